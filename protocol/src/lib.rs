@@ -1,0 +1,25 @@
+//! The rules of the Cocoon network as pure state machines.
+//!
+//! Owns: what every message means, who owes whom, who may see a prompt, and what happens next.
+//! Must not: know a runtime, a socket, a file, a clock, an environment or a random source. Time,
+//! seeds and verdicts come in as arguments; work to do goes out as values. Ordered maps only.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::disallowed_methods,
+        clippy::disallowed_types
+    )
+)]
+
+pub mod attest;
+pub mod identity;
+pub mod limits;
+pub mod units;

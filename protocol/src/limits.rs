@@ -1,0 +1,81 @@
+//! Every bound that a peer can push against, with its reason and what happens when it is reached.
+//!
+//! Owns: the numbers. Must not: hold policy that an operator sets; that is configuration.
+
+use crate::units::{Millis, NanoTon, Tokens};
+
+/// A signed offer on the wire. A provider of eight models needs about 560 bytes without
+/// capacities; larger offers are refused as malformed.
+pub const OFFER_BYTES: usize = 1_200;
+/// Models in one offer: a machine that serves more runs more nodes.
+pub const OFFER_MODELS: usize = 8;
+/// Longest life of an offer. Short, because prices and load change and a dead provider must fade.
+pub const OFFER_LIFETIME: Millis = Millis::from_secs(600);
+/// How far a peer's clock may be ahead of ours before its offer counts as malformed.
+pub const CLOCK_SKEW: Millis = Millis::from_secs(60);
+/// Offers in a consumer's book: eight candidates for each of a few hundred models. When full, the
+/// offer that expires first makes room.
+pub const BOOK_OFFERS: usize = 4_096;
+/// Length of a model's name in an offer; longer names are refused.
+pub const MODEL_NAME_BYTES: usize = 64;
+
+/// One frame of a stream protocol. A prompt fills the largest: 1 MiB of text is about 250,000
+/// tokens, longer than any context served here. A larger frame closes the stream.
+pub const FRAME_BYTES: usize = 1_100_000;
+/// A frame of the control stream: an offer and an envelope. A larger one closes the stream.
+pub const CONTROL_FRAME_BYTES: usize = 2_048;
+/// Text of a prompt, all turns together. A larger one is refused by the gateway and the provider.
+pub const PROMPT_BYTES: usize = 1_048_576;
+/// Turns in a prompt: far above any dialogue, and a bound for the template engine.
+pub const PROMPT_TURNS: usize = 2_048;
+/// Stop strings of a job and their length, as OpenAI has it (4), with room.
+pub const STOP_STRINGS: usize = 8;
+/// Length of one stop string in bytes.
+pub const STOP_STRING_BYTES: usize = 256;
+/// Text in one `Chunk` frame: a step of the longest tokens is far below.
+pub const CHUNK_BYTES: usize = 65_536;
+/// An error text from a peer. Shown to a user, so bounded and stripped of control characters.
+pub const PEER_TEXT_BYTES: usize = 512;
+
+/// Evidence in a certificate: a TDX quote is 5 to 8 kB, an SNP report 1.2 kB. Larger is refused.
+pub const EVIDENCE_BYTES: usize = 65_536;
+/// An attestation answer with all endorsements: 24 kB of DCAP collateral, eight GPUs at 30 kB.
+pub const ATTEST_RESPONSE_BYTES: usize = 524_288;
+/// How long a provider may take to answer an attestation request. Narrows the window for relays.
+pub const ATTEST_TIMEOUT: Millis = Millis::from_secs(10);
+/// How old a session's evidence may be when a job is sent.
+pub const REATTEST_AFTER: Millis = Millis::from_secs(600);
+/// Life of a session certificate.
+pub const CERTIFICATE_LIFETIME: Millis = Millis::from_secs(6 * 3600);
+/// Life of a positive verdict in the cache.
+pub const VERDICT_LIFETIME: Millis = Millis::from_secs(3600);
+/// Life of a negative verdict in the cache: long enough to blunt a flood, short enough to recover.
+pub const NEGATIVE_VERDICT_LIFETIME: Millis = Millis::from_secs(60);
+
+/// Most tokens of completion that may be unpaid: the exposure of either side.
+pub const CREDIT_STEP: Tokens = Tokens::new(32);
+/// The consumer pays each time this many tokens came, half a step, so that the next voucher is
+/// under way before the provider's credit ends and the stream never stalls on a round trip.
+pub const PAY_EVERY: Tokens = Tokens::new(16);
+/// Jobs of one consumer at one provider. More are refused with BUSY.
+pub const JOBS_PER_PEER: usize = 64;
+/// Jobs that a node runs as a consumer at a time. More are refused by the gateway.
+pub const JOBS_PER_NODE: usize = 1_024;
+/// Completion tokens that a job may ask for at most.
+pub const MAX_COMPLETION: Tokens = Tokens::new(1_000_000);
+/// Consumers that a provider keeps a session with.
+pub const SESSIONS: usize = 1_024;
+/// Attempts for one job before anything was streamed; then the user gets the last refusal.
+pub const ATTEMPTS_PER_JOB: usize = 3;
+/// Time for a provider to answer a job with `Started` or a refusal before the next is tried.
+/// Prefill of a long prompt on a CPU is slow, so this is generous; liveness is watched by pings.
+pub const JOB_START_TIMEOUT: Millis = Millis::from_secs(60);
+/// Silence within a running job after which the provider counts as stalled.
+pub const JOB_STALL_TIMEOUT: Millis = Millis::from_secs(60);
+/// How long a provider waits for the next voucher before it ends a job as unpaid.
+pub const PAYMENT_TIMEOUT: Millis = Millis::from_secs(60);
+
+/// Allocations in one vault, as in the contract.
+pub const VAULT_ALLOCATIONS: usize = 64;
+/// Balance that a vault keeps for its own storage rent, as in the contract.
+pub const VAULT_RESERVE: NanoTon = NanoTon::from_nano(50_000_000);
