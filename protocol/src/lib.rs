@@ -21,5 +21,6 @@
 
 pub mod attest;
 pub mod identity;
+pub mod job;
 pub mod limits;
 pub mod units;
