@@ -23,4 +23,6 @@ pub mod attest;
 pub mod identity;
 pub mod job;
 pub mod limits;
+pub mod offer;
 pub mod units;
+pub mod wire;

@@ -4,9 +4,9 @@
 
 use crate::units::{Millis, NanoTon, Tokens};
 
-/// A signed offer on the wire. A provider of eight models needs about 560 bytes without
-/// capacities; larger offers are refused as malformed.
-pub const OFFER_BYTES: usize = 1_200;
+/// A signed offer on the wire. One model needs about 270 bytes, eight with the longest names about
+/// 1,450; larger offers are refused as malformed.
+pub const OFFER_BYTES: usize = 1_600;
 /// Models in one offer: a machine that serves more runs more nodes.
 pub const OFFER_MODELS: usize = 8;
 /// Longest life of an offer. Short, because prices and load change and a dead provider must fade.

@@ -92,7 +92,9 @@ pub enum JobError {
         reason: String,
     },
     /// The vault cannot reserve enough for this job.
-    #[error("the vault can reserve {available}, the request needs {needed}; add funds with `cocoon-node wallet fund`")]
+    #[error(
+        "the vault can reserve {available}, the request needs {needed}; add funds with `cocoon-node wallet fund`"
+    )]
     FundsExhausted {
         /// What the request may cost.
         needed: NanoTon,
