@@ -24,5 +24,7 @@ pub mod identity;
 pub mod job;
 pub mod limits;
 pub mod offer;
+pub mod reputation;
+pub mod selection;
 pub mod units;
 pub mod wire;

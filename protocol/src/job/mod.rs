@@ -3,6 +3,7 @@
 //! Owns: the words that consumer, provider, engine and gateway share about a job.
 //! Must not: hold prompt or completion text in any machine's state; text flows past the core.
 
+pub mod meter;
 mod refusal;
 mod spec;
 
