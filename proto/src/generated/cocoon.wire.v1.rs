@@ -157,45 +157,46 @@ pub struct SignedVoucher {
     #[prost(bytes = "vec", tag = "2")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
 }
-/// First frame of a session: which vault pays, and the highest voucher that was signed, so that a
-/// payee that lost nothing can check that the payer did not either.
+/// First frame of a session, and again when the allocation has grown: which vault pays.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChannelHello {
     #[prost(sint32, tag = "1")]
     pub vault_workchain: i32,
     #[prost(bytes = "vec", tag = "2")]
     pub vault_account: ::prost::alloc::vec::Vec<u8>,
-    /// Absent when nothing was signed yet.
-    #[prost(message, optional, tag = "3")]
-    pub latest: ::core::option::Option<SignedVoucher>,
 }
-/// Answer: what the provider sees on the ledger and the highest voucher it holds.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+/// Answer: what the provider sees on the ledger, and the highest voucher that it holds.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChannelState {
     /// False when the ledger shows no allocation for this provider.
     #[prost(bool, tag = "1")]
     pub allocated: bool,
     #[prost(uint32, tag = "2")]
     pub epoch: u32,
+    /// NanoTON that the allocation can pay in all, and has paid.
     #[prost(uint64, tag = "3")]
     pub limit: u64,
     #[prost(uint64, tag = "4")]
     pub settled: u64,
-    /// Highest cumulative amount of an accepted voucher.
-    #[prost(uint64, tag = "5")]
-    pub cumulative: u64,
+    /// Absent when none was accepted yet. A payer that forgot it learns it here.
+    #[prost(message, optional, tag = "5")]
+    pub latest: ::core::option::Option<SignedVoucher>,
 }
-/// A voucher and the job it pays for.
+/// A voucher, and how much of it is for which job.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Payment {
     #[prost(message, optional, tag = "1")]
     pub voucher: ::core::option::Option<SignedVoucher>,
-    /// Empty for a voucher that only carries a new receipts root or repeats an old amount.
+    /// Empty for a voucher that only repeats what was promised before.
     #[prost(bytes = "vec", tag = "2")]
     pub job: ::prost::alloc::vec::Vec<u8>,
+    /// All that was promised for this job so far, in nanoTON.
+    #[prost(uint64, tag = "3")]
+    pub job_total: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PaymentRefused {
+    /// Empty when the voucher was for no job.
     #[prost(bytes = "vec", tag = "1")]
     pub job: ::prost::alloc::vec::Vec<u8>,
     /// In words, bounded.
