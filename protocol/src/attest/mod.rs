@@ -1,8 +1,27 @@
 //! What attestation promises here: tiers, evidence, the binding to a session, and the policy.
 //!
 //! Owns: the pure part of `who may see a prompt`.
-//! Must not: parse a vendor's quote or fetch a certificate; `node/attest` does, and hands in verdicts.
+//! Must not: parse a vendor's quote or fetch a certificate; `node/attest` does, and hands in claims.
 
+mod binding;
+mod bytes;
+mod claims;
+mod evidence;
+mod measurement;
+mod message;
+mod policy;
 mod tier;
+mod verdict;
 
+pub use binding::{
+    EXPORTER_LABEL, GpuEvidenceParts, IdentityBinding, NetworkId, SessionBinding, SessionRole,
+    gpu_digest, gpu_nonce,
+};
+pub use bytes::Malformed;
+pub use claims::{Appraisal, Claims, PlatformFlags, TcbStatus, appraise};
+pub use evidence::{Evidence, EvidenceKind, IdentityRecord, REPORT_DATA_BYTES};
+pub use measurement::{Measurements, Register};
+pub use message::{AttestRequest, AttestResponse, NONCE_BYTES};
+pub use policy::{Policy, PolicyError, PolicyId, TdxImage, TdxRules, Trust};
 pub use tier::{ParseTierError, Tier};
+pub use verdict::{PlatformRule, QuoteCheck, Refusal, Verdict};
