@@ -20,11 +20,14 @@
 )]
 
 pub mod attest;
+pub mod channel;
 pub mod identity;
 pub mod job;
+pub mod layout;
 pub mod limits;
 pub mod offer;
 pub mod reputation;
 pub mod selection;
+pub mod receipt;
 pub mod units;
 pub mod wire;
