@@ -3,6 +3,7 @@
 //! Owns: the voucher, its two ends, and the model of the contract that redeems it.
 //! Must not: know what was bought; a job's price comes in as an amount.
 
+pub mod funds;
 mod payee;
 mod payer;
 pub mod settlement;

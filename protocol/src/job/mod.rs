@@ -3,7 +3,9 @@
 //! Owns: the words that consumer, provider, engine and gateway share about a job.
 //! Must not: hold prompt or completion text in any machine's state; text flows past the core.
 
+pub mod consumer;
 pub mod meter;
+pub mod provider;
 mod refusal;
 mod spec;
 

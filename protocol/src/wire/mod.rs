@@ -6,9 +6,11 @@
 
 mod error;
 mod offer;
+mod session;
 
 pub use error::DecodeError;
 pub use offer::{decode_offer, decode_signed_offer, encode_offer, encode_signed_offer};
+pub use session::{JobRequest, SessionMessage};
 
 use crate::attest::Tier;
 use crate::identity::TonAddress;

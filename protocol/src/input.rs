@@ -1,0 +1,342 @@
+//! Everything that can happen to a node.
+//!
+//! Owns: the list. Must not: carry anything unchecked. Offers, vouchers and receipts come as
+//! `Verified…`, evidence as a verdict; the edge has done the expensive cryptography.
+
+use crate::attest::Tier;
+use crate::channel::{Allocation, JobTotal, SignedVoucher, VaultPublicKey, VerifiedVoucher};
+use crate::identity::{JobId, ModelHash, NodeId, TonAddress};
+use crate::job::{FinishReason, ProviderRefusal, Usage};
+use crate::offer::VerifiedOffer;
+use crate::receipt::VerifiedReceipt;
+use crate::selection::Demand;
+use crate::units::{NanoTon, Tokens};
+
+/// What a session has proved about the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proved {
+    /// The tier that the evidence earned.
+    pub tier: Tier,
+    /// Whether it is a simulated TEE's.
+    pub simulated: bool,
+    /// Digest of the evidence, for the receipt; zeros in tier `open`.
+    pub evidence_digest: [u8; 32],
+}
+
+/// Why there is no session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionFailure {
+    /// The peer could not be reached or did not answer in words that we know.
+    Unreachable {
+        /// What happened, for the user.
+        reason: String,
+    },
+    /// The peer has no room for another session.
+    Busy,
+    /// The peer's evidence does not satisfy the policy.
+    Refused {
+        /// The check that failed, in words.
+        reason: String,
+    },
+}
+
+/// A provider's view of the channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelView {
+    /// The allocation's epoch and limit; `None` when the ledger shows it no allocation.
+    pub allocation: Option<(u32, NanoTon)>,
+    /// The highest voucher that it holds, checked against our own key.
+    pub latest: Option<VerifiedVoucher>,
+}
+
+/// What a consumer asks a provider for; the body waits at the edge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestedJob {
+    /// Which job.
+    pub job: JobId,
+    /// Which weights.
+    pub model: ModelHash,
+    /// The offer whose prices hold.
+    pub offer_sequence: u64,
+    /// The completion's limit.
+    pub max_completion: Tokens,
+    /// Commitment to the prompt, for the receipt.
+    pub prompt_commitment: [u8; 32],
+    /// Digest of the sampling, for the receipt.
+    pub sampling_digest: [u8; 32],
+    /// Key of the commitments.
+    pub salt: [u8; 32],
+}
+
+/// A vault as the ledger shows it to a provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VaultSnapshot {
+    /// The vault's hot key.
+    pub key: VaultPublicKey,
+    /// Our allocation and its epoch, if there is one.
+    pub allocation: Option<Allocation>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A checked offer was received.
+    Offer(VerifiedOffer),
+    /// A provider left.
+    OfferGone(NodeId),
+
+    /// A user wants a job done.
+    Submit {
+        /// Its random id.
+        job: JobId,
+        /// What it needs.
+        demand: Demand,
+        /// Random, for the choice among equals.
+        draw: u64,
+    },
+    /// The user no longer wants it.
+    Cancel {
+        /// Which.
+        job: JobId,
+    },
+    /// Text of a job reached its reader.
+    Delivered {
+        /// Which job.
+        job: JobId,
+        /// Tokens of the completion so far.
+        completion: Tokens,
+    },
+
+    /// A session that we asked for is attested and open.
+    SessionReady {
+        /// With whom.
+        peer: NodeId,
+        /// What it proved.
+        proved: Proved,
+    },
+    /// A session that we asked for did not come about.
+    SessionFailed {
+        /// With whom.
+        peer: NodeId,
+        /// Why.
+        failure: SessionFailure,
+    },
+    /// A consumer opened a session with us; this is what we proved to it.
+    SessionAccepted {
+        /// Who.
+        peer: NodeId,
+        /// What we proved.
+        proved: Proved,
+    },
+    /// A session is over, either way.
+    SessionClosed {
+        /// With whom.
+        peer: NodeId,
+    },
+
+    /// A provider told its view of the channel.
+    ChannelState {
+        /// Who.
+        peer: NodeId,
+        /// Its view.
+        view: ChannelView,
+    },
+    /// A provider took the job.
+    JobStarted {
+        /// Who.
+        peer: NodeId,
+        /// Which.
+        job: JobId,
+        /// Tokens of the prompt, by its count.
+        prompt: Tokens,
+    },
+    /// A provider refused the job.
+    JobRefused {
+        /// Who.
+        peer: NodeId,
+        /// Which.
+        job: JobId,
+        /// Why.
+        refusal: ProviderRefusal,
+    },
+    /// A provider ended the job; the receipt's signature and commitments hold.
+    JobFinished {
+        /// Who.
+        peer: NodeId,
+        /// Which.
+        job: JobId,
+        /// The receipt.
+        receipt: VerifiedReceipt,
+        /// Key of its commitments.
+        salt: [u8; 32],
+    },
+    /// The edge saw a provider break a rule in this job.
+    JobBroken {
+        /// Who.
+        peer: NodeId,
+        /// Which.
+        job: JobId,
+        /// The rule.
+        rule: &'static str,
+    },
+    /// A provider refused a voucher.
+    PaymentRefused {
+        /// Who.
+        peer: NodeId,
+        /// For which job.
+        job: Option<JobId>,
+    },
+
+    /// A consumer named the vault that pays.
+    ChannelHello {
+        /// Who.
+        peer: NodeId,
+        /// Its vault.
+        vault: TonAddress,
+    },
+    /// A consumer asks for a job.
+    JobRequested {
+        /// Who.
+        peer: NodeId,
+        /// What.
+        request: RequestedJob,
+    },
+    /// A consumer paid; the signature holds.
+    Paid {
+        /// Who.
+        peer: NodeId,
+        /// For which job, and how much in all.
+        total: Option<JobTotal>,
+        /// The voucher.
+        voucher: VerifiedVoucher,
+    },
+    /// A consumer no longer wants a job.
+    CancelRequested {
+        /// Who.
+        peer: NodeId,
+        /// Which.
+        job: JobId,
+    },
+
+    /// The engine took the job and counted its prompt; nothing is computed yet.
+    EngineStarted {
+        /// Whose job.
+        peer: NodeId,
+        /// Which.
+        job: JobId,
+        /// Tokens of the prompt.
+        prompt: Tokens,
+    },
+    /// The engine refused the job.
+    EngineRefused {
+        /// Whose job.
+        peer: NodeId,
+        /// Which.
+        job: JobId,
+        /// Why.
+        refusal: ProviderRefusal,
+    },
+    /// Tokens went out.
+    Generated {
+        /// Whose job.
+        peer: NodeId,
+        /// Which.
+        job: JobId,
+        /// Tokens of the completion so far.
+        completion: Tokens,
+    },
+    /// The job is over and its last text went out.
+    EngineFinished {
+        /// Whose job.
+        peer: NodeId,
+        /// Which.
+        job: JobId,
+        /// Why it ended.
+        reason: FinishReason,
+        /// Tokens that went out.
+        usage: Usage,
+        /// Commitment to the completion.
+        completion_commitment: [u8; 32],
+    },
+
+    /// The consumer's vault exists.
+    VaultReady {
+        /// Where.
+        vault: TonAddress,
+        /// What it can still allocate.
+        free: NanoTon,
+        /// Allocations that it has, by provider.
+        allocations: Vec<(NodeId, Allocation)>,
+    },
+    /// The consumer's vault could not be opened.
+    VaultFailed {
+        /// Why.
+        failure: LedgerFailure,
+    },
+    /// An allocation is on the ledger.
+    Allocated {
+        /// For whom.
+        provider: NodeId,
+        /// The allocation.
+        allocation: Allocation,
+        /// What the vault can still allocate.
+        free: NanoTon,
+    },
+    /// An allocation did not come about.
+    AllocationFailed {
+        /// For whom.
+        provider: NodeId,
+        /// Why.
+        failure: LedgerFailure,
+    },
+    /// A vault as the ledger shows it; `None` when there is no such vault.
+    VaultRead {
+        /// Which.
+        vault: TonAddress,
+        /// What it shows; an error text when the ledger did not answer.
+        snapshot: Result<Option<VaultSnapshot>, String>,
+    },
+    /// A settlement is on the ledger.
+    Settled {
+        /// The voucher that was redeemed.
+        voucher: SignedVoucher,
+        /// What the allocation has paid in all.
+        paid: NanoTon,
+    },
+    /// A settlement did not come about.
+    SettleFailed {
+        /// The voucher.
+        voucher: SignedVoucher,
+        /// Why.
+        reason: String,
+    },
+
+    /// The operator asks to settle now.
+    SettleNow,
+    /// The operator's places: how many jobs run and fit.
+    Capacity {
+        /// Jobs that run or wait.
+        taken: usize,
+        /// Jobs that fit.
+        places: usize,
+    },
+    /// Take nothing new; finish, settle, and say when done.
+    Drain,
+}
+
+/// Why the ledger did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LedgerFailure {
+    /// There is not enough money.
+    NoFunds {
+        /// What was needed.
+        needed: NanoTon,
+        /// What is there.
+        available: NanoTon,
+    },
+    /// The ledger could not be reached or refused.
+    Unavailable {
+        /// What happened.
+        reason: String,
+    },
+}

@@ -1,0 +1,720 @@
+//! The provider's jobs: from a request at the door to a receipt and its payment.
+//!
+//! Owns: admission, credit, receipts, its own offer, and when vouchers are redeemed.
+//! Must not: see text or reach the engine, a session or the ledger; it says what to do.
+//! Invariant: an engine is never granted more than what is paid and one step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::attest::Tier;
+use crate::channel::{
+    ChannelId, JobTotal, Payee, PayeeState, SignedVoucher, VerifiedVoucher, VoucherBlame,
+};
+use crate::identity::{JobId, NodeId, NodeKey, TonAddress};
+use crate::input::{Proved, RequestedJob, VaultSnapshot};
+use crate::job::{FinishReason, ProviderRefusal, Usage, meter};
+use crate::limits;
+use crate::offer::{Load, ModelOffer, Offer};
+use crate::output::{Effect, EngineCommand, LedgerCommand, Output, Record, StoredReceipt};
+use crate::receipt::Receipt;
+use crate::units::{Millis, NanoTon, Prices, Timestamp, Tokens};
+use crate::wire::SessionMessage;
+
+/// An offer is renewed when half of its life is over.
+const RENEW_AFTER: Millis = Millis::from_secs(300);
+/// Offers whose prices still hold for jobs that were under way when they were replaced.
+const OFFERS_HONOURED: usize = 8;
+/// How often channels with unsettled vouchers are looked at on the ledger, to notice a release.
+const WATCH_EVERY: Millis = Millis::from_secs(60);
+/// When all places are taken, a consumer hears to come back after this time.
+const RETRY_AFTER: Millis = Millis::from_secs(2);
+
+/// What an operator decides about providing.
+#[derive(Clone, Debug)]
+pub struct ProviderConfig {
+    /// Signs offers and receipts.
+    pub key: NodeKey,
+    /// TON's global id of the network that payments are on.
+    pub network: i32,
+    /// What is served, at which prices.
+    pub models: Vec<ModelOffer>,
+    /// The tier that sessions prove.
+    pub tier: Tier,
+    /// Digest of the evidence that sessions show; `None` in tier `open`.
+    pub evidence_digest: Option<[u8; 32]>,
+    /// Where settlements go.
+    pub payout: TonAddress,
+    /// Region hint; may be empty.
+    pub region: String,
+    /// A channel is settled when this much is due.
+    pub settle_threshold: NanoTon,
+}
+
+#[derive(Debug)]
+struct Peer {
+    proved: Proved,
+    vault: Option<TonAddress>,
+    /// The ledger is being asked for this peer; further requests wait for the answer.
+    reading: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The engine counts the prompt.
+    Admitting,
+    /// Tokens may flow up to the grant; `granted` is none until the prompt is paid.
+    Running {
+        prompt: Tokens,
+        granted: Option<Tokens>,
+        generated: Tokens,
+        since: Timestamp,
+    },
+    /// The receipt is out; the last voucher is awaited.
+    Closing { price: NanoTon, since: Timestamp },
+}
+
+#[derive(Debug)]
+struct Serving {
+    request: RequestedJob,
+    prices: Prices,
+    vault: TonAddress,
+    started: Timestamp,
+    stage: Stage,
+}
+
+/// Everything that a node does as a provider.
+#[derive(Debug)]
+pub struct Provider {
+    config: ProviderConfig,
+    offers: BTreeMap<u64, Vec<ModelOffer>>,
+    load: Load,
+    published: Option<Timestamp>,
+    watched: Timestamp,
+    peers: BTreeMap<NodeId, Peer>,
+    channels: BTreeMap<TonAddress, Payee>,
+    jobs: BTreeMap<(NodeId, JobId), Serving>,
+    settling: BTreeSet<TonAddress>,
+}
+
+impl Provider {
+    /// Continues with what the store remembered; of each vault the latest epoch counts.
+    pub fn new(config: ProviderConfig, restored: Vec<PayeeState>) -> Self {
+        let mut channels: BTreeMap<TonAddress, Payee> = BTreeMap::new();
+        for state in restored {
+            let ChannelId { vault, epoch, .. } = state.channel();
+            let newer = channels
+                .get(&vault)
+                .is_none_or(|known| known.channel().epoch < epoch);
+            if newer {
+                channels.insert(vault, Payee::restore(state));
+            }
+        }
+        Self {
+            config,
+            offers: BTreeMap::new(),
+            load: Load::Idle,
+            published: None,
+            watched: Timestamp::EPOCH,
+            peers: BTreeMap::new(),
+            channels,
+            jobs: BTreeMap::new(),
+            settling: BTreeSet::new(),
+        }
+    }
+
+    /// Jobs that are not over.
+    pub fn jobs(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// All channels, for displays.
+    pub fn payees(&self) -> impl Iterator<Item = &Payee> {
+        self.channels.values()
+    }
+
+    /// Settlements under way.
+    pub fn settling(&self) -> usize {
+        self.settling.len()
+    }
+
+    /// Makes a new offer of the current terms. Its sequence is the time, so that it grows across
+    /// restarts without being stored.
+    pub fn publish(&mut self, now: Timestamp, out: &mut Output) {
+        let last = self
+            .offers
+            .last_key_value()
+            .map_or(0, |(sequence, _)| *sequence);
+        let sequence = now.as_unix_millis().max(last.saturating_add(1));
+        let offer = Offer {
+            provider: self.config.key.id(),
+            sequence,
+            issued: now,
+            expires: now.after(limits::OFFER_LIFETIME),
+            network: self.config.network,
+            models: self.config.models.clone(),
+            tier: self.config.tier,
+            evidence_digest: self.config.evidence_digest,
+            payout: self.config.payout,
+            load: self.load,
+            region: self.config.region.clone(),
+        };
+        self.offers.insert(sequence, self.config.models.clone());
+        while self.offers.len() > OFFERS_HONOURED {
+            self.offers.pop_first();
+        }
+        self.published = Some(now);
+        out.effects
+            .push(Effect::Publish(offer.sign(&self.config.key)));
+    }
+
+    /// How many places are taken; a change of the load class is published.
+    pub fn capacity(&mut self, taken: usize, places: usize, now: Timestamp, out: &mut Output) {
+        if self.load == Load::Draining {
+            return;
+        }
+        let load = if taken >= places {
+            Load::Full
+        } else if taken.saturating_mul(2) > places {
+            Load::Busy
+        } else {
+            Load::Idle
+        };
+        if load != self.load {
+            self.load = load;
+            self.publish(now, out);
+        }
+    }
+
+    /// A consumer opened a session.
+    pub fn session_accepted(&mut self, peer: NodeId, proved: Proved) {
+        self.peers.insert(
+            peer,
+            Peer {
+                proved,
+                vault: None,
+                reading: false,
+            },
+        );
+    }
+
+    /// A session is over: its jobs end, and what they had counts as used.
+    pub fn session_closed(&mut self, peer: NodeId, out: &mut Output) {
+        self.peers.remove(&peer);
+        let theirs: Vec<_> = self
+            .jobs
+            .keys()
+            .filter(|(owner, _)| *owner == peer)
+            .copied()
+            .collect();
+        for key in theirs {
+            self.end(key, out);
+        }
+    }
+
+    /// A consumer named its vault: the ledger is asked about it.
+    pub fn channel_hello(&mut self, peer: NodeId, vault: TonAddress, out: &mut Output) {
+        let Some(known) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        if std::mem::replace(&mut known.reading, true) {
+            return;
+        }
+        known.vault = Some(vault);
+        out.effects
+            .push(Effect::Ledger(LedgerCommand::ReadVault { vault }));
+    }
+
+    /// The ledger's answer: every consumer that waits for it learns what we see and hold.
+    pub fn vault_read(
+        &mut self,
+        vault: TonAddress,
+        snapshot: Result<Option<VaultSnapshot>, String>,
+        out: &mut Output,
+    ) {
+        let seen = match &snapshot {
+            Ok(Some(snapshot)) => self.observe(vault, snapshot, out),
+            Ok(None) | Err(_) => false,
+        };
+        let waiting = |peer: &Peer| peer.reading && peer.vault == Some(vault);
+        for (peer, known) in self.peers.iter_mut().filter(|(_, known)| waiting(known)) {
+            known.reading = false;
+            let payee = self.channels.get(&vault).filter(|_| seen);
+            if let Some(payee) = payee {
+                let (peer, key) = (*peer, *payee.vault_key());
+                out.effects.push(Effect::TrustVault { peer, key });
+            }
+            let message = SessionMessage::ChannelState {
+                allocation: payee.map(|payee| (payee.channel().epoch, payee.allocation().limit)),
+                settled: payee.map_or(NanoTon::ZERO, |payee| payee.allocation().paid),
+                latest: payee.and_then(|payee| payee.best().copied()),
+            };
+            out.effects.push(Effect::Send {
+                peer: *peer,
+                message,
+            });
+        }
+        self.settle_if_due(vault, out);
+    }
+
+    /// Takes over what the ledger shows. False when it holds no usable allocation for us.
+    fn observe(&mut self, vault: TonAddress, snapshot: &VaultSnapshot, out: &mut Output) -> bool {
+        let Some(allocation) = snapshot.allocation else {
+            return false;
+        };
+        let channel = ChannelId {
+            vault,
+            provider: self.config.key.id(),
+            epoch: allocation.epoch,
+        };
+        let known = self
+            .channels
+            .get_mut(&vault)
+            .filter(|known| known.channel() == channel);
+        let state = if let Some(payee) = known {
+            payee.observe(allocation).ok().cloned()
+        } else {
+            let payee = Payee::new(channel, allocation, snapshot.key, self.config.payout);
+            payee.ok().map(|payee| {
+                let state = payee.state().clone();
+                self.channels.insert(vault, payee);
+                state
+            })
+        };
+        let usable = state.is_some();
+        out.persist.extend(state.map(Record::Payee));
+        usable
+    }
+
+    /// A consumer asks for a job.
+    pub fn requested(
+        &mut self,
+        peer: NodeId,
+        request: RequestedJob,
+        now: Timestamp,
+        out: &mut Output,
+    ) {
+        let job = request.job;
+        match self.admit(peer, request, now) {
+            Ok(serving) => {
+                self.jobs.insert((peer, job), serving);
+                out.effects
+                    .push(Effect::Engine(EngineCommand::Admit { peer, job }));
+            }
+            Err(refusal) => refuse(peer, job, refusal, out),
+        }
+    }
+
+    fn admit(
+        &mut self,
+        peer: NodeId,
+        request: RequestedJob,
+        now: Timestamp,
+    ) -> Result<Serving, ProviderRefusal> {
+        if self.load == Load::Draining {
+            return Err(ProviderRefusal::Draining);
+        }
+        let served = self
+            .offers
+            .get(&request.offer_sequence)
+            .ok_or(ProviderRefusal::StaleOffer)?;
+        let model = served.iter().find(|offered| offered.model == request.model);
+        let prices = model.ok_or(ProviderRefusal::UnknownModel)?.prices;
+        let unpayable = ProviderRefusal::NoHeadroom {
+            headroom: NanoTon::ZERO,
+            needed: NanoTon::ZERO,
+        };
+        let vault = self.peers.get(&peer).and_then(|known| known.vault);
+        let vault = vault.ok_or_else(|| unpayable.clone())?;
+        let payee = self
+            .channels
+            .get_mut(&vault)
+            .ok_or_else(|| unpayable.clone())?;
+        let busy = ProviderRefusal::Busy {
+            retry_after: RETRY_AFTER,
+        };
+        payee.open(request.job).map_err(|error| match error {
+            crate::channel::OpenError::Releasing => unpayable,
+            crate::channel::OpenError::AlreadyOpen => ProviderRefusal::BadRequest {
+                reason: "this job's id is in use".into(),
+            },
+            crate::channel::OpenError::TooManyJobs => busy,
+        })?;
+        Ok(Serving {
+            request,
+            prices,
+            vault,
+            started: now,
+            stage: Stage::Admitting,
+        })
+    }
+
+    /// The engine counted the prompt. The channel must be able to pay it and one step.
+    pub fn engine_started(
+        &mut self,
+        peer: NodeId,
+        job: JobId,
+        prompt: Tokens,
+        now: Timestamp,
+        out: &mut Output,
+    ) {
+        let Some(serving) = self.jobs.get_mut(&(peer, job)) else {
+            return;
+        };
+        let step = limits::CREDIT_STEP.min(serving.request.max_completion);
+        let needed = serving.prices.cost(prompt, step).unwrap_or(NanoTon::MAX);
+        let headroom = self.channels.get(&serving.vault).map(Payee::headroom);
+        let headroom = headroom.unwrap_or(NanoTon::ZERO);
+        if needed > headroom {
+            refuse(
+                peer,
+                job,
+                ProviderRefusal::NoHeadroom { headroom, needed },
+                out,
+            );
+            self.end((peer, job), out);
+            return;
+        }
+        let generated = Tokens::ZERO;
+        serving.stage = Stage::Running {
+            prompt,
+            granted: None,
+            generated,
+            since: now,
+        };
+        let message = SessionMessage::JobStarted { job, prompt };
+        out.effects.push(Effect::Send { peer, message });
+    }
+
+    /// The engine refused the job.
+    pub fn engine_refused(
+        &mut self,
+        peer: NodeId,
+        job: JobId,
+        refusal: ProviderRefusal,
+        out: &mut Output,
+    ) {
+        if self.jobs.contains_key(&(peer, job)) {
+            refuse(peer, job, refusal, out);
+            self.end((peer, job), out);
+        }
+    }
+
+    /// A voucher came; its signature holds.
+    pub fn paid(
+        &mut self,
+        peer: NodeId,
+        total: Option<JobTotal>,
+        voucher: &VerifiedVoucher,
+        now: Timestamp,
+        out: &mut Output,
+    ) {
+        let Some(vault) = self.peers.get(&peer).and_then(|known| known.vault) else {
+            return;
+        };
+        let Some(payee) = self.channels.get_mut(&vault) else {
+            return;
+        };
+        match payee.accept(total, voucher) {
+            Ok(accepted) => {
+                out.persist.push(Record::Payee(accepted.record));
+                if let Some(JobTotal { job, .. }) = total {
+                    self.credited((peer, job), accepted.job_paid, now, out);
+                }
+                self.settle_if_due(vault, out);
+            }
+            Err(error) => match error.blame() {
+                VoucherBlame::Nobody => {}
+                VoucherBlame::Peer => {
+                    let job = total.map(|total| total.job);
+                    let message = SessionMessage::PaymentRefused {
+                        job,
+                        reason: error.to_string(),
+                    };
+                    out.effects.push(Effect::Send { peer, message });
+                    out.effects.push(Effect::CloseSession { peer });
+                }
+            },
+        }
+    }
+
+    fn credited(&mut self, key: (NodeId, JobId), paid: NanoTon, now: Timestamp, out: &mut Output) {
+        let Some(serving) = self.jobs.get_mut(&key) else {
+            return;
+        };
+        match &mut serving.stage {
+            Stage::Admitting => {}
+            Stage::Running {
+                prompt,
+                granted,
+                since,
+                ..
+            } => {
+                let Some(total) = meter::credit(serving.prices, *prompt, paid) else {
+                    return;
+                };
+                let total = total.min(serving.request.max_completion);
+                *since = now;
+                if granted.is_none_or(|before| before < total) {
+                    *granted = Some(total);
+                    let (peer, job) = key;
+                    out.effects
+                        .push(Effect::Engine(EngineCommand::Grant { peer, job, total }));
+                }
+            }
+            Stage::Closing { price, .. } if paid >= *price => self.end(key, out),
+            Stage::Closing { .. } => {}
+        }
+    }
+
+    /// Tokens went out.
+    pub fn generated(&mut self, peer: NodeId, job: JobId, completion: Tokens, now: Timestamp) {
+        if let Some(serving) = self.jobs.get_mut(&(peer, job))
+            && let Stage::Running {
+                generated, since, ..
+            } = &mut serving.stage
+        {
+            *generated = completion.max(*generated);
+            *since = now;
+        }
+    }
+
+    /// The consumer no longer wants the job; it still gets the receipt for what it received.
+    pub fn cancel_requested(&mut self, peer: NodeId, job: JobId, out: &mut Output) {
+        let Some(serving) = self.jobs.get(&(peer, job)) else {
+            return;
+        };
+        match serving.stage {
+            Stage::Admitting => self.end((peer, job), out),
+            Stage::Running { .. } => cancel(peer, job, FinishReason::Cancelled, out),
+            Stage::Closing { .. } => {}
+        }
+    }
+
+    /// The engine is done and the last text is out: the receipt follows.
+    pub fn engine_finished(
+        &mut self,
+        peer: NodeId,
+        job: JobId,
+        end: (FinishReason, Usage, [u8; 32]),
+        now: Timestamp,
+        out: &mut Output,
+    ) {
+        let (finish, usage, completion_commitment) = end;
+        let Some(serving) = self.jobs.get_mut(&(peer, job)) else {
+            return;
+        };
+        let channel = self.channels.get(&serving.vault).map(Payee::channel);
+        let proved = self.peers.get(&peer).map(|known| known.proved);
+        let price = serving.prices.cost(usage.prompt, usage.completion);
+        let (Some(channel), Some(proved), Some(price)) = (channel, proved, price) else {
+            self.end((peer, job), out);
+            return;
+        };
+        let request = &serving.request;
+        let receipt = Receipt {
+            job,
+            provider: self.config.key.id(),
+            vault: channel.vault,
+            epoch: channel.epoch,
+            model: request.model,
+            tier: proved.tier,
+            evidence_digest: proved.evidence_digest,
+            prompt_commitment: request.prompt_commitment,
+            completion_commitment,
+            sampling_digest: request.sampling_digest,
+            usage,
+            prices: serving.prices,
+            price,
+            fee: NanoTon::ZERO,
+            started: serving.started,
+            ended: now,
+            finish,
+        };
+        let receipt = receipt.sign(&self.config.key);
+        let salt = request.salt;
+        serving.stage = Stage::Closing { price, since: now };
+        let stored = StoredReceipt {
+            receipt: receipt.clone(),
+            salt,
+            provided: true,
+        };
+        out.persist.push(Record::Receipt(stored));
+        let message = SessionMessage::JobFinished { job, receipt };
+        out.effects.push(Effect::Send { peer, message });
+    }
+
+    /// Ends a job whatever its stage. What was served and not paid is remembered as owed.
+    fn end(&mut self, key: (NodeId, JobId), out: &mut Output) {
+        let Some(serving) = self.jobs.remove(&key) else {
+            return;
+        };
+        let cost = match serving.stage {
+            Stage::Admitting => NanoTon::ZERO,
+            Stage::Running { granted: None, .. } => NanoTon::ZERO,
+            Stage::Running {
+                prompt, generated, ..
+            } => serving
+                .prices
+                .cost(prompt, generated)
+                .unwrap_or(NanoTon::ZERO),
+            Stage::Closing { price, .. } => price,
+        };
+        if let Some(payee) = self.channels.get_mut(&serving.vault) {
+            out.persist
+                .push(Record::Payee(payee.close(key.1, cost).record));
+        }
+        let (peer, job) = key;
+        out.effects
+            .push(Effect::Engine(EngineCommand::Forget { peer, job }));
+    }
+
+    fn settle_if_due(&mut self, vault: TonAddress, out: &mut Output) {
+        let threshold = match self.load {
+            Load::Draining => NanoTon::ZERO,
+            Load::Idle | Load::Busy | Load::Full => self.config.settle_threshold,
+        };
+        let due = self
+            .channels
+            .get(&vault)
+            .filter(|payee| payee.should_settle(threshold));
+        if let Some(voucher) = due.and_then(|payee| payee.best().copied()) {
+            self.settle(vault, voucher, out);
+        }
+    }
+
+    fn settle(&mut self, vault: TonAddress, voucher: SignedVoucher, out: &mut Output) {
+        if self.settling.insert(vault) {
+            out.effects
+                .push(Effect::Ledger(LedgerCommand::Settle { voucher }));
+        }
+    }
+
+    /// Redeems every voucher that is worth anything.
+    pub fn settle_all(&mut self, out: &mut Output) {
+        let due: Vec<_> = self
+            .channels
+            .values()
+            .filter(|payee| payee.unsettled() > NanoTon::ZERO)
+            .filter_map(|payee| payee.best().map(|best| (payee.channel().vault, *best)))
+            .collect();
+        for (vault, voucher) in due {
+            self.settle(vault, voucher, out);
+        }
+    }
+
+    /// A settlement is on the ledger.
+    pub fn settled(&mut self, voucher: &SignedVoucher, paid: NanoTon, out: &mut Output) {
+        let vault = voucher.voucher.vault;
+        self.settling.remove(&vault);
+        let Some(payee) = self.channels.get_mut(&vault) else {
+            return;
+        };
+        let mut allocation = *payee.allocation();
+        allocation.paid = allocation.paid.max(paid);
+        if let Ok(state) = payee.observe(allocation) {
+            out.persist.push(Record::Payee(state.clone()));
+        }
+        self.settle_if_due(vault, out);
+    }
+
+    /// A settlement did not come about; the next voucher or look at the ledger tries again.
+    pub fn settle_failed(&mut self, voucher: &SignedVoucher) {
+        self.settling.remove(&voucher.voucher.vault);
+    }
+
+    /// Takes nothing new, finishes what runs, and redeems what is due.
+    pub fn drain(&mut self, now: Timestamp, out: &mut Output) {
+        self.load = Load::Draining;
+        self.publish(now, out);
+        self.settle_all(out);
+    }
+
+    /// Renews the offer, ends jobs that nobody pays, and looks after channels with open vouchers.
+    pub fn handle_timeout(&mut self, now: Timestamp, out: &mut Output) {
+        let due = self.published.is_none_or(|at| at.after(RENEW_AFTER) <= now);
+        if due && self.load != Load::Draining {
+            self.publish(now, out);
+        }
+        if self.watched.after(WATCH_EVERY) <= now {
+            self.watched = now;
+            for payee in self
+                .channels
+                .values()
+                .filter(|it| it.unsettled() > NanoTon::ZERO)
+            {
+                let vault = payee.channel().vault;
+                out.effects
+                    .push(Effect::Ledger(LedgerCommand::ReadVault { vault }));
+            }
+        }
+        let late: Vec<_> = self
+            .jobs
+            .iter()
+            .filter(|(_, serving)| unpaid_at(&serving.stage).is_some_and(|at| at <= now))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in late {
+            let (peer, job) = key;
+            match self.jobs.get_mut(&key).map(|serving| &mut serving.stage) {
+                Some(Stage::Running {
+                    granted: Some(_),
+                    since,
+                    ..
+                }) => {
+                    *since = now;
+                    cancel(peer, job, FinishReason::Unpaid, out);
+                }
+                Some(Stage::Running { .. } | Stage::Admitting | Stage::Closing { .. }) => {
+                    self.end(key, out);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// When `handle_timeout` has something to do.
+    pub fn next_timeout(&self) -> Option<Timestamp> {
+        let renew = match self.load {
+            Load::Draining => None,
+            Load::Idle | Load::Busy | Load::Full => Some(
+                self.published
+                    .map_or(Timestamp::EPOCH, |at| at.after(RENEW_AFTER)),
+            ),
+        };
+        let watch = (!self.channels.is_empty()).then(|| self.watched.after(WATCH_EVERY));
+        let jobs = self
+            .jobs
+            .values()
+            .filter_map(|serving| unpaid_at(&serving.stage))
+            .min();
+        [renew, watch, jobs].into_iter().flatten().min()
+    }
+}
+
+/// When a job counts as unpaid.
+fn unpaid_at(stage: &Stage) -> Option<Timestamp> {
+    match stage {
+        Stage::Admitting => None,
+        // While the engine may still go on, silence is the engine's own business.
+        Stage::Running {
+            granted: Some(granted),
+            generated,
+            ..
+        } if generated < granted => None,
+        Stage::Running { since, .. } | Stage::Closing { since, .. } => {
+            Some(since.after(limits::PAYMENT_TIMEOUT))
+        }
+    }
+}
+
+fn refuse(peer: NodeId, job: JobId, refusal: ProviderRefusal, out: &mut Output) {
+    let message = SessionMessage::JobRefused { job, refusal };
+    out.effects.push(Effect::Send { peer, message });
+    out.effects
+        .push(Effect::Engine(EngineCommand::Forget { peer, job }));
+}
+
+fn cancel(peer: NodeId, job: JobId, reason: FinishReason, out: &mut Output) {
+    out.effects
+        .push(Effect::Engine(EngineCommand::Cancel { peer, job, reason }));
+}

@@ -1,0 +1,229 @@
+//! One node's whole protocol state.
+//!
+//! Owns: the two roles, and which of them an input is for.
+//! Must not: know a clock, a socket or a file. `handle` is the only way in, [`Output`] the only way
+//! out; the caller makes `persist` durable before it carries out an effect.
+
+use crate::input::Input;
+use crate::job::consumer::Consumer;
+use crate::job::provider::Provider;
+use crate::output::Output;
+use crate::units::Timestamp;
+
+/// A peer of the network: consumer, provider, both, or neither.
+#[derive(Debug)]
+pub struct Node {
+    consumer: Option<Consumer>,
+    provider: Option<Provider>,
+    draining: bool,
+}
+
+impl Node {
+    /// A node with the roles that it is given.
+    pub const fn new(consumer: Option<Consumer>, provider: Option<Provider>) -> Self {
+        Self {
+            consumer,
+            provider,
+            draining: false,
+        }
+    }
+
+    /// The consumer's side, for displays.
+    pub const fn consumer(&self) -> Option<&Consumer> {
+        self.consumer.as_ref()
+    }
+
+    /// The provider's side, for displays.
+    pub const fn provider(&self) -> Option<&Provider> {
+        self.provider.as_ref()
+    }
+
+    /// Whether a drain is complete: no job runs and no settlement is under way.
+    pub fn is_drained(&self) -> bool {
+        let consumer = self
+            .consumer
+            .as_ref()
+            .is_none_or(|consumer| consumer.jobs() == 0);
+        let provider = self.provider.as_ref();
+        let provider = provider.is_none_or(|it| it.jobs() == 0 && it.settling() == 0);
+        self.draining && consumer && provider
+    }
+
+    /// Something happened at `now`. Time must not run backwards between calls; if it does, time-outs
+    /// are late, nothing else.
+    pub fn handle(&mut self, input: Input, now: Timestamp) -> Output {
+        let mut out = Output::default();
+        match input {
+            Input::Drain => {
+                self.draining = true;
+                if let Some(consumer) = &mut self.consumer {
+                    consumer.drain();
+                }
+                if let Some(provider) = &mut self.provider {
+                    provider.drain(now, &mut out);
+                }
+            }
+            Input::SessionClosed { peer } => {
+                if let Some(consumer) = &mut self.consumer {
+                    consumer.session_closed(peer, now, &mut out);
+                }
+                if let Some(provider) = &mut self.provider {
+                    provider.session_closed(peer, &mut out);
+                }
+            }
+            other => {
+                if let Some(other) = self.handle_as_consumer(other, now, &mut out) {
+                    self.handle_as_provider(other, now, &mut out);
+                }
+            }
+        }
+        out.wake_at = self.next_timeout();
+        out
+    }
+
+    /// The time that the last output asked for has come.
+    pub fn handle_timeout(&mut self, now: Timestamp) -> Output {
+        let mut out = Output::default();
+        if let Some(consumer) = &mut self.consumer {
+            consumer.handle_timeout(now, &mut out);
+        }
+        if let Some(provider) = &mut self.provider {
+            provider.handle_timeout(now, &mut out);
+        }
+        out.wake_at = self.next_timeout();
+        out
+    }
+
+    fn next_timeout(&self) -> Option<Timestamp> {
+        let consumer = self.consumer.as_ref().and_then(Consumer::next_timeout);
+        let provider = self.provider.as_ref().and_then(Provider::next_timeout);
+        [consumer, provider].into_iter().flatten().min()
+    }
+
+    /// Handles what concerns a consumer; gives back what does not.
+    fn handle_as_consumer(
+        &mut self,
+        input: Input,
+        now: Timestamp,
+        out: &mut Output,
+    ) -> Option<Input> {
+        let Some(consumer) = &mut self.consumer else {
+            return Some(input);
+        };
+        match input {
+            Input::Offer(offer) => consumer.offer(offer, now, out),
+            Input::OfferGone(provider) => consumer.offer_gone(provider),
+            Input::Submit { job, demand, draw } => consumer.submit(job, demand, draw, now, out),
+            Input::Cancel { job } => consumer.cancel(job, out),
+            Input::Delivered { job, completion } => consumer.delivered(job, completion, now, out),
+            Input::SessionReady { peer, proved } => consumer.session_ready(peer, proved, now, out),
+            Input::SessionFailed { peer, failure } => {
+                consumer.session_failed(peer, &failure, now, out);
+            }
+            Input::ChannelState { peer, view } => {
+                consumer.funds_mut().channel_state(peer, &view, now, out);
+                consumer.advance_all(now, out);
+            }
+            Input::JobStarted { peer, job, prompt } => {
+                consumer.started(peer, job, prompt, now, out);
+            }
+            Input::JobRefused { peer, job, refusal } => {
+                consumer.refused(peer, job, refusal, now, out);
+            }
+            Input::JobFinished {
+                peer,
+                job,
+                receipt,
+                salt,
+            } => {
+                consumer.finished(peer, job, &receipt, salt, now, out);
+            }
+            Input::JobBroken { peer, job, rule } => consumer.broken(peer, job, rule, now, out),
+            Input::PaymentRefused { peer, job } => {
+                if let Some(job) = job {
+                    consumer.broken(peer, job, "it refused a valid voucher", now, out);
+                }
+            }
+            Input::VaultReady {
+                vault,
+                free,
+                allocations,
+            } => {
+                consumer
+                    .funds_mut()
+                    .vault_ready(vault, free, allocations, out);
+                consumer.advance_all(now, out);
+            }
+            Input::VaultFailed { failure } => {
+                consumer.funds_mut().vault_failed();
+                consumer.ledger_failed(None, &failure, out);
+            }
+            Input::Allocated {
+                provider,
+                allocation,
+                free,
+            } => {
+                consumer
+                    .funds_mut()
+                    .allocated(provider, &allocation, free, out);
+                consumer.advance_all(now, out);
+            }
+            Input::AllocationFailed { provider, failure } => {
+                consumer.funds_mut().allocation_failed();
+                consumer.ledger_failed(Some(provider), &failure, out);
+                consumer.advance_all(now, out);
+            }
+            other => return Some(other),
+        }
+        None
+    }
+
+    /// Handles what concerns a provider; anything else has no receiver here and is dropped.
+    fn handle_as_provider(&mut self, input: Input, now: Timestamp, out: &mut Output) {
+        let Some(provider) = &mut self.provider else {
+            return;
+        };
+        match input {
+            Input::SessionAccepted { peer, proved } => provider.session_accepted(peer, proved),
+            Input::ChannelHello { peer, vault } => provider.channel_hello(peer, vault, out),
+            Input::JobRequested { peer, request } => provider.requested(peer, request, now, out),
+            Input::Paid {
+                peer,
+                total,
+                voucher,
+            } => {
+                provider.paid(peer, total, &voucher, now, out);
+            }
+            Input::CancelRequested { peer, job } => provider.cancel_requested(peer, job, out),
+            Input::EngineStarted { peer, job, prompt } => {
+                provider.engine_started(peer, job, prompt, now, out);
+            }
+            Input::EngineRefused { peer, job, refusal } => {
+                provider.engine_refused(peer, job, refusal, out);
+            }
+            Input::Generated {
+                peer,
+                job,
+                completion,
+            } => {
+                provider.generated(peer, job, completion, now);
+            }
+            Input::EngineFinished {
+                peer,
+                job,
+                reason,
+                usage,
+                completion_commitment,
+            } => {
+                let end = (reason, usage, completion_commitment);
+                provider.engine_finished(peer, job, end, now, out);
+            }
+            Input::VaultRead { vault, snapshot } => provider.vault_read(vault, snapshot, out),
+            Input::Settled { voucher, paid } => provider.settled(&voucher, paid, out),
+            Input::SettleFailed { voucher, .. } => provider.settle_failed(&voucher),
+            Input::SettleNow => provider.settle_all(out),
+            Input::Capacity { taken, places } => provider.capacity(taken, places, now, out),
+            _ => {}
+        }
+    }
+}
