@@ -9,7 +9,7 @@ import { keyPairFromSeed } from '@ton/crypto';
 import { Blockchain } from '@ton/sandbox';
 import {
   Command, UNLIMITED, commandBody, commandCell, ownerBody, parseStorage, payoutOf, releaseCell,
-  settleBody, signCell, toUint256, vaultAddress, vaultInit, voucherCell,
+  settleExternalBody, settleInternalBody, signCell, toUint256, vaultAddress, vaultInit, voucherCell,
 } from '../wrappers/Vault.mjs';
 
 const file = (name) => readFileSync(new URL(`../${name}`, import.meta.url));
@@ -191,17 +191,21 @@ export class Fixture {
     };
   }
 
+  /** The body of an external settlement; `changes` spoil parts of it. */
   settlement(name, cumulative, changes = {}) {
     const cell = (changes.cell ?? voucherCell)(this.claim(name, cumulative, changes));
-    return settleBody(cell, signCell(cell, (changes.signer ?? this.payer).secretKey));
+    const signature = signCell(cell, (changes.signer ?? this.payer).secretKey);
+    if (changes.internal) return settleInternalBody(cell, signature);
+    return settleExternalBody(cell, signature, signCell(cell, (changes.consent ?? keyOf(name)).secretKey));
   }
 
   settle(name, cumulative, changes) {
     return this.external(this.settlement(name, cumulative, changes));
   }
 
-  settleInternal(name, cumulative, changes) {
-    return this.internal(this.stranger, this.settlement(name, cumulative, changes), changes?.value);
+  settleInternal(name, cumulative, changes = {}) {
+    const body = this.settlement(name, cumulative, { ...changes, internal: true });
+    return this.internal(this.stranger, body, changes.value);
   }
 }
 

@@ -12,9 +12,10 @@ export const Magic = { voucher: 0x43435632, release: 0x43435232, command: 0x4343
 /** First four bytes of a message body to a vault. */
 export const Opcode = {
   command: 0x43430001,
-  settle: 0x43430002,
+  settleExternal: 0x43430002,
   sweep: 0x43430003,
   ownerCommand: 0x43430004,
+  settleInternal: 0x43430005,
 };
 
 /** First four bytes of a command, which the hot key signs or the owner sends. */
@@ -64,12 +65,12 @@ export const signCell = (cell, secretKey) => sign(cell.hash(), secretKey);
 export function parametersCell(parameters) {
   return beginCell()
     .storeUint(parameters.clientKey, 256)
-    .storeAddress(parameters.owner)
-    .storeInt(parameters.networkId, 32)
+    .storeUint(parameters.feeBasisPoints, 16)
     .storeUint(parameters.releaseDelay, 32)
     .storeUint(parameters.dailyCap, 64)
-    .storeUint(parameters.feeBasisPoints, 16)
+    .storeAddress(parameters.owner)
     .storeUint(parameters.treasury, 256)
+    .storeInt(parameters.networkId, 32)
     .storeUint(parameters.salt, 64)
     .endCell();
 }
@@ -77,30 +78,30 @@ export function parametersCell(parameters) {
 /** Data of a vault that has seen no message. Any other initial data is another address. */
 export function initialData(parameters) {
   return storageCell({
-    seqno: 0,
-    nextEpoch: 1,
     reserved: 0n,
     accrued: 0n,
-    day: 0,
-    allocatedToday: 0n,
-    allocationCount: 0,
     allocations: null,
     parameters: parametersCell(parameters),
+    seqno: 0,
+    nextEpoch: 1,
+    allocationCount: 0,
+    day: 0,
+    allocatedToday: 0n,
   });
 }
 
 /** A vault's data cell from its parts; `allocations` is the root of the dictionary or null. */
 export function storageCell(storage) {
   return beginCell()
-    .storeUint(storage.seqno, 32)
-    .storeUint(storage.nextEpoch, 32)
     .storeUint(storage.reserved, 64)
     .storeUint(storage.accrued, 64)
-    .storeUint(storage.day, 32)
-    .storeUint(storage.allocatedToday, 64)
-    .storeUint(storage.allocationCount, 8)
     .storeMaybeRef(storage.allocations)
     .storeRef(storage.parameters)
+    .storeUint(storage.seqno, 32)
+    .storeUint(storage.nextEpoch, 32)
+    .storeUint(storage.allocationCount, 8)
+    .storeUint(storage.day, 32)
+    .storeUint(storage.allocatedToday, 64)
     .endCell();
 }
 
@@ -165,13 +166,21 @@ export function commandCell({ vault, seqno, validUntil, command, magic = Magic.c
 // ---- message bodies
 
 const signedBody = (opcode, cell, signature) =>
-  beginCell().storeUint(opcode, 32).storeBuffer(signature, 64).storeRef(cell).endCell();
+  beginCell().storeUint(opcode, 32).storeBuffer(signature, 64).storeRef(cell);
 
 /** External message body: a command of the hot key. */
-export const commandBody = (cell, signature) => signedBody(Opcode.command, cell, signature);
+export const commandBody = (cell, signature) => 
+  signedBody(Opcode.command, cell, signature).endCell();
 
-/** External or internal message body: redeem a voucher. */
-export const settleBody = (voucher, signature) => signedBody(Opcode.settle, voucher, signature);
+/** External message body: redeem a voucher; `consent` is the provider's signature of its hash. */
+export const settleExternalBody = (voucher, signature, consent) =>
+  signedBody(Opcode.settleExternal, voucher, signature)
+    .storeRef(beginCell().storeBuffer(consent, 64).endCell())
+    .endCell();
+
+/** Internal message body: redeem a voucher. */
+export const settleInternalBody = (voucher, signature) =>
+  signedBody(Opcode.settleInternal, voucher, signature).endCell();
 
 /** External message body: send the accrued fee to the treasury. */
 export const sweepBody = () => beginCell().storeUint(Opcode.sweep, 32).endCell();
@@ -207,15 +216,15 @@ export function parseAllocations(root) {
 export function parseStorage(cell) {
   const slice = cell.beginParse();
   const storage = {
-    seqno: slice.loadUint(32),
-    nextEpoch: slice.loadUint(32),
     reserved: slice.loadUintBig(64),
     accrued: slice.loadUintBig(64),
-    day: slice.loadUint(32),
-    allocatedToday: slice.loadUintBig(64),
-    allocationCount: slice.loadUint(8),
     allocations: parseAllocations(slice.loadMaybeRef()),
     parameters: slice.loadRef(),
+    seqno: slice.loadUint(32),
+    nextEpoch: slice.loadUint(32),
+    allocationCount: slice.loadUint(8),
+    day: slice.loadUint(32),
+    allocatedToday: slice.loadUintBig(64),
   };
   slice.endParse();
   return storage;
