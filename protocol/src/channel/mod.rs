@@ -3,17 +3,18 @@
 //! Owns: the voucher, its two ends, and the model of the contract that redeems it.
 //! Must not: know what was bought; a job's price comes in as an amount.
 
+mod allocation;
 pub mod funds;
 mod payee;
 mod payer;
 pub mod settlement;
 mod voucher;
 
+pub use allocation::Allocation;
 pub use payee::{
     Accepted, Closed, OpenError, Payee, PayeeError, PayeeState, VoucherBlame, VoucherError,
 };
 pub use payer::{CatchUpError, PayError, Payer, PayerState, Payment, ReserveError};
-pub use settlement::Allocation;
 pub use voucher::{
     BadSignature, ChannelId, RELEASE_MAGIC, Release, SignedRelease, SignedVoucher, VOUCHER_MAGIC,
     VaultKey, VaultPublicKey, VerifiedVoucher, Voucher,

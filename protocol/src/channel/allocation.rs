@@ -1,7 +1,7 @@
-//! What the vault contract keeps for one provider.
+//! A provider's part of a vault, as the ledger shows it.
 //!
-//! Owns: the allocation as the ledger shows it.
-//! Must not: read the ledger.
+//! Owns: the allocation's fields and their stored form.
+//! Must not: read a ledger, or decide what an allocation is good for.
 
 use crate::identity::TonAddress;
 use crate::layout::{Reader, RecordError, Writer};
