@@ -113,6 +113,11 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// All that follows, for a last field with a strict reader of its own.
+    pub(crate) const fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
     /// Ends the record: nothing may follow.
     pub(crate) fn finish(self) -> Result<(), RecordError> {
         if self.0.is_empty() {

@@ -30,6 +30,7 @@ pub mod node;
 pub mod offer;
 pub mod output;
 pub mod receipt;
+pub mod record;
 pub mod reputation;
 pub mod selection;
 pub mod units;

@@ -4,11 +4,11 @@
 //! Must not: carry prompt or completion text; bodies wait at the edge under the job's id.
 
 use crate::attest::Tier;
-use crate::channel::{PayeeState, PayerState, SignedVoucher, VaultPublicKey};
+use crate::channel::{SignedVoucher, VaultPublicKey};
 use crate::identity::{JobId, ModelHash, NodeId, ReceiptHash, TonAddress};
 use crate::job::{FinishReason, JobError, Usage};
 use crate::offer::SignedOffer;
-use crate::receipt::SignedReceipt;
+use crate::record::Record;
 use crate::units::{NanoTon, Prices, Timestamp, Tokens};
 use crate::wire::SessionMessage;
 
@@ -22,43 +22,6 @@ pub struct Output {
     pub effects: Vec<Effect>,
     /// Call `handle_timeout` then, if nothing happens before.
     pub wake_at: Option<Timestamp>,
-}
-
-/// A change that must survive a crash. A later record of the same key replaces an earlier one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Record {
-    /// Consumer's side of a channel; key: the channel.
-    Payer(PayerState),
-    /// Provider's side of a channel; key: the channel.
-    Payee(PayeeState),
-    /// A finished job's receipt; key: its hash.
-    Receipt(StoredReceipt),
-    /// A job that was paid for in part and has no receipt; key: the job.
-    Interrupted(Interrupted),
-}
-
-/// A receipt and what its holder needs to open its commitments.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredReceipt {
-    /// The signed bytes.
-    pub receipt: SignedReceipt,
-    /// Key of the commitments to prompt and completion.
-    pub salt: [u8; 32],
-    /// Whether this node was the provider.
-    pub provided: bool,
-}
-
-/// What was promised for a job that ended without a receipt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interrupted {
-    /// The job.
-    pub job: JobId,
-    /// Its provider.
-    pub provider: NodeId,
-    /// What was promised for it.
-    pub paid: NanoTon,
-    /// When it ended.
-    pub at: Timestamp,
 }
 
 /// Something to do in the world.

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use crate::channel::{Allocation, ChannelId, Payer, PayerState, VaultKey, VaultPublicKey};
 use crate::identity::{NodeId, TonAddress};
 use crate::input::{ChannelView, LedgerFailure};
-use crate::output::{Effect, LedgerCommand, Output, Record};
+use crate::output::{Effect, LedgerCommand, Output};
+use crate::record::Record;
 use crate::units::{Millis, NanoTon, Timestamp};
 use crate::wire::SessionMessage;
 

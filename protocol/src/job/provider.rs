@@ -15,8 +15,9 @@ use crate::input::{Proved, RequestedJob, VaultSnapshot};
 use crate::job::{FinishReason, ProviderRefusal, Usage, meter};
 use crate::limits;
 use crate::offer::{Load, ModelOffer, Offer};
-use crate::output::{Effect, EngineCommand, LedgerCommand, Output, Record, StoredReceipt};
+use crate::output::{Effect, EngineCommand, LedgerCommand, Output};
 use crate::receipt::Receipt;
+use crate::record::{Record, StoredReceipt};
 use crate::units::{Millis, NanoTon, Prices, Timestamp, Tokens};
 use crate::wire::SessionMessage;
 
