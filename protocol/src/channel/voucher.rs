@@ -139,11 +139,9 @@ impl Release {
 
     /// Signs with the provider's node key.
     pub fn sign(self, key: &NodeKey) -> SignedRelease {
-        // NodeKey itself signs only with a domain in front, which the contract does not know.
-        let key = SigningKey::from_bytes(&key.secret());
         SignedRelease {
             release: self,
-            signature: key.sign(&self.cell_hash()).to_bytes(),
+            signature: sign(key, &self.cell_hash()),
         }
     }
 }
@@ -248,6 +246,11 @@ impl fmt::Debug for VaultKey {
 #[error("the signature is not by the key that the channel is bound to")]
 pub struct BadSignature;
 
+/// NodeKey itself signs only with a domain in front, which the contract does not know.
+fn sign(key: &NodeKey, hash: &[u8; 32]) -> [u8; 64] {
+    SigningKey::from_bytes(&key.secret()).sign(hash).to_bytes()
+}
+
 /// Strict verification: what passes here passes in the contract too, whose check is laxer about
 /// keys and points of small order.
 fn verify(key: &[u8; 32], hash: &[u8; 32], signature: &[u8; 64]) -> Result<(), BadSignature> {
@@ -281,6 +284,22 @@ impl SignedVoucher {
             signed: self,
             key: *key,
         })
+    }
+
+    /// The provider's consent to have this voucher settled by an external message: its node key's
+    /// signature over the same hash. Made by the provider that the voucher names.
+    pub fn consent(&self, key: &NodeKey) -> [u8; 64] {
+        sign(key, &self.voucher.cell_hash())
+    }
+
+    /// Whether `consent` is by the provider that the voucher names.
+    pub fn has_consent(&self, consent: &[u8; 64]) -> bool {
+        verify(
+            self.voucher.provider.as_bytes(),
+            &self.voucher.cell_hash(),
+            consent,
+        )
+        .is_ok()
     }
 
     /// The stored form.

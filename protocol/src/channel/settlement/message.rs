@@ -41,7 +41,7 @@ impl Parameters {
 /// reads them from the chain's configuration, so the model is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fees {
-    /// The contract's upper bound of the operation's gas: must be there before it accepts.
+    /// The contract's upper bound of what the operation costs: must be there before it accepts.
     pub bound: NanoTon,
     /// What the contract withholds from an external settlement's or a sweep's payment.
     pub withheld: NanoTon,
@@ -110,8 +110,14 @@ pub enum Message {
         /// What is ordered.
         command: Command,
     },
-    /// External, by anyone: the gas comes out of the payment.
-    SettleExternal(SignedVoucher),
+    /// External, carried by anyone: the gas comes out of the payment.
+    SettleExternal {
+        /// What is redeemed.
+        voucher: SignedVoucher,
+        /// [`SignedVoucher::consent`] of the provider: without it the consumer, who has all its
+        /// vouchers, could settle them one by one and burn the provider's income as fees.
+        consent: [u8; 64],
+    },
     /// Internal, by anyone: the message brings its own gas.
     SettleInternal(SignedVoucher),
     /// External, by anyone: the accrued fee goes to the treasury.

@@ -23,6 +23,9 @@ pub enum VaultError {
     /// Past the order's last second.
     #[error("the order has expired: sign it again")]
     Expired,
+    /// An external settlement without the provider's signature.
+    #[error("the provider has not consented to this settlement")]
+    NoConsent,
     /// This provider has no allocation.
     #[error("this provider has no allocation")]
     NoAllocation,
@@ -94,6 +97,7 @@ impl VaultError {
             Self::NotOwner => 111,
             Self::WrongSeqno => 112,
             Self::Expired => 113,
+            Self::NoConsent => 114,
             Self::NoAllocation => 120,
             Self::WrongEpoch => 121,
             Self::BadProvider => 122,

@@ -193,12 +193,13 @@ impl Vault {
                 ensure(*from == self.parameters.owner, VaultError::NotOwner)?;
                 self.execute(command, Authority::Owner, fees, now)
             }
-            Message::SettleExternal(voucher) => {
-                let due = self.check_voucher(voucher, now)?;
-                let payment = due.amount.saturating_sub(due.fee);
-                let worst = fees.bound.saturating_add(fees.transfer);
-                ensure(payment > worst, VaultError::TooSmall)?;
+            Message::SettleExternal { voucher, consent } => {
                 self.ensure_funded()?;
+                let due = self.check_voucher(voucher, now)?;
+                let consented = voucher.has_consent(consent);
+                ensure(consented, VaultError::NoConsent)?;
+                let payment = due.amount.saturating_sub(due.fee);
+                ensure(payment > fees.bound, VaultError::TooSmall)?;
                 self.apply_settlement(&due);
                 self.spend(fees.used);
                 Ok(self.send(due.payout, payment.saturating_sub(fees.withheld)))
@@ -211,11 +212,8 @@ impl Vault {
             }
             Message::Sweep => {
                 let accrued = self.accrued;
-                let worst = fees.bound.saturating_add(fees.transfer);
-                ensure(
-                    accrued >= SWEEP_MINIMUM && accrued > worst,
-                    VaultError::TooSmall,
-                )?;
+                let worth_it = accrued >= SWEEP_MINIMUM && accrued > fees.bound;
+                ensure(worth_it, VaultError::TooSmall)?;
                 self.ensure_funded()?;
                 self.accrued = NanoTon::ZERO;
                 self.spend(fees.used);
