@@ -378,3 +378,214 @@ impl SignedRelease {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    /// Made with @ton/core and @ton/crypto: see its `about`.
+    const VECTORS: &str = include_str!("../../testdata/vouchers.json");
+
+    fn vectors(kind: &str) -> Vec<Value> {
+        let all: Value = serde_json::from_str(VECTORS).unwrap();
+        let cases = all[kind].as_array().unwrap().clone();
+        assert!(cases.len() >= 7, "{kind}: only {} cases", cases.len());
+        cases
+    }
+
+    fn bytes<const N: usize>(case: &Value, field: &str) -> [u8; N] {
+        hex::decode(case[field].as_str().unwrap())
+            .unwrap()
+            .try_into()
+            .unwrap()
+    }
+
+    fn voucher(case: &Value) -> Voucher {
+        Voucher {
+            vault: TonAddress::from_raw(case["vault"].as_str().unwrap()).unwrap(),
+            provider: NodeId::from_bytes(bytes(case, "provider")),
+            epoch: u32::try_from(case["epoch"].as_u64().unwrap()).unwrap(),
+            cumulative: NanoTon::from_nano(
+                case["cumulative_nano"].as_str().unwrap().parse().unwrap(),
+            ),
+            receipts_root: bytes(case, "receipts_root"),
+        }
+    }
+
+    /// The secret seed whose public key is `public`.
+    fn seed(public: &Value) -> [u8; 32] {
+        let all: Value = serde_json::from_str(VECTORS).unwrap();
+        let keys = all["keys"].as_object().unwrap();
+        let key = keys.values().find(|key| key["public"] == *public).unwrap();
+        bytes(key, "seed")
+    }
+
+    #[test]
+    fn vouchers_have_the_hash_and_signature_that_the_reference_library_makes() {
+        for case in vectors("vouchers") {
+            let (name, voucher) = (&case["name"], voucher(&case));
+            assert_eq!(
+                voucher.cell_hash(),
+                bytes::<32>(&case, "cell_hash"),
+                "{name}"
+            );
+            let key = VaultKey::from_secret(&seed(&case["signer"]));
+            assert_eq!(
+                *key.public().as_bytes(),
+                bytes::<32>(&case, "signer"),
+                "{name}"
+            );
+            let signed = key.sign(voucher);
+            assert_eq!(signed.signature, bytes::<64>(&case, "signature"), "{name}");
+            assert!(signed.verify(&key.public()).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn releases_have_the_hash_that_the_reference_library_makes() {
+        let mut without_receipts = 0;
+        for case in vectors("releases") {
+            let (name, claim) = (&case["name"], voucher(&case));
+            let hash = claim_hash(
+                RELEASE_MAGIC,
+                claim.channel(),
+                claim.cumulative,
+                &claim.receipts_root,
+            );
+            assert_eq!(hash, bytes::<32>(&case, "cell_hash"), "{name}");
+            if claim.receipts_root != [0; 32] {
+                continue;
+            }
+            without_receipts += 1;
+            let release = Release {
+                vault: claim.vault,
+                provider: claim.provider,
+                epoch: claim.epoch,
+                cumulative: claim.cumulative,
+            };
+            let signed = release.sign(&NodeKey::from_secret(&seed(&case["signer"])));
+            assert_eq!(signed.signature, bytes::<64>(&case, "signature"), "{name}");
+            assert_eq!(signed.verify(), Ok(()), "{name}");
+        }
+        assert!(without_receipts > 0);
+    }
+
+    fn key() -> VaultKey {
+        VaultKey::from_secret(&[9; 32])
+    }
+
+    fn any_voucher() -> impl Strategy<Value = Voucher> {
+        let parts = (
+            any::<i8>(),
+            any::<[u8; 32]>(),
+            any::<[u8; 32]>(),
+            any::<u32>(),
+            any::<u64>(),
+            any::<[u8; 32]>(),
+        );
+        parts.prop_map(
+            |(workchain, hash, provider, epoch, cumulative, receipts_root)| Voucher {
+                vault: TonAddress { workchain, hash },
+                provider: NodeId::from_bytes(provider),
+                epoch,
+                cumulative: NanoTon::from_nano(cumulative),
+                receipts_root,
+            },
+        )
+    }
+
+    #[test]
+    fn a_release_is_never_a_voucher() {
+        let provider = NodeKey::from_secret(&[3; 32]);
+        let vault = TonAddress {
+            workchain: 0,
+            hash: [1; 32],
+        };
+        let (epoch, cumulative) = (4, NanoTon::from_nano(5));
+        let release = Release {
+            vault,
+            provider: provider.id(),
+            epoch,
+            cumulative,
+        }
+        .sign(&provider);
+        let voucher = SignedVoucher {
+            voucher: Voucher {
+                vault,
+                provider: provider.id(),
+                epoch,
+                cumulative,
+                receipts_root: [0; 32],
+            },
+            signature: release.signature,
+        };
+        let same_key = VaultPublicKey::from_bytes(*provider.id().as_bytes());
+        assert_eq!(voucher.verify(&same_key), Err(BadSignature));
+        assert!(
+            !voucher.has_consent(&release.signature),
+            "nor a consent to one"
+        );
+    }
+
+    #[test]
+    fn a_secret_key_is_never_printed() {
+        let shown = format!("{:?}", key());
+        assert!(!shown.contains(&hex::encode([9; 32])), "{shown}");
+        assert!(
+            shown.contains(&hex::encode(key().public().as_bytes())),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_key_of_small_order_verifies_nothing() {
+        let voucher = key().sign(Voucher {
+            vault: TonAddress {
+                workchain: 0,
+                hash: [1; 32],
+            },
+            provider: NodeId::from_bytes([2; 32]),
+            epoch: 1,
+            cumulative: NanoTon::ZERO,
+            receipts_root: [0; 32],
+        });
+        let mut identity = [0; 32];
+        identity[0] = 1;
+        for weak in [[0; 32], identity, [0xff; 32]] {
+            assert!(voucher.verify(&VaultPublicKey::from_bytes(weak)).is_err());
+            assert!(!voucher.has_consent(&[0; 64]));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_signed_voucher_survives_the_store(voucher in any_voucher()) {
+            let signed = key().sign(voucher);
+            prop_assert_eq!(SignedVoucher::decode(&signed.encode()), Ok(signed));
+        }
+
+        #[test]
+        fn one_changed_bit_is_noticed(voucher in any_voucher(), bit in 32..SIGNED_VOUCHER_BYTES * 8) {
+            let mut bytes = key().sign(voucher).encode();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let changed = SignedVoucher::decode(&bytes).unwrap();
+            prop_assert_eq!(changed.verify(&key().public()), Err(BadSignature));
+        }
+
+        #[test]
+        fn hostile_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..250), cut in 0..SIGNED_VOUCHER_BYTES) {
+            let _ = SignedVoucher::decode(&bytes);
+            let valid = key().sign(Voucher {
+                vault: TonAddress { workchain: 0, hash: [1; 32] },
+                provider: NodeId::from_bytes([2; 32]),
+                epoch: 1,
+                cumulative: NanoTon::ZERO,
+                receipts_root: [0; 32],
+            }).encode();
+            prop_assert!(SignedVoucher::decode(&valid[..cut]).is_err());
+            prop_assert_eq!(SignedVoucher::decode(&[&valid[..], &[0]].concat()), Err(RecordError::WrongLength));
+        }
+    }
+}

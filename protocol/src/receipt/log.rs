@@ -310,3 +310,210 @@ impl InclusionProof {
         Ok(Self { index, size, path })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Inputs and roots of the reference tests of Certificate Transparency
+    /// (certificate-transparency-go and trillian, `merkle_tree_test`): the root after each input.
+    const PUBLISHED: [(&str, &str); 8] = [
+        (
+            "",
+            "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+        ),
+        (
+            "00",
+            "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+        ),
+        (
+            "10",
+            "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+        ),
+        (
+            "2021",
+            "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+        ),
+        (
+            "3031",
+            "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+        ),
+        (
+            "40414243",
+            "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+        ),
+        (
+            "5051525354555657",
+            "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+        ),
+        (
+            "606162636465666768696a6b6c6d6e6f",
+            "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+        ),
+    ];
+
+    fn receipt(number: usize) -> ReceiptHash {
+        ReceiptHash::from_bytes(Sha256::digest(number.to_be_bytes()).into())
+    }
+
+    fn receipts(count: usize) -> Vec<ReceiptHash> {
+        (0..count).map(receipt).collect()
+    }
+
+    /// The definition of RFC 6962, 2.1, word for word, on leaf hashes.
+    fn naive_root(leaves: &[[u8; 32]]) -> [u8; 32] {
+        match leaves {
+            [] => [0; 32],
+            [only] => *only,
+            leaves => {
+                let mut half = 1;
+                while half * 2 < leaves.len() {
+                    half *= 2;
+                }
+                node(&naive_root(&leaves[..half]), &naive_root(&leaves[half..]))
+            }
+        }
+    }
+
+    fn naive_root_of(receipts: &[ReceiptHash]) -> [u8; 32] {
+        let leaves: Vec<_> = receipts
+            .iter()
+            .map(|receipt| leaf(receipt.as_bytes()))
+            .collect();
+        naive_root(&leaves)
+    }
+
+    #[test]
+    fn roots_are_those_that_certificate_transparency_publishes() {
+        let mut peaks = Peaks::default();
+        for (input, root) in PUBLISHED {
+            peaks.append_leaf(leaf(&hex::decode(input).unwrap()));
+            assert_eq!(
+                hex::encode(peaks.root()),
+                root,
+                "after {} leaves",
+                peaks.count()
+            );
+        }
+    }
+
+    #[test]
+    fn a_published_proof_is_accepted() {
+        // The reference tests' inclusion proof of the sixth leaf in the tree of eight.
+        let path = [
+            "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+            "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+            "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+        ];
+        let proof = InclusionProof {
+            index: 5,
+            size: 8,
+            path: path
+                .iter()
+                .map(|hash| hex::decode(hash).unwrap().try_into().unwrap())
+                .collect(),
+        };
+        let (input, _) = PUBLISHED[5];
+        let root = hex::decode(PUBLISHED[7].1).unwrap().try_into().unwrap();
+        assert_eq!(
+            proof.verify_leaf(leaf(&hex::decode(input).unwrap()), &root),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn the_root_of_nothing_is_zeros() {
+        assert_eq!(Peaks::default().root(), [0; 32]);
+        assert!(Peaks::default().is_empty());
+        assert_eq!(Log::default().size_at(&[0; 32]), Some(0));
+    }
+
+    #[test]
+    fn every_receipt_of_every_small_log_is_proved() {
+        let log: Log = receipts(40).into_iter().collect();
+        for size in 1..=40 {
+            let root = naive_root_of(&log.receipts()[..size]);
+            assert_eq!(log.size_at(&root), Some(size));
+            for (index, receipt) in log.receipts()[..size].iter().enumerate() {
+                let proof = log.prove(*receipt, size).unwrap();
+                assert_eq!(
+                    proof.verify(receipt, &root),
+                    Ok(()),
+                    "leaf {index} of {size}"
+                );
+            }
+            assert_eq!(
+                log.prove(receipt(size), size),
+                None,
+                "a later receipt is not in it"
+            );
+        }
+        assert_eq!(
+            log.prove(receipt(0), 41),
+            None,
+            "the log is not that long yet"
+        );
+    }
+
+    #[test]
+    fn an_inner_node_does_not_pass_for_a_leaf() {
+        let log: Log = receipts(2).into_iter().collect();
+        let one_leaf = InclusionProof {
+            index: 0,
+            size: 1,
+            path: vec![],
+        };
+        assert_eq!(
+            one_leaf.verify(&ReceiptHash::from_bytes(log.root()), &log.root()),
+            Err(ProofError::WrongRoot)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn appending_gives_the_root_of_the_definition(count in 0usize..300) {
+            let receipts = receipts(count);
+            let mut peaks: Peaks = receipts.iter().copied().collect();
+            prop_assert_eq!(peaks.root(), naive_root_of(&receipts));
+            let foreseen = peaks.root_with(receipt(count));
+            prop_assert_eq!(peaks.root(), naive_root_of(&receipts), "foreseeing changes nothing");
+            peaks.append(receipt(count));
+            prop_assert_eq!(peaks.root(), foreseen);
+        }
+
+        #[test]
+        fn appending_goes_on_from_the_stored_peaks(before in 0usize..200, after in 0usize..50) {
+            let all = receipts(before + after);
+            let stored = all[..before].iter().copied().collect::<Peaks>().encode();
+            let mut peaks = Peaks::decode(&stored).unwrap();
+            peaks.extend(all[before..].iter().copied());
+            prop_assert_eq!(peaks, all.iter().copied().collect::<Peaks>());
+        }
+
+        #[test]
+        fn a_proof_survives_the_store_and_no_change(count in 1usize..200, place: prop::sample::Index, bit: prop::sample::Index) {
+            let log: Log = receipts(count).into_iter().collect();
+            let receipt = receipt(place.index(count));
+            let proof = log.prove(receipt, count).unwrap();
+            let mut bytes = proof.encode();
+            prop_assert_eq!(InclusionProof::decode(&bytes), Ok(proof));
+            let bit = bit.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let changed = InclusionProof::decode(&bytes);
+            let verdict = changed.map(|proof| proof.verify(&receipt, &log.root()));
+            // Index and size only steer the walk: some other ones lead along the same path.
+            let steers = (32..32 + 128).contains(&bit);
+            prop_assert!(steers || verdict != Ok(Ok(())));
+        }
+
+        #[test]
+        fn hostile_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), index: u64, size: u64, length in 0usize..70) {
+            let _ = Peaks::decode(&bytes);
+            let _ = Peaks::decode(&[&PEAKS_KIND[..], &bytes].concat());
+            let _ = InclusionProof::decode(&[&PROOF_KIND[..], &bytes].concat());
+            let proof = InclusionProof { index, size, path: vec![[1; 32]; length] };
+            prop_assert!(proof.verify(&receipt(0), &[0; 32]).is_err());
+        }
+    }
+}

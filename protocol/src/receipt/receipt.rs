@@ -3,6 +3,8 @@
 //! Owns: the bytes that a provider signs, kept as they came.
 //! Must not: trust a clock in it, or decide which provider, vault or job was meant: callers compare.
 
+use std::fmt;
+
 use sha2::{Digest as _, Sha256};
 
 use crate::attest::Tier;
@@ -139,8 +141,8 @@ const fn finish_from(byte: u8) -> Result<FinishReason, RecordError> {
 }
 
 impl Receipt {
-    /// Length of [`Receipt::encode`]. With its signature 419 bytes.
-    pub const BYTES: usize = 355;
+    /// Length of [`Receipt::encode`]. With its signature 387 bytes.
+    pub const BYTES: usize = 323;
 
     /// The bytes that are signed: fixed layout, big-endian, in the order of the fields.
     pub fn encode(&self) -> Vec<u8> {
@@ -250,12 +252,20 @@ impl Receipt {
 }
 
 /// A receipt as it travels and is kept: exact bytes and their signature, not yet checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SignedReceipt {
     /// What was signed; [`Receipt::decode`] reads it.
     pub bytes: Vec<u8>,
     /// By the provider's node key, in [`Domain::Receipt`].
     pub signature: [u8; 64],
+}
+
+impl fmt::Debug for SignedReceipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SignedReceipt")
+            .field(&self.hash())
+            .finish_non_exhaustive()
+    }
 }
 
 impl SignedReceipt {
@@ -324,5 +334,219 @@ impl VerifiedReceipt {
     /// The exact bytes and signature, for the store.
     pub const fn signed(&self) -> &SignedReceipt {
         &self.signed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Role, Sampling, Turn};
+    use crate::receipt::sampling_digest;
+    use proptest::prelude::*;
+
+    fn key() -> NodeKey {
+        NodeKey::from_secret(&[5; 32])
+    }
+
+    fn salt() -> Salt {
+        Salt::from_bytes([8; 32])
+    }
+
+    fn prompt() -> Prompt {
+        let content = "What is the capital of France?".into();
+        Prompt::Chat(vec![Turn {
+            role: Role::User,
+            content,
+        }])
+    }
+
+    fn receipt() -> Receipt {
+        let usage = Usage {
+            prompt: Tokens::new(14),
+            completion: Tokens::new(3),
+        };
+        let prices = Prices {
+            prompt: PricePerMillion::from_nano(50_000_000),
+            completion: PricePerMillion::from_nano(200_000_000),
+        };
+        Receipt {
+            job: JobId::from_bytes([1; 32]),
+            provider: key().id(),
+            vault: TonAddress {
+                workchain: 0,
+                hash: [2; 32],
+            },
+            epoch: 7,
+            model: ModelHash::from_bytes([3; 32]),
+            tier: Tier::Attested,
+            evidence_digest: [4; 32],
+            prompt_commitment: prompt_commitment(&salt(), &prompt()),
+            completion_commitment: commitment(&salt(), b"Paris."),
+            sampling_digest: sampling_digest(&Sampling::with_seed(1), &[]),
+            usage,
+            prices,
+            price: prices.cost(usage.prompt, usage.completion).unwrap(),
+            fee: NanoTon::from_nano(13),
+            started: Timestamp::from_unix_millis(1_800_000_000_000),
+            ended: Timestamp::from_unix_millis(1_800_000_000_900),
+            finish: FinishReason::Stop,
+        }
+    }
+
+    #[test]
+    fn the_layout_is_fixed() {
+        let golden = concat!(
+            "43526331",                                                           // CRc1
+            "0101010101010101010101010101010101010101010101010101010101010101",   // job
+            "6e7a1cdd29b0b78fd13af4c5598feff4ef2a97166e3ca6f2e4fbfccd80505bf1",   // provider
+            "000202020202020202020202020202020202020202020202020202020202020202", // vault
+            "00000007",                                                           // epoch
+            "0303030303030303030303030303030303030303030303030303030303030303",   // model
+            "01",                                                                 // tier
+            "0404040404040404040404040404040404040404040404040404040404040404",   // evidence
+            "PROMPT",
+            "COMPLETION",
+            "SAMPLING",
+            "0000000e00000003",                 // usage
+            "0000000002faf080000000000bebc200", // prices
+            "0000000000000514000000000000000d", // price, fee
+            "000001a3185c5000000001a3185c5384", // started, ended
+            "00",                               // finish
+        )
+        .replace("PROMPT", &hex::encode(receipt().prompt_commitment))
+        .replace("COMPLETION", &hex::encode(receipt().completion_commitment))
+        .replace("SAMPLING", &hex::encode(receipt().sampling_digest));
+        let bytes = receipt().encode();
+        assert_eq!(hex::encode(&bytes), golden);
+        assert_eq!(bytes.len(), Receipt::BYTES);
+        assert_eq!(Receipt::decode(&bytes), Ok(receipt()));
+    }
+
+    #[test]
+    fn a_signed_receipt_passes_and_keeps_its_bytes() {
+        let signed = receipt().sign(&key());
+        let verified = signed.verify().unwrap();
+        assert_eq!(*verified.receipt(), receipt());
+        assert_eq!(*verified.signed(), signed);
+        assert_eq!(verified.hash(), signed.hash());
+        assert_eq!(SignedReceipt::decode(&signed.encode()), Ok(signed.clone()));
+        assert!(signed.encode().len() < 1024);
+    }
+
+    #[test]
+    fn only_the_named_provider_can_sign() {
+        let other = NodeKey::from_secret(&[6; 32]);
+        assert_eq!(
+            receipt().sign(&other).verify(),
+            Err(ReceiptError::BadSignature)
+        );
+        // Nor does its signature on another kind of message pass.
+        let bytes = receipt().encode();
+        let signature = key().sign(Domain::Offer, &bytes);
+        let offered = SignedReceipt { bytes, signature };
+        assert_eq!(offered.verify(), Err(ReceiptError::BadSignature));
+    }
+
+    #[test]
+    fn numbers_that_contradict_each_other_are_refused() {
+        let with = |change: fn(&mut Receipt)| {
+            let mut receipt = receipt();
+            change(&mut receipt);
+            receipt.sign(&key()).verify().unwrap_err()
+        };
+        let expected = receipt().price;
+        assert_eq!(
+            with(|r| r.price = NanoTon::from_nano(1_299)),
+            ReceiptError::WrongPrice {
+                price: NanoTon::from_nano(1_299),
+                expected
+            }
+        );
+        assert!(matches!(
+            with(|r| r.usage.completion = Tokens::new(4)),
+            ReceiptError::WrongPrice { .. }
+        ));
+        assert!(matches!(
+            with(|r| r.fee = NanoTon::from_nano(1_301)),
+            ReceiptError::FeeAbovePrice { .. }
+        ));
+        assert_eq!(
+            with(|r| r.ended = Timestamp::EPOCH),
+            ReceiptError::EndsBeforeStart
+        );
+    }
+
+    #[test]
+    fn the_differing_text_is_named() {
+        let receipt = receipt();
+        let check =
+            |prompt: &Prompt, completion| receipt.check_texts(&salt(), Some(prompt), completion);
+        let other = Prompt::Text("What is the capital of France?".into());
+        assert_eq!(check(&prompt(), Some("Paris.")), Ok(()));
+        assert_eq!(check(&other, Some("Paris.")), Err(TextMismatch::Prompt));
+        assert_eq!(
+            check(&prompt(), Some("Paris")),
+            Err(TextMismatch::Completion)
+        );
+        assert_eq!(check(&other, Some("Lyon.")), Err(TextMismatch::Both));
+        assert_eq!(
+            receipt.check_texts(&salt(), None, None),
+            Ok(()),
+            "nothing to check"
+        );
+        let wrong_salt = Salt::from_bytes([0; 32]);
+        assert_eq!(
+            receipt.check_texts(&wrong_salt, None, Some("Paris.")),
+            Err(TextMismatch::Completion)
+        );
+    }
+
+    #[test]
+    fn tiers_and_reasons_have_distinct_bytes_and_no_others() {
+        for byte in 0..=u8::MAX {
+            if let Ok(tier) = tier_from(byte) {
+                assert_eq!(tier_byte(tier), byte);
+            }
+            if let Ok(finish) = finish_from(byte) {
+                assert_eq!(finish_byte(finish), byte);
+            }
+        }
+        assert_eq!((0..=u8::MAX).filter(|b| tier_from(*b).is_ok()).count(), 3);
+        assert_eq!((0..=u8::MAX).filter(|b| finish_from(*b).is_ok()).count(), 6);
+    }
+
+    proptest! {
+        #[test]
+        fn one_changed_bit_fails_and_changes_the_hash(bit in 0..Receipt::BYTES * 8) {
+            let signed = receipt().sign(&key());
+            let mut changed = signed.clone();
+            changed.bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(changed.verify().is_err());
+            prop_assert_ne!(changed.hash(), signed.hash());
+        }
+
+        #[test]
+        fn one_changed_bit_of_the_signature_fails(bit in 0usize..512) {
+            let mut changed = receipt().sign(&key());
+            changed.signature[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(changed.verify(), Err(ReceiptError::BadSignature));
+        }
+
+        #[test]
+        fn what_decodes_encodes_to_the_same_bytes(tail in prop::collection::vec(any::<u8>(), Receipt::BYTES - 4), tier in 0u8..3, finish in 0u8..6) {
+            let mut bytes = [&KIND[..], &tail].concat();
+            prop_assert_eq!(Receipt::decode(&bytes).is_ok(), bytes[137] < 3 && bytes[322] < 6);
+            (bytes[137], bytes[322]) = (tier, finish);
+            prop_assert_eq!(Receipt::decode(&bytes).unwrap().encode(), bytes);
+        }
+
+        #[test]
+        fn hostile_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..500), cut in 0..Receipt::BYTES) {
+            let _ = SignedReceipt::decode(&bytes);
+            prop_assert!(Receipt::decode(&bytes).is_err(), "no magic");
+            let valid = receipt().encode();
+            prop_assert!(Receipt::decode(&valid[..cut]).is_err());
+            prop_assert_eq!(Receipt::decode(&[&valid[..], &[0]].concat()), Err(RecordError::WrongLength));
+        }
     }
 }
