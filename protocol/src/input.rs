@@ -128,10 +128,12 @@ pub enum Input {
         /// What we proved.
         proved: Proved,
     },
-    /// A session is over, either way.
+    /// A session is over.
     SessionClosed {
         /// With whom.
         peer: NodeId,
+        /// Whether it was the peer that had opened it, as a consumer.
+        accepted: bool,
     },
 
     /// A provider told its view of the channel.

@@ -63,14 +63,6 @@ impl Node {
                     provider.drain(now, &mut out);
                 }
             }
-            Input::SessionClosed { peer } => {
-                if let Some(consumer) = &mut self.consumer {
-                    consumer.session_closed(peer, now, &mut out);
-                }
-                if let Some(provider) = &mut self.provider {
-                    provider.session_closed(peer, &mut out);
-                }
-            }
             other => {
                 if let Some(other) = self.handle_as_consumer(other, now, &mut out) {
                     self.handle_as_provider(other, now, &mut out);
@@ -119,6 +111,12 @@ impl Node {
             Input::SessionReady { peer, proved } => consumer.session_ready(peer, proved, now, out),
             Input::SessionFailed { peer, failure } => {
                 consumer.session_failed(peer, &failure, now, out);
+            }
+            Input::SessionClosed {
+                peer,
+                accepted: false,
+            } => {
+                consumer.session_closed(peer, now, out);
             }
             Input::ChannelState { peer, view } => {
                 consumer.funds_mut().channel_state(peer, &view, now, out);
@@ -185,6 +183,10 @@ impl Node {
         };
         match input {
             Input::SessionAccepted { peer, proved } => provider.session_accepted(peer, proved),
+            Input::SessionClosed {
+                peer,
+                accepted: true,
+            } => provider.session_closed(peer, out),
             Input::ChannelHello { peer, vault } => provider.channel_hello(peer, vault, out),
             Input::JobRequested { peer, request } => provider.requested(peer, request, now, out),
             Input::Paid {

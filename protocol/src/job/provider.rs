@@ -23,8 +23,9 @@ use crate::wire::SessionMessage;
 
 /// An offer is renewed when half of its life is over.
 const RENEW_AFTER: Millis = Millis::from_secs(300);
-/// Offers whose prices still hold for jobs that were under way when they were replaced.
-const OFFERS_HONOURED: usize = 8;
+/// A change of load is published at most this often: load flaps, and consumers need a trend. With
+/// the life of an offer this also bounds how many offers are honoured at a time.
+const PUBLISH_EVERY: Millis = Millis::from_secs(5);
 /// How often channels with unsettled vouchers are looked at on the ledger, to notice a release.
 const WATCH_EVERY: Millis = Millis::from_secs(60);
 /// When all places are taken, a consumer hears to come back after this time.
@@ -87,9 +88,12 @@ struct Serving {
 #[derive(Debug)]
 pub struct Provider {
     config: ProviderConfig,
+    /// Terms of every offer that has not ended: they hold for jobs that refer to them.
     offers: BTreeMap<u64, Vec<ModelOffer>>,
     load: Load,
     published: Option<Timestamp>,
+    /// The load has changed since.
+    stale: bool,
     watched: Timestamp,
     peers: BTreeMap<NodeId, Peer>,
     channels: BTreeMap<TonAddress, Payee>,
@@ -115,6 +119,7 @@ impl Provider {
             offers: BTreeMap::new(),
             load: Load::Idle,
             published: None,
+            stale: false,
             watched: Timestamp::EPOCH,
             peers: BTreeMap::new(),
             channels,
@@ -160,10 +165,13 @@ impl Provider {
             region: self.config.region.clone(),
         };
         self.offers.insert(sequence, self.config.models.clone());
-        while self.offers.len() > OFFERS_HONOURED {
-            self.offers.pop_first();
-        }
+        let oldest = now
+            .since(Timestamp::EPOCH)
+            .get()
+            .saturating_sub(limits::OFFER_LIFETIME.get());
+        self.offers.retain(|sequence, _| *sequence >= oldest);
         self.published = Some(now);
+        self.stale = false;
         out.effects
             .push(Effect::Publish(offer.sign(&self.config.key)));
     }
@@ -182,8 +190,21 @@ impl Provider {
         };
         if load != self.load {
             self.load = load;
-            self.publish(now, out);
+            self.stale = true;
+            if self.publication() <= now {
+                self.publish(now, out);
+            }
         }
+    }
+
+    /// When the next offer is due.
+    fn publication(&self) -> Timestamp {
+        let wait = if self.stale {
+            PUBLISH_EVERY
+        } else {
+            RENEW_AFTER
+        };
+        self.published.map_or(Timestamp::EPOCH, |at| at.after(wait))
     }
 
     /// A consumer opened a session.
@@ -632,8 +653,7 @@ impl Provider {
 
     /// Renews the offer, ends jobs that nobody pays, and looks after channels with open vouchers.
     pub fn handle_timeout(&mut self, now: Timestamp, out: &mut Output) {
-        let due = self.published.is_none_or(|at| at.after(RENEW_AFTER) <= now);
-        if due && self.load != Load::Draining {
+        if self.publication() <= now && self.load != Load::Draining {
             self.publish(now, out);
         }
         if self.watched.after(WATCH_EVERY) <= now {

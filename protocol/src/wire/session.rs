@@ -101,6 +101,22 @@ pub enum SessionMessage {
 }
 
 impl SessionMessage {
+    /// Whether a provider says this; otherwise a consumer does.
+    pub const fn is_from_provider(&self) -> bool {
+        match self {
+            Self::ChannelHello { .. }
+            | Self::JobRequest(_)
+            | Self::Payment { .. }
+            | Self::JobCancel { .. } => false,
+            Self::ChannelState { .. }
+            | Self::JobStarted { .. }
+            | Self::JobRefused { .. }
+            | Self::JobChunk { .. }
+            | Self::JobFinished { .. }
+            | Self::PaymentRefused { .. } => true,
+        }
+    }
+
     /// The bytes of one frame.
     pub fn encode(&self) -> Vec<u8> {
         proto::SessionFrame {
