@@ -80,11 +80,18 @@ export class Fixture {
 
   // ---- state
 
+  /** The account's data cell, or null while there is no active account. */
+  async data() {
+    const { account } = (await this.chain.getContract(this.address)).account;
+    return account?.storage.state.type === 'active' ? account.storage.state.state.data : null;
+  }
+
+  async dataHash() {
+    return (await this.data()).hash().toString('hex');
+  }
+
   async storage() {
-    const { account } = await this.chain.provider(this.address).getState().then(
-      async () => ({ account: (await this.chain.getContract(this.address)).account.account }),
-    );
-    return parseStorage(account.storage.state.state.data);
+    return parseStorage(await this.data());
   }
 
   async allocation(name) {
