@@ -164,13 +164,10 @@ impl VoucherError {
     /// Whether an honest payer can have sent it.
     pub const fn blame(&self) -> VoucherBlame {
         match self {
-            Self::Lower { .. } => VoucherBlame::Nobody,
-            // A new epoch begins while messages of the old one are under way.
-            Self::WrongEpoch { found, expected } if *found < *expected => VoucherBlame::Nobody,
-            Self::WrongVault { .. }
-            | Self::WrongProvider
-            | Self::WrongEpoch { .. }
-            | Self::WrongKey => VoucherBlame::Peer,
+            // A new epoch begins while messages of the old one are under way, or before this side
+            // has read it from the ledger.
+            Self::Lower { .. } | Self::WrongEpoch { .. } => VoucherBlame::Nobody,
+            Self::WrongVault { .. } | Self::WrongProvider | Self::WrongKey => VoucherBlame::Peer,
         }
     }
 }
@@ -475,5 +472,401 @@ impl Payee {
         };
         self.state.surplus = surplus.saturating_sub(covered);
         self.state.owed = self.state.owed.saturating_sub(covered);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::{VaultKey, Voucher};
+    use crate::identity::NodeId;
+    use proptest::prelude::*;
+
+    fn nano(nano: u64) -> NanoTon {
+        NanoTon::from_nano(nano)
+    }
+
+    fn job(number: u8) -> JobId {
+        JobId::from_bytes([number; 32])
+    }
+
+    const fn claim(number: u8, total: u64) -> Option<JobTotal> {
+        let job = JobId::from_bytes([number; 32]);
+        Some(JobTotal {
+            job,
+            total: NanoTon::from_nano(total),
+        })
+    }
+
+    const PAYOUT: TonAddress = TonAddress {
+        workchain: 0,
+        hash: [4; 32],
+    };
+    const CHANNEL: ChannelId = ChannelId {
+        vault: TonAddress {
+            workchain: 0,
+            hash: [1; 32],
+        },
+        provider: NodeId::from_bytes([2; 32]),
+        epoch: 3,
+    };
+
+    const fn allocation(limit: u64) -> Allocation {
+        Allocation::new(PAYOUT, NanoTon::from_nano(limit), 3)
+    }
+
+    fn key() -> VaultKey {
+        VaultKey::from_secret(&[9; 32])
+    }
+
+    fn payee(limit: u64) -> Payee {
+        Payee::new(CHANNEL, allocation(limit), key().public(), PAYOUT).unwrap()
+    }
+
+    fn verified(voucher: Voucher) -> VerifiedVoucher {
+        key().sign(voucher).verify(&key().public()).unwrap()
+    }
+
+    fn promise(cumulative: u64) -> VerifiedVoucher {
+        verified(CHANNEL.voucher(nano(cumulative), [0; 32]))
+    }
+
+    #[test]
+    fn a_voucher_credits_what_is_new_to_its_job() {
+        let mut payee = payee(1_000);
+        payee.open(job(1)).unwrap();
+        let accepted = payee.accept(claim(1, 40), &promise(40)).unwrap();
+        assert_eq!((accepted.credited, accepted.job_paid), (nano(40), nano(40)));
+        let accepted = payee.accept(claim(1, 55), &promise(55)).unwrap();
+        assert_eq!((accepted.credited, accepted.job_paid), (nano(15), nano(55)));
+        assert_eq!(accepted.record.best(), Some(promise(55).signed()));
+        assert_eq!(payee.headroom(), nano(945));
+        assert_eq!(payee.unsettled(), nano(55));
+        assert_eq!(payee.surplus(), NanoTon::ZERO);
+    }
+
+    #[test]
+    fn a_repeated_voucher_changes_nothing() {
+        let mut payee = payee(1_000);
+        payee.open(job(1)).unwrap();
+        let first = payee.accept(claim(1, 40), &promise(40)).unwrap();
+        let again = payee.accept(claim(1, 40), &promise(40)).unwrap();
+        assert_eq!(again.credited, NanoTon::ZERO);
+        assert_eq!(again.record, first.record);
+        assert_eq!(again.job_paid, nano(40));
+    }
+
+    #[test]
+    fn an_equal_amount_with_another_root_replaces_the_voucher() {
+        let mut payee = payee(1_000);
+        let _ = payee.accept(None, &promise(40)).unwrap();
+        let with_root = verified(CHANNEL.voucher(nano(40), [7; 32]));
+        let accepted = payee.accept(None, &with_root).unwrap();
+        assert_eq!(accepted.credited, NanoTon::ZERO);
+        assert_eq!(payee.best(), Some(with_root.signed()));
+    }
+
+    #[test]
+    fn overtaken_messages_divide_the_money_rightly() {
+        // Job 1 is promised 10, then job 2 15: the second message arrives first.
+        let mut payee = payee(1_000);
+        payee.open(job(1)).unwrap();
+        payee.open(job(2)).unwrap();
+        let accepted = payee.accept(claim(2, 15), &promise(25)).unwrap();
+        assert_eq!((accepted.credited, accepted.job_paid), (nano(25), nano(15)));
+        assert_eq!(payee.surplus(), nano(10));
+        let accepted = payee.accept(claim(1, 10), &promise(10)).unwrap();
+        assert_eq!(
+            (accepted.credited, accepted.job_paid),
+            (NanoTon::ZERO, nano(10))
+        );
+        assert_eq!(payee.surplus(), NanoTon::ZERO);
+        assert_eq!(
+            payee.best(),
+            Some(promise(25).signed()),
+            "the highest is kept"
+        );
+        let (cumulative, best) = (nano(10), nano(25));
+        assert_eq!(
+            payee.accept(claim(1, 10), &promise(10)),
+            Err(VoucherError::Lower { cumulative, best })
+        );
+    }
+
+    #[test]
+    fn a_claim_cannot_exceed_the_money() {
+        let mut payee = payee(1_000);
+        payee.open(job(1)).unwrap();
+        let accepted = payee.accept(claim(1, 1_000), &promise(40)).unwrap();
+        assert_eq!(accepted.job_paid, nano(40));
+        let accepted = payee.accept(claim(1, 0), &promise(50)).unwrap();
+        assert_eq!(accepted.job_paid, nano(40), "nor take any away");
+        assert_eq!(payee.surplus(), nano(10));
+    }
+
+    #[test]
+    fn foreign_vouchers_are_refused_with_the_reason() {
+        let mut payee = payee(1_000);
+        let _ = payee.accept(None, &promise(40)).unwrap();
+        let before = payee.state().clone();
+        let voucher = CHANNEL.voucher(nano(50), [0; 32]);
+        let vault = TonAddress {
+            workchain: -1,
+            ..CHANNEL.vault
+        };
+        let provider = NodeId::from_bytes([3; 32]);
+        let mut refused = |voucher| payee.accept(None, &voucher).unwrap_err();
+        let error = refused(verified(Voucher { vault, ..voucher }));
+        assert_eq!(error, VoucherError::WrongVault { found: vault });
+        assert_eq!(error.blame(), VoucherBlame::Peer);
+        let error = refused(verified(Voucher {
+            provider,
+            ..voucher
+        }));
+        assert_eq!(error, VoucherError::WrongProvider);
+        for found in [2, 4] {
+            let error = refused(verified(Voucher {
+                epoch: found,
+                ..voucher
+            }));
+            let expected = 3;
+            assert_eq!(error, VoucherError::WrongEpoch { found, expected });
+            assert_eq!(error.blame(), VoucherBlame::Nobody);
+        }
+        let stranger = VaultKey::from_secret(&[8; 32]);
+        let by_stranger = stranger.sign(voucher).verify(&stranger.public()).unwrap();
+        assert_eq!(refused(by_stranger), VoucherError::WrongKey);
+        let error = refused(promise(39));
+        let (cumulative, best) = (nano(39), nano(40));
+        assert_eq!(error, VoucherError::Lower { cumulative, best });
+        assert_eq!(error.blame(), VoucherBlame::Nobody);
+        assert_eq!(*payee.state(), before);
+    }
+
+    #[test]
+    fn only_what_the_limit_covers_is_credit() {
+        let mut payee = payee(100);
+        payee.open(job(1)).unwrap();
+        let accepted = payee.accept(claim(1, 130), &promise(130)).unwrap();
+        assert_eq!(
+            (accepted.credited, accepted.uncovered),
+            (nano(100), nano(30))
+        );
+        assert_eq!(accepted.job_paid, nano(100));
+        assert_eq!(payee.headroom(), NanoTon::ZERO);
+        assert_eq!(payee.unsettled(), nano(100));
+        // The allocation grows, and the promise becomes worth more without another voucher.
+        payee.observe(allocation(120)).unwrap();
+        assert_eq!(payee.surplus(), nano(20));
+        let accepted = payee.accept(claim(1, 130), &promise(130)).unwrap();
+        assert_eq!(accepted.job_paid, nano(120));
+    }
+
+    #[test]
+    fn money_without_a_job_waits_for_a_claim() {
+        let mut payee = payee(1_000);
+        let _ = payee.accept(None, &promise(30)).unwrap();
+        let _ = payee.accept(claim(9, 20), &promise(50)).unwrap();
+        assert_eq!(payee.surplus(), nano(50), "job 9 is not open");
+        payee.open(job(1)).unwrap();
+        let accepted = payee.accept(claim(1, 60), &promise(60)).unwrap();
+        assert_eq!((accepted.credited, accepted.job_paid), (nano(10), nano(60)));
+    }
+
+    #[test]
+    fn a_late_payment_covers_the_debt_it_was_for() {
+        let mut payee = payee(1_000);
+        payee.open(job(1)).unwrap();
+        let _ = payee.accept(claim(1, 40), &promise(40)).unwrap();
+        let closed = payee.close(job(1), nano(47));
+        assert_eq!(closed.unpaid, nano(7));
+        assert_eq!(payee.owed(), nano(7));
+        let _ = payee.accept(claim(1, 47), &promise(47)).unwrap();
+        assert_eq!(
+            (payee.owed(), payee.surplus()),
+            (NanoTon::ZERO, NanoTon::ZERO)
+        );
+    }
+
+    #[test]
+    fn an_old_debt_does_not_starve_a_paid_job() {
+        let mut payee = payee(1_000);
+        payee.open(job(1)).unwrap();
+        payee.open(job(2)).unwrap();
+        payee.open(job(3)).unwrap();
+        let _ = payee.close(job(1), nano(5));
+        let _ = payee.accept(claim(3, 15), &promise(25)).unwrap();
+        let accepted = payee.accept(claim(2, 10), &promise(10)).unwrap();
+        assert_eq!(accepted.job_paid, nano(10));
+        assert_eq!(payee.owed(), nano(5));
+    }
+
+    #[test]
+    fn what_a_job_did_not_use_is_surplus_again() {
+        let mut payee = payee(1_000);
+        payee.open(job(1)).unwrap();
+        let _ = payee.accept(claim(1, 40), &promise(40)).unwrap();
+        let closed = payee.close(job(1), nano(25));
+        assert_eq!(closed.unpaid, NanoTon::ZERO);
+        assert_eq!(payee.surplus(), nano(15));
+        assert_eq!(payee.paid(job(1)), NanoTon::ZERO);
+    }
+
+    #[test]
+    fn jobs_are_opened_once_and_boundedly_and_not_during_a_release() {
+        let mut payee = payee(1_000);
+        for number in 0..limits::JOBS_PER_PEER {
+            payee.open(job(u8::try_from(number).unwrap())).unwrap();
+        }
+        assert_eq!(payee.open(job(0)), Err(OpenError::AlreadyOpen));
+        assert_eq!(payee.open(job(200)), Err(OpenError::TooManyJobs));
+        let _ = payee.close(job(0), NanoTon::ZERO);
+        let unlock_at = Some(Timestamp::from_unix_secs(9));
+        payee
+            .observe(Allocation {
+                unlock_at,
+                ..allocation(1_000)
+            })
+            .unwrap();
+        assert_eq!(payee.open(job(200)), Err(OpenError::Releasing));
+        assert!(
+            payee.accept(claim(1, 5), &promise(5)).is_ok(),
+            "running jobs are paid on"
+        );
+        payee.observe(allocation(1_000)).unwrap();
+        assert_eq!(payee.open(job(200)), Ok(()), "the release was cancelled");
+    }
+
+    #[test]
+    fn settling_is_worth_it_from_the_threshold_or_when_time_runs_out() {
+        let mut payee = payee(1_000);
+        assert!(!payee.should_settle(NanoTon::ZERO), "nothing is due");
+        let _ = payee.accept(None, &promise(120)).unwrap();
+        assert!(payee.should_settle(nano(120)));
+        assert!(!payee.should_settle(nano(121)));
+        let releasing = Allocation {
+            unlock_at: Some(Timestamp::from_unix_secs(9)),
+            ..allocation(1_000)
+        };
+        payee.observe(releasing).unwrap();
+        assert!(payee.should_settle(nano(121)));
+        payee
+            .observe(Allocation {
+                paid: nano(120),
+                ..releasing
+            })
+            .unwrap();
+        assert!(!payee.should_settle(nano(1)), "all is settled");
+        payee.observe(allocation(1_000)).unwrap();
+        assert_eq!(
+            payee.unsettled(),
+            NanoTon::ZERO,
+            "an older view unsettles nothing"
+        );
+    }
+
+    #[test]
+    fn an_allocation_that_pays_somebody_else_is_no_channel() {
+        let payout = TonAddress {
+            workchain: 0,
+            hash: [5; 32],
+        };
+        let wrong = PayeeError::WrongPayout {
+            found: PAYOUT,
+            expected: payout,
+        };
+        let made = Payee::new(CHANNEL, allocation(10), key().public(), payout);
+        assert_eq!(made.map(|payee| payee.state().clone()), Err(wrong));
+        let other_epoch = Allocation {
+            epoch: 4,
+            ..allocation(10)
+        };
+        let wrong = PayeeError::WrongEpoch {
+            found: 4,
+            expected: 3,
+        };
+        assert_eq!(payee(10).observe(other_epoch).cloned(), Err(wrong));
+    }
+
+    #[test]
+    fn what_the_chain_paid_was_promised_even_if_the_store_forgot() {
+        let paid = Allocation {
+            paid: nano(60),
+            ..allocation(100)
+        };
+        let mut payee = Payee::new(CHANNEL, paid, key().public(), PAYOUT).unwrap();
+        assert_eq!(payee.headroom(), nano(40));
+        let (cumulative, best) = (nano(59), nano(60));
+        assert_eq!(
+            payee.accept(None, &promise(59)),
+            Err(VoucherError::Lower { cumulative, best })
+        );
+        assert_eq!(
+            payee.accept(None, &promise(61)).map(|a| a.credited),
+            Ok(nano(1))
+        );
+    }
+
+    fn decoded(state: &PayeeState) -> Payee {
+        Payee::restore(PayeeState::decode(&state.encode()).unwrap())
+    }
+
+    #[test]
+    fn a_restart_keeps_the_voucher_the_surplus_and_the_debt() {
+        let mut payee = payee(1_000);
+        payee.open(job(1)).unwrap();
+        payee.open(job(2)).unwrap();
+        let accepted = payee.accept(claim(1, 40), &promise(55)).unwrap();
+        let mut restored = decoded(&accepted.record);
+        assert_eq!(restored.best(), Some(promise(55).signed()));
+        assert_eq!(restored.surplus(), nano(15));
+        assert_eq!(restored.jobs(), 0);
+        let closed = restored.close(job(7), nano(20));
+        let restored = decoded(&closed.record);
+        assert_eq!(
+            (restored.owed(), restored.surplus()),
+            (nano(5), NanoTon::ZERO)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn money_is_divided_without_loss(
+            limit in 0u64..400,
+            events in prop::collection::vec((0u8..6, 0u8..4, 0u64..300, 0u64..300), 1..60),
+        ) {
+            let mut payee = payee(limit);
+            // Used by ended jobs, debts and all: what they were served, less what is still owed.
+            let mut served = 0u64;
+            for (what, number, total, cumulative) in events {
+                match what {
+                    0 => { let _ = payee.open(job(number)); }
+                    1 if payee.jobs.contains_key(&job(number)) => {
+                        served += total;
+                        let _ = payee.close(job(number), nano(total));
+                    }
+                    2 => { let _ = payee.observe(allocation(total)); }
+                    _ => { let _ = payee.accept(claim(number, total), &promise(cumulative)); }
+                }
+                let running: u64 = payee.jobs.values().map(|paid| paid.as_nano()).sum();
+                let used = served - payee.owed().as_nano();
+                prop_assert_eq!(
+                    payee.credited().as_nano(),
+                    used + running + payee.surplus().as_nano()
+                );
+                prop_assert!(payee.credited() <= payee.allocation().limit);
+                let stored = decoded(payee.state());
+                prop_assert_eq!(stored.state(), payee.state());
+            }
+        }
+
+        #[test]
+        fn hostile_bytes_do_not_decode(cut: prop::sample::Index, junk in prop::collection::vec(any::<u8>(), 0..400)) {
+            let mut payee = payee(100);
+            let bytes = payee.accept(None, &promise(5)).unwrap().record.encode();
+            prop_assert!(PayeeState::decode(&bytes[..cut.index(bytes.len())]).is_err());
+            prop_assert!(PayeeState::decode(&[&bytes[..], &[0]].concat()).is_err());
+            let _ = PayeeState::decode(&[&KIND[..], &junk].concat());
+        }
     }
 }

@@ -393,3 +393,331 @@ impl Payer {
         self.key.sign(channel.voucher(self.state.cumulative, root))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::{JobTotal, VaultPublicKey};
+    use crate::identity::{NodeId, TonAddress};
+    use crate::units::Timestamp;
+    use proptest::prelude::*;
+
+    fn nano(nano: u64) -> NanoTon {
+        NanoTon::from_nano(nano)
+    }
+
+    fn job(number: u8) -> JobId {
+        JobId::from_bytes([number; 32])
+    }
+
+    fn receipt(number: u8) -> ReceiptHash {
+        ReceiptHash::from_bytes([number; 32])
+    }
+
+    const fn channel() -> ChannelId {
+        ChannelId {
+            vault: TonAddress {
+                workchain: 0,
+                hash: [1; 32],
+            },
+            provider: NodeId::from_bytes([2; 32]),
+            epoch: 3,
+        }
+    }
+
+    const fn allocation(limit: u64) -> Allocation {
+        let payout = TonAddress {
+            workchain: 0,
+            hash: [4; 32],
+        };
+        Allocation::new(payout, NanoTon::from_nano(limit), 3)
+    }
+
+    fn key() -> Arc<VaultKey> {
+        Arc::new(VaultKey::from_secret(&[9; 32]))
+    }
+
+    fn payer(limit: u64) -> Payer {
+        Payer::new(channel(), &allocation(limit), key())
+    }
+
+    fn public() -> VaultPublicKey {
+        key().public()
+    }
+
+    fn cumulative(payment: &Payment) -> u64 {
+        assert!(payment.voucher.verify(&public()).is_ok());
+        assert_eq!(
+            payment.voucher.voucher.cumulative,
+            payment.record.cumulative()
+        );
+        payment.voucher.voucher.cumulative.as_nano()
+    }
+
+    #[test]
+    fn jobs_share_the_channel_and_its_amount_is_their_sum() {
+        let mut payer = payer(1_000);
+        payer.reserve(job(1), nano(300)).unwrap();
+        payer.reserve(job(2), nano(500)).unwrap();
+        assert_eq!(payer.headroom(), nano(200));
+        assert_eq!(cumulative(&payer.pay(job(1), nano(100)).unwrap()), 100);
+        assert_eq!(cumulative(&payer.pay(job(2), nano(50)).unwrap()), 150);
+        let payment = payer.pay(job(1), nano(130)).unwrap();
+        assert_eq!(cumulative(&payment), 180);
+        assert_eq!(
+            payment.job,
+            JobTotal {
+                job: job(1),
+                total: nano(130)
+            }
+        );
+        assert_eq!(payer.headroom(), nano(200), "paying draws on reservations");
+        let payment = payer.finish(job(1), nano(140), receipt(1)).unwrap();
+        assert_eq!(cumulative(&payment), 190);
+        assert_eq!(payer.headroom(), nano(360), "the rest of job 1 is free");
+        assert_eq!(payer.abandon(job(2)), Some(nano(50)));
+        assert_eq!(payer.headroom(), nano(810));
+        assert_eq!(payer.cumulative(), nano(190));
+    }
+
+    #[test]
+    fn the_closing_voucher_carries_the_receipt() {
+        let mut payer = payer(1_000);
+        payer.reserve(job(1), nano(300)).unwrap();
+        let before = payer.pay(job(1), nano(10)).unwrap();
+        assert_eq!(before.voucher.voucher.receipts_root, [0; 32]);
+        let closing = payer.finish(job(1), nano(10), receipt(7)).unwrap();
+        let root = Peaks::default().root_with(receipt(7));
+        assert_eq!(closing.voucher.voucher.receipts_root, root);
+        assert_eq!(cumulative(&closing), 10);
+        assert_eq!(
+            payer.finish(job(1), nano(10), receipt(7)),
+            Err(PayError::UnknownJob),
+            "a receipt is taken once"
+        );
+        assert_eq!(payer.receipts().count(), 1);
+    }
+
+    #[test]
+    fn a_refusal_signs_nothing_and_changes_nothing() {
+        let mut payer = payer(100);
+        payer.reserve(job(1), nano(60)).unwrap();
+        let first = payer.pay(job(1), nano(20)).unwrap();
+        assert_eq!(payer.pay(job(2), nano(1)), Err(PayError::UnknownJob));
+        assert_eq!(
+            payer.pay(job(1), nano(19)),
+            Err(PayError::NotMonotone {
+                paid: nano(20),
+                total: nano(19)
+            })
+        );
+        let beyond = PayError::BeyondReservation {
+            reserved: nano(60),
+            total: nano(61),
+        };
+        assert_eq!(payer.pay(job(1), nano(61)), Err(beyond));
+        assert_eq!(payer.finish(job(1), nano(61), receipt(1)), Err(beyond));
+        assert_eq!(payer.jobs(), 1, "the job goes on");
+        assert_eq!(
+            payer.reserve(job(2), nano(41)),
+            Err(ReserveError::NoHeadroom {
+                headroom: nano(40),
+                needed: nano(41)
+            })
+        );
+        assert_eq!(payer.latest_voucher(), Some(first.voucher));
+        assert_eq!(payer.pay(job(1), nano(20)), Ok(first), "the same again");
+    }
+
+    #[test]
+    fn a_reservation_can_be_raised_and_is_never_lowered() {
+        let mut payer = payer(100);
+        payer.reserve(job(1), nano(60)).unwrap();
+        payer.reserve(job(1), nano(10)).unwrap();
+        assert_eq!(payer.headroom(), nano(40));
+        payer.reserve(job(1), nano(100)).unwrap();
+        assert_eq!(payer.headroom(), NanoTon::ZERO);
+        let refused = payer.reserve(job(1), nano(101));
+        let (headroom, needed) = (NanoTon::ZERO, nano(1));
+        assert_eq!(refused, Err(ReserveError::NoHeadroom { headroom, needed }));
+    }
+
+    #[test]
+    fn jobs_in_one_channel_are_bounded() {
+        let mut payer = payer(1_000);
+        for number in 0..limits::JOBS_PER_PEER {
+            payer
+                .reserve(job(u8::try_from(number).unwrap()), nano(1))
+                .unwrap();
+        }
+        assert_eq!(
+            payer.reserve(job(200), nano(1)),
+            Err(ReserveError::TooManyJobs)
+        );
+        assert_eq!(payer.reserve(job(0), nano(2)), Ok(()), "but one may grow");
+    }
+
+    #[test]
+    fn a_restart_forgets_jobs_but_no_promise() {
+        let mut payer = payer(1_000);
+        assert_eq!(payer.latest_voucher(), None);
+        payer.reserve(job(1), nano(900)).unwrap();
+        let payment = payer.pay(job(1), nano(40)).unwrap();
+        let record = PayerState::decode(&payment.record.encode()).unwrap();
+        let mut restored = Payer::restore(record, key());
+        assert_eq!(restored.latest_voucher(), Some(payment.voucher));
+        assert_eq!(restored.headroom(), nano(960));
+        restored.reserve(job(2), nano(10)).unwrap();
+        assert_eq!(cumulative(&restored.pay(job(2), nano(5)).unwrap()), 45);
+    }
+
+    #[test]
+    fn a_release_stops_new_jobs_until_the_allocation_grows() {
+        let mut payer = payer(100);
+        payer.reserve(job(1), nano(10)).unwrap();
+        let record = payer.release().clone();
+        assert_eq!(payer.reserve(job(2), nano(1)), Err(ReserveError::Releasing));
+        assert_eq!(payer.headroom(), NanoTon::ZERO);
+        assert!(payer.pay(job(1), nano(5)).is_ok(), "a running job is paid");
+        let restored = Payer::restore(record, key());
+        assert_eq!(restored.headroom(), NanoTon::ZERO);
+        let _ = payer.grow(nano(90));
+        assert_eq!(payer.headroom(), NanoTon::ZERO, "an old view of the ledger");
+        let _ = payer.grow(nano(150));
+        assert_eq!(payer.headroom(), nano(140));
+    }
+
+    #[test]
+    fn the_ledger_tells_of_releases_and_of_forgotten_promises() {
+        let mut payer = payer(100);
+        let unlock_at = Some(Timestamp::from_unix_secs(5));
+        let _ = payer.observe(&Allocation {
+            unlock_at,
+            ..allocation(100)
+        });
+        assert_eq!(payer.headroom(), NanoTon::ZERO);
+        let paid = nano(30);
+        let _ = payer.observe(&Allocation {
+            paid,
+            ..allocation(100)
+        });
+        assert_eq!(
+            payer.cumulative(),
+            paid,
+            "the contract paid it: it was promised"
+        );
+        let other_epoch = Allocation {
+            epoch: 4,
+            ..allocation(900)
+        };
+        let _ = payer.observe(&other_epoch);
+        assert_eq!(payer.limit(), nano(100));
+    }
+
+    #[test]
+    fn a_lost_store_catches_up_from_the_providers_voucher() {
+        let mut before = payer(100);
+        before.reserve(job(1), nano(100)).unwrap();
+        let held = before.pay(job(1), nano(70)).unwrap().voucher;
+        let held = held.verify(&public()).unwrap();
+
+        let mut after = payer(100);
+        assert_eq!(
+            after.catch_up(&held).map(PayerState::cumulative),
+            Ok(nano(70))
+        );
+        after.reserve(job(2), nano(30)).unwrap();
+        assert_eq!(cumulative(&after.pay(job(2), nano(1)).unwrap()), 71);
+        assert_eq!(
+            after.catch_up(&held).map(PayerState::cumulative),
+            Ok(nano(71)),
+            "never back"
+        );
+
+        let mut other = Payer::new(
+            channel(),
+            &allocation(100),
+            Arc::new(VaultKey::from_secret(&[8; 32])),
+        );
+        assert_eq!(other.catch_up(&held), Err(CatchUpError::Foreign));
+        let mut small = payer(69);
+        let (cumulative, limit) = (nano(70), nano(69));
+        assert_eq!(
+            small.catch_up(&held),
+            Err(CatchUpError::BeyondLimit { cumulative, limit })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_asked_vouchers_only_grow_and_never_pass_the_limit(
+            limit in 0u64..2_000,
+            asked in prop::collection::vec((0u8..6, 0u8..4, 0u64..1_500), 1..60),
+        ) {
+            let mut payer = payer(limit);
+            let (mut highest, mut limit) = (0, limit);
+            for (what, number, amount) in asked {
+                let payment = match what {
+                    0 => { let _ = payer.reserve(job(number), nano(amount)); None }
+                    1 | 2 => payer.pay(job(number), nano(amount)).ok(),
+                    3 => payer.finish(job(number), nano(amount), receipt(number)).ok(),
+                    4 => { let _ = payer.abandon(job(number)); None }
+                    _ => { limit = limit.max(amount); let _ = payer.grow(nano(amount)); None }
+                };
+                if let Some(payment) = payment {
+                    let signed = payment.voucher.voucher.cumulative.as_nano();
+                    prop_assert!(signed >= highest && signed <= limit);
+                    highest = signed;
+                }
+                let reserved: u64 = payer.jobs.values().map(|a| a.reserved.as_nano() - a.paid.as_nano()).sum();
+                prop_assert_eq!(payer.outstanding, nano(reserved));
+                prop_assert!(payer.cumulative().as_nano() + reserved <= limit);
+            }
+        }
+
+        #[test]
+        fn a_record_survives_the_store_and_hostile_bytes_do_not(
+            limit: u64, cumulative: u64, releasing: bool, count in 0u8..40,
+            cut: prop::sample::Index, junk in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let state = PayerState {
+                channel: channel(),
+                limit: nano(limit.max(cumulative)),
+                cumulative: nano(cumulative),
+                releasing,
+                receipts: (0..count).map(receipt).collect(),
+            };
+            let bytes = state.encode();
+            prop_assert_eq!(PayerState::decode(&bytes), Ok(state));
+            prop_assert!(PayerState::decode(&bytes[..cut.index(bytes.len())]).is_err());
+            prop_assert!(PayerState::decode(&[&bytes[..], &[0]].concat()).is_err());
+            let _ = PayerState::decode(&[&KIND[..], &junk].concat());
+        }
+    }
+
+    #[test]
+    fn a_record_that_promises_more_than_its_limit_is_damaged() {
+        let mut state = payer(10).state().clone();
+        state.cumulative = nano(11);
+        let refused = PayerState::decode(&state.encode());
+        assert_eq!(refused, Err(RecordError::BadField("cumulative")));
+    }
+
+    #[test]
+    fn the_stored_form_is_fixed() {
+        let mut payer = payer(1_000);
+        payer.reserve(job(1), nano(300)).unwrap();
+        let record = payer.finish(job(1), nano(140), receipt(1)).unwrap().record;
+        let golden = concat!(
+            "43507231", // CPr1
+            "000101010101010101010101010101010101010101010101010101010101010101",
+            "0202020202020202020202020202020202020202020202020202020202020202",
+            "00000003",                         // epoch
+            "00000000000003e8000000000000008c", // limit, cumulative
+            "00",                               // not releasing
+            "0000000000000001",                 // one receipt, one peak
+            "dcffe786ded16d283c663846ad0c4ff26558fccde36ca9d30b2ea19eade9fc0e",
+        );
+        assert_eq!(hex::encode(record.encode()), golden);
+    }
+}
