@@ -6,20 +6,9 @@
 import { createHash } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import { Address } from '@ton/core';
-import { keyPairFromSeed } from '@ton/crypto';
-import { Magic, claimCell, signCell, toUint256 } from './wrappers/Vault.mjs';
-import { writeOrCheck } from './committed.mjs';
-
-const sha256 = (text) => createHash('sha256').update(text).digest();
-const hex256 = (value) => value.toString(16).padStart(64, '0');
-const keyOf = (name) => {
-  const seed = sha256(`cocoon test key: ${name}`);
-  return { seed, ...keyPairFromSeed(seed) };
-};
-const describeKey = ({ seed, publicKey }) => ({
-  seed: seed.toString('hex'),
-  public: publicKey.toString('hex'),
-});
+import { writeOrCheck } from '../committed.mjs';
+import { Magic, claimCell, signCell, toUint256 } from '../wrappers/Vault.mjs';
+import { bocOf, describeKey, hex256, keyOf, sha256 } from './keys.mjs';
 
 /** Descriptor bytes and data of a cell without references; its SHA-256 is the cell's hash. */
 function representation(cell) {
@@ -56,7 +45,7 @@ function vector(name, magic, signer, changes) {
     receipts_root: hex256(claim.receiptsRoot),
     representation: bytes.toString('hex'),
     cell_hash: cell.hash().toString('hex'),
-    boc: cell.toBoc({ idx: false, crc32: false }).toString('hex'),
+    boc: bocOf(cell),
     signer: signer.publicKey.toString('hex'),
     signature: signCell(cell, signer.secretKey).toString('hex'),
   };
@@ -108,11 +97,11 @@ const releases = [
 ];
 
 await writeOrCheck(
-  fileURLToPath(new URL('../protocol/testdata/vouchers.json', import.meta.url)),
+  fileURLToPath(new URL('../../protocol/testdata/vouchers.json', import.meta.url)),
   `${JSON.stringify({
     about: [
       'Claims against a vault: vouchers (signed by the payer) and releases (signed by the provider).',
-      'Made by contracts/vectors.mjs with @ton/core and @ton/crypto; do not edit.',
+      'Made by contracts/vectors/vouchers.mjs with @ton/core and @ton/crypto; do not edit.',
       'A claim is one cell of 907 bits without references, most significant bit first:',
       'magic:u32 vault:MsgAddressInt provider:u256 epoch:u32 cumulative:u64 receipts_root:u256,',
       'where MsgAddressInt is the bits 10 0, then workchain:i8 and hash:u256 (267 bits).',
