@@ -21,11 +21,7 @@ pub struct Node {
 impl Node {
     /// A node with the roles that it is given.
     pub const fn new(consumer: Option<Consumer>, provider: Option<Provider>) -> Self {
-        Self {
-            consumer,
-            provider,
-            draining: false,
-        }
+        Self { consumer, provider, draining: false }
     }
 
     /// The consumer's side, for displays.
@@ -40,10 +36,7 @@ impl Node {
 
     /// Whether a drain is complete: no job runs and no settlement is under way.
     pub fn is_drained(&self) -> bool {
-        let consumer = self
-            .consumer
-            .as_ref()
-            .is_none_or(|consumer| consumer.jobs() == 0);
+        let consumer = self.consumer.as_ref().is_none_or(|consumer| consumer.jobs() == 0);
         let provider = self.provider.as_ref();
         let provider = provider.is_none_or(|it| it.jobs() == 0 && it.settling() == 0);
         self.draining && consumer && provider
@@ -53,24 +46,23 @@ impl Node {
     /// are late, nothing else.
     pub fn handle(&mut self, input: Input, now: Timestamp) -> Output {
         let mut out = Output::default();
-        match input {
-            Input::Drain => {
-                self.draining = true;
-                if let Some(consumer) = &mut self.consumer {
-                    consumer.drain();
-                }
-                if let Some(provider) = &mut self.provider {
-                    provider.drain(now, &mut out);
-                }
-            }
-            other => {
-                if let Some(other) = self.handle_as_consumer(other, now, &mut out) {
-                    self.handle_as_provider(other, now, &mut out);
-                }
-            }
+        if matches!(input, Input::Drain) {
+            self.drain(now, &mut out);
+        } else if let Some(input) = self.handle_as_consumer(input, now, &mut out) {
+            self.handle_as_provider(input, now, &mut out);
         }
         out.wake_at = self.next_timeout();
         out
+    }
+
+    fn drain(&mut self, now: Timestamp, out: &mut Output) {
+        self.draining = true;
+        if let Some(consumer) = &mut self.consumer {
+            consumer.drain();
+        }
+        if let Some(provider) = &mut self.provider {
+            provider.drain(now, out);
+        }
     }
 
     /// The time that the last output asked for has come.
@@ -93,6 +85,10 @@ impl Node {
     }
 
     /// Handles what concerns a consumer; gives back what does not.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what is left goes to the provider's match, which names every input"
+    )]
     fn handle_as_consumer(
         &mut self,
         input: Input,
@@ -112,10 +108,7 @@ impl Node {
             Input::SessionFailed { peer, failure } => {
                 consumer.session_failed(peer, &failure, now, out);
             }
-            Input::SessionClosed {
-                peer,
-                accepted: false,
-            } => {
+            Input::SessionClosed { peer, accepted: false } => {
                 consumer.session_closed(peer, now, out);
             }
             Input::ChannelState { peer, view } => {
@@ -128,12 +121,7 @@ impl Node {
             Input::JobRefused { peer, job, refusal } => {
                 consumer.refused(peer, job, refusal, now, out);
             }
-            Input::JobFinished {
-                peer,
-                job,
-                receipt,
-                salt,
-            } => {
+            Input::JobFinished { peer, job, receipt, salt } => {
                 consumer.finished(peer, job, &receipt, salt, now, out);
             }
             Input::JobBroken { peer, job, rule } => consumer.broken(peer, job, rule, now, out),
@@ -142,28 +130,16 @@ impl Node {
                     consumer.broken(peer, job, "it refused a valid voucher", now, out);
                 }
             }
-            Input::VaultReady {
-                vault,
-                free,
-                allocations,
-            } => {
-                consumer
-                    .funds_mut()
-                    .vault_ready(vault, free, allocations, out);
+            Input::VaultReady { vault, free, allocations } => {
+                consumer.funds_mut().vault_ready(vault, free, allocations, out);
                 consumer.advance_all(now, out);
             }
             Input::VaultFailed { failure } => {
                 consumer.funds_mut().vault_failed();
                 consumer.ledger_failed(None, &failure, out);
             }
-            Input::Allocated {
-                provider,
-                allocation,
-                free,
-            } => {
-                consumer
-                    .funds_mut()
-                    .allocated(provider, &allocation, free, out);
+            Input::Allocated { provider, allocation, free } => {
+                consumer.funds_mut().allocated(provider, &allocation, free, out);
                 consumer.advance_all(now, out);
             }
             Input::AllocationFailed { provider, failure } => {
@@ -183,17 +159,10 @@ impl Node {
         };
         match input {
             Input::SessionAccepted { peer, proved } => provider.session_accepted(peer, proved),
-            Input::SessionClosed {
-                peer,
-                accepted: true,
-            } => provider.session_closed(peer, out),
+            Input::SessionClosed { peer, accepted: true } => provider.session_closed(peer, out),
             Input::ChannelHello { peer, vault } => provider.channel_hello(peer, vault, out),
             Input::JobRequested { peer, request } => provider.requested(peer, request, now, out),
-            Input::Paid {
-                peer,
-                total,
-                voucher,
-            } => {
+            Input::Paid { peer, total, voucher } => {
                 provider.paid(peer, total, &voucher, now, out);
             }
             Input::CancelRequested { peer, job } => provider.cancel_requested(peer, job, out),
@@ -203,20 +172,10 @@ impl Node {
             Input::EngineRefused { peer, job, refusal } => {
                 provider.engine_refused(peer, job, refusal, out);
             }
-            Input::Generated {
-                peer,
-                job,
-                completion,
-            } => {
+            Input::Generated { peer, job, completion } => {
                 provider.generated(peer, job, completion, now);
             }
-            Input::EngineFinished {
-                peer,
-                job,
-                reason,
-                usage,
-                completion_commitment,
-            } => {
+            Input::EngineFinished { peer, job, reason, usage, completion_commitment } => {
                 let end = (reason, usage, completion_commitment);
                 provider.engine_finished(peer, job, end, now, out);
             }
@@ -225,7 +184,25 @@ impl Node {
             Input::SettleFailed { voucher, .. } => provider.settle_failed(&voucher),
             Input::SettleNow => provider.settle_all(out),
             Input::Capacity { taken, places } => provider.capacity(taken, places, now, out),
-            _ => {}
+            Input::Offer(_)
+            | Input::OfferGone(_)
+            | Input::Submit { .. }
+            | Input::Cancel { .. }
+            | Input::Delivered { .. }
+            | Input::SessionReady { .. }
+            | Input::SessionFailed { .. }
+            | Input::SessionClosed { accepted: false, .. }
+            | Input::ChannelState { .. }
+            | Input::JobStarted { .. }
+            | Input::JobRefused { .. }
+            | Input::JobFinished { .. }
+            | Input::JobBroken { .. }
+            | Input::PaymentRefused { .. }
+            | Input::VaultReady { .. }
+            | Input::VaultFailed { .. }
+            | Input::Allocated { .. }
+            | Input::AllocationFailed { .. }
+            | Input::Drain => {}
         }
     }
 }

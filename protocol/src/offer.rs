@@ -137,10 +137,7 @@ impl SignedOffer {
         if !offer.provider.verify(Domain::Offer, &bytes, &signature) {
             return Err(OfferError::BadSignature);
         }
-        Ok(VerifiedOffer {
-            offer,
-            signed: self.clone(),
-        })
+        Ok(VerifiedOffer { offer, signed: self.clone() })
     }
 }
 
@@ -192,10 +189,7 @@ impl Book {
             return Insertion::Replaced;
         }
         if self.offers.len() >= limits::BOOK_OFFERS {
-            let soonest = self
-                .offers
-                .iter()
-                .min_by_key(|(_, known)| known.offer.expires);
+            let soonest = self.offers.iter().min_by_key(|(_, known)| known.offer.expires);
             if let Some(soonest) = soonest.map(|(id, _)| *id) {
                 self.offers.remove(&soonest);
             }
@@ -226,8 +220,7 @@ impl Book {
 
     /// The offers for one model, in the order of their providers' identities.
     pub fn offers_for(&self, model: ModelHash) -> impl Iterator<Item = (&Offer, &ModelOffer)> {
-        self.offers()
-            .filter_map(move |offer| offer.model(model).map(|found| (offer, found)))
+        self.offers().filter_map(move |offer| offer.model(model).map(|found| (offer, found)))
     }
 
     /// When the next offer ends.
@@ -267,10 +260,7 @@ mod tests {
             }],
             tier: Tier::Attested,
             evidence_digest: Some([4; 32]),
-            payout: TonAddress {
-                workchain: 0,
-                hash: [5; 32],
-            },
+            payout: TonAddress { workchain: 0, hash: [5; 32] },
             load: Load::Idle,
             region: "eu".into(),
         }
@@ -297,21 +287,14 @@ mod tests {
 
     #[test]
     fn an_offer_signed_by_another_key_is_refused() {
-        assert_eq!(
-            offer(1, 7).sign(&key(2)).verify(NOW),
-            Err(OfferError::BadSignature)
-        );
+        assert_eq!(offer(1, 7).sign(&key(2)).verify(NOW), Err(OfferError::BadSignature));
     }
 
     #[test]
     fn an_ended_offer_is_refused_at_the_very_millisecond() {
         let signed = offer(1, 7).sign(&key(1));
         let end = offer(1, 7).expires;
-        assert!(
-            signed
-                .verify(Timestamp::from_unix_millis(end.as_unix_millis() - 1))
-                .is_ok()
-        );
+        assert!(signed.verify(Timestamp::from_unix_millis(end.as_unix_millis() - 1)).is_ok());
         assert_eq!(signed.verify(end), Err(OfferError::Expired));
     }
 
@@ -349,18 +332,9 @@ mod tests {
             change(&mut offer);
             offer.sign(&key(1)).verify(NOW).unwrap_err()
         };
-        assert!(matches!(
-            refused(|o| o.models.clear()),
-            OfferError::Malformed(_)
-        ));
-        assert!(matches!(
-            refused(|o| o.region = "\u{1b}[31m".into()),
-            OfferError::Malformed(_)
-        ));
-        assert!(matches!(
-            refused(|o| o.models[0].name = "x".repeat(65)),
-            OfferError::Malformed(_)
-        ));
+        assert!(matches!(refused(|o| o.models.clear()), OfferError::Malformed(_)));
+        assert!(matches!(refused(|o| o.region = "\u{1b}[31m".into()), OfferError::Malformed(_)));
+        assert!(matches!(refused(|o| o.models[0].name = "x".repeat(65)), OfferError::Malformed(_)));
         assert_eq!(
             refused(|o| {
                 let again = o.models[0].clone();

@@ -16,6 +16,7 @@ const INTERRUPTED_KIND: [u8; 4] = *b"CIj1";
 
 /// A change that must survive a crash. A later record of the same key replaces an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "moved once, never kept; a box costs more")]
 pub enum Record {
     /// Consumer's side of a channel; key: the channel.
     Payer(PayerState),
@@ -76,21 +77,13 @@ impl Record {
 fn channel_key(channel: ChannelId) -> Vec<u8> {
     let workchain = channel.vault.workchain.to_be_bytes();
     let epoch = channel.epoch.to_be_bytes();
-    [
-        &workchain[..],
-        &channel.vault.hash,
-        channel.provider.as_bytes(),
-        &epoch,
-    ]
-    .concat()
+    [&workchain[..], &channel.vault.hash, channel.provider.as_bytes(), &epoch].concat()
 }
 
 impl StoredReceipt {
     /// The stored form: kind, role, salt, then the receipt.
     pub fn encode(&self) -> Vec<u8> {
-        let header = Writer::new(RECEIPT_KIND)
-            .u8(u8::from(self.provided))
-            .bytes(&self.salt);
+        let header = Writer::new(RECEIPT_KIND).u8(u8::from(self.provided)).bytes(&self.salt);
         header.bytes(&self.receipt.encode()).finish()
     }
 
@@ -100,11 +93,7 @@ impl StoredReceipt {
         let provided = reader.flag("provided")?;
         let salt = reader.array()?;
         let receipt = SignedReceipt::decode(reader.rest())?;
-        Ok(Self {
-            receipt,
-            salt,
-            provided,
-        })
+        Ok(Self { receipt, salt, provided })
     }
 }
 

@@ -92,7 +92,7 @@ impl History {
 
 /// Times above 2^53 ms lose precision, which no clock reaches.
 fn millis(length: Millis) -> f64 {
-    u32::try_from(length.get()).map_or(f64::from(u32::MAX), f64::from)
+    u32::try_from(length.get()).map_or_else(|_| f64::from(u32::MAX), f64::from)
 }
 
 /// Everything this node has experienced with providers.
@@ -122,12 +122,7 @@ impl Reputation {
         };
         history.attempts += attempts;
         history.succeeded += succeeded;
-        if let Experience::Served {
-            first_token,
-            streaming,
-            completion,
-        } = experience
-        {
+        if let Experience::Served { first_token, streaming, completion } = experience {
             let mix = |old: f64, new: f64| old + (new - old) * BLEND;
             history.first_token_ms = mix(history.first_token_ms, millis(first_token));
             let further = completion.saturating_sub(Tokens::new(1)).get();
@@ -153,10 +148,7 @@ impl Reputation {
         if self.histories.len() < CAPACITY || self.histories.contains_key(&(provider, model)) {
             return;
         }
-        let oldest = self
-            .histories
-            .iter()
-            .min_by_key(|(_, history)| history.touched);
+        let oldest = self.histories.iter().min_by_key(|(_, history)| history.touched);
         if let Some(oldest) = oldest.map(|(key, _)| *key) {
             self.histories.remove(&oldest);
         }

@@ -77,16 +77,11 @@ pub fn rank(
         .filter(|(offer, _)| offer.load != Load::Draining && !avoid.contains(&offer.provider))
         .collect();
     let Some(best_tier) = offers.iter().map(|(offer, _)| offer.tier).max() else {
-        return Err(JobError::NoProvider {
-            name: demand.model_name.clone(),
-        });
+        return Err(JobError::NoProvider { name: demand.model_name.clone() });
     };
     if best_tier < demand.minimum_tier {
         let asked = demand.minimum_tier;
-        return Err(JobError::TierNotAvailable {
-            asked,
-            best: best_tier,
-        });
+        return Err(JobError::TierNotAvailable { asked, best: best_tier });
     }
     let mut fitting = Vec::new();
     let mut widest = Tokens::ZERO;
@@ -170,16 +165,9 @@ fn nano(amount: NanoTon) -> f64 {
 
 /// Best first; among those as good as the best, the better of two drawn ones leads.
 fn order(mut candidates: Vec<Candidate>, draw: u64) -> Vec<Candidate> {
-    candidates.sort_by(|a, b| {
-        a.score
-            .total_cmp(&b.score)
-            .then(a.provider.cmp(&b.provider))
-    });
+    candidates.sort_by(|a, b| a.score.total_cmp(&b.score).then(a.provider.cmp(&b.provider)));
     let bound = candidates.first().map_or(0.0, |best| best.score * AS_GOOD);
-    let equals = candidates
-        .iter()
-        .take_while(|candidate| candidate.score <= bound)
-        .count();
+    let equals = candidates.iter().take_while(|candidate| candidate.score <= bound).count();
     let pick = |draw: u64| {
         let equals = u64::try_from(equals).unwrap_or(1).max(1);
         usize::try_from(draw.checked_rem(equals).unwrap_or(0)).unwrap_or(0)
@@ -210,13 +198,8 @@ mod tests {
         context: u32,
     }
 
-    const PLAIN: Spec = Spec {
-        seed: 1,
-        tier: Tier::Attested,
-        price: 100_000_000,
-        load: Load::Idle,
-        context: 8192,
-    };
+    const PLAIN: Spec =
+        Spec { seed: 1, tier: Tier::Attested, price: 100_000_000, load: Load::Idle, context: 8192 };
 
     fn id(seed: u8) -> NodeId {
         NodeKey::from_secret(&[seed; 32]).id()
@@ -238,17 +221,11 @@ mod tests {
                     name: "m".into(),
                     quantisation: "Q4_1".into(),
                     context: Tokens::new(spec.context),
-                    prices: Prices {
-                        prompt: price,
-                        completion: price,
-                    },
+                    prices: Prices { prompt: price, completion: price },
                 }],
                 tier: spec.tier,
                 evidence_digest: None,
-                payout: TonAddress {
-                    workchain: 0,
-                    hash: [5; 32],
-                },
+                payout: TonAddress { workchain: 0, hash: [5; 32] },
                 load: spec.load,
                 region: String::new(),
             };
@@ -270,64 +247,31 @@ mod tests {
     }
 
     fn ranked(demand: &Demand, specs: &[Spec]) -> Result<Vec<NodeId>, JobError> {
-        let ranked = rank(
-            demand,
-            &book(specs),
-            &Reputation::default(),
-            &BTreeSet::new(),
-            0,
-            NOW,
-        )?;
-        Ok(ranked
-            .into_iter()
-            .map(|candidate| candidate.provider)
-            .collect())
+        let ranked = rank(demand, &book(specs), &Reputation::default(), &BTreeSet::new(), 0, NOW)?;
+        Ok(ranked.into_iter().map(|candidate| candidate.provider).collect())
     }
 
     #[test]
     fn the_cheaper_of_two_alike_leads() {
-        let specs = [
-            Spec {
-                seed: 1,
-                price: 900_000_000,
-                ..PLAIN
-            },
-            Spec { seed: 2, ..PLAIN },
-        ];
+        let specs = [Spec { seed: 1, price: 900_000_000, ..PLAIN }, Spec { seed: 2, ..PLAIN }];
         assert_eq!(ranked(&demand(), &specs), Ok(vec![id(2), id(1)]));
     }
 
     #[test]
     fn a_low_tier_never_gets_the_job_however_cheap() {
-        let specs = [
-            Spec {
-                seed: 1,
-                tier: Tier::Open,
-                price: 0,
-                ..PLAIN
-            },
-            Spec { seed: 2, ..PLAIN },
-        ];
+        let specs =
+            [Spec { seed: 1, tier: Tier::Open, price: 0, ..PLAIN }, Spec { seed: 2, ..PLAIN }];
         assert_eq!(ranked(&demand(), &specs), Ok(vec![id(2)]));
         assert_eq!(
             ranked(&demand(), &specs[..1]),
-            Err(JobError::TierNotAvailable {
-                asked: Tier::Attested,
-                best: Tier::Open
-            })
+            Err(JobError::TierNotAvailable { asked: Tier::Attested, best: Tier::Open })
         );
     }
 
     #[test]
     fn refusals_name_their_cause() {
-        assert_eq!(
-            ranked(&demand(), &[]),
-            Err(JobError::NoProvider { name: "m".into() })
-        );
-        let capped = Demand {
-            max_cost: Some(NanoTon::from_nano(1)),
-            ..demand()
-        };
+        assert_eq!(ranked(&demand(), &[]), Err(JobError::NoProvider { name: "m".into() }));
+        let capped = Demand { max_cost: Some(NanoTon::from_nano(1)), ..demand() };
         assert_eq!(
             ranked(&capped, &[PLAIN]),
             Err(JobError::PriceTooHigh {
@@ -335,44 +279,21 @@ mod tests {
                 cap: NanoTon::from_nano(1)
             })
         );
-        let long = Demand {
-            max_completion: Some(Tokens::new(10_000)),
-            ..demand()
-        };
+        let long = Demand { max_completion: Some(Tokens::new(10_000)), ..demand() };
         assert!(matches!(
             ranked(&long, &[PLAIN]),
             Err(JobError::Refused(ProviderRefusal::ContextExceeded { .. }))
         ));
-        let elsewhere = Demand {
-            network: -239,
-            ..demand()
-        };
-        assert!(matches!(
-            ranked(&elsewhere, &[PLAIN]),
-            Err(JobError::NoProvider { .. })
-        ));
+        let elsewhere = Demand { network: -239, ..demand() };
+        assert!(matches!(ranked(&elsewhere, &[PLAIN]), Err(JobError::NoProvider { .. })));
     }
 
     #[test]
     fn draining_and_tried_providers_are_left_out() {
-        let specs = [
-            Spec {
-                seed: 1,
-                load: Load::Draining,
-                ..PLAIN
-            },
-            Spec { seed: 2, ..PLAIN },
-        ];
+        let specs = [Spec { seed: 1, load: Load::Draining, ..PLAIN }, Spec { seed: 2, ..PLAIN }];
         assert_eq!(ranked(&demand(), &specs), Ok(vec![id(2)]));
         let avoid = BTreeSet::from([id(2)]);
-        let none = rank(
-            &demand(),
-            &book(&specs),
-            &Reputation::default(),
-            &avoid,
-            0,
-            NOW,
-        );
+        let none = rank(&demand(), &book(&specs), &Reputation::default(), &avoid, 0, NOW);
         assert!(matches!(none, Err(JobError::NoProvider { .. })));
     }
 
@@ -384,15 +305,8 @@ mod tests {
             reputation.record(id(1), MODEL, Experience::Failed, NOW);
         }
         for draw in 0..64 {
-            let ranked = rank(
-                &demand(),
-                &book(&specs),
-                &reputation,
-                &BTreeSet::new(),
-                draw,
-                NOW,
-            )
-            .unwrap();
+            let ranked =
+                rank(&demand(), &book(&specs), &reputation, &BTreeSet::new(), draw, NOW).unwrap();
             assert_eq!(ranked[0].provider, id(2));
         }
     }

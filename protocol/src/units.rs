@@ -113,9 +113,7 @@ impl FromStr for NanoTon {
         let text = text.trim();
         if let Some(number) = strip_unit(text, "nanoton") {
             let nano = number.parse::<u64>();
-            return nano
-                .map(Self)
-                .map_err(|_| ParseAmountError::NotANumber(number.to_owned()));
+            return nano.map(Self).map_err(|_| ParseAmountError::NotANumber(number.to_owned()));
         }
         let number = strip_unit(text, "ton").ok_or(ParseAmountError::NoUnit)?;
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -126,12 +124,9 @@ impl FromStr for NanoTon {
         if fraction.len() > 9 {
             return Err(ParseAmountError::TooFine(number.to_owned()));
         }
-        let whole = whole
-            .parse::<u64>()
-            .map_err(|_| ParseAmountError::TooLarge)?;
-        let nano = format!("{fraction:0<9}")
-            .parse::<u64>()
-            .map_err(|_| ParseAmountError::TooLarge)?;
+        let whole = whole.parse::<u64>().map_err(|_| ParseAmountError::TooLarge)?;
+        let nano =
+            format!("{fraction:0<9}").parse::<u64>().map_err(|_| ParseAmountError::TooLarge)?;
         whole
             .checked_mul(NANO_PER_TON)
             .and_then(|scaled| scaled.checked_add(nano))
@@ -243,9 +238,7 @@ impl Prices {
             u128::from(price.0).checked_mul(u128::from(count.0))
         };
         let exact = part(self.prompt, prompt)?.checked_add(part(self.completion, completion)?)?;
-        u64::try_from(exact.div_ceil(TOKENS_PER_PRICE_UNIT))
-            .ok()
-            .map(NanoTon)
+        u64::try_from(exact.div_ceil(TOKENS_PER_PRICE_UNIT)).ok().map(NanoTon)
     }
 }
 
@@ -343,24 +336,12 @@ mod tests {
     #[test]
     fn a_bare_number_is_not_an_amount() {
         assert_eq!("5".parse::<NanoTon>(), Err(ParseAmountError::NoUnit));
-        assert_eq!(
-            "0.5 TON".parse::<NanoTon>(),
-            Ok(NanoTon::from_nano(500_000_000))
-        );
+        assert_eq!("0.5 TON".parse::<NanoTon>(), Ok(NanoTon::from_nano(500_000_000)));
         assert_eq!("7 nanoTON".parse::<NanoTon>(), Ok(NanoTon::from_nano(7)));
-        assert!(matches!(
-            "-1 TON".parse::<NanoTon>(),
-            Err(ParseAmountError::NotANumber(_))
-        ));
-        assert!(matches!(
-            "0.0000000001 TON".parse::<NanoTon>(),
-            Err(ParseAmountError::TooFine(_))
-        ));
-        assert_eq!(
-            "99999999999 TON".parse::<NanoTon>(),
-            Err(ParseAmountError::TooLarge)
-        );
-        assert_eq!("é TON".parse::<NanoTon>().is_err(), true);
+        assert!(matches!("-1 TON".parse::<NanoTon>(), Err(ParseAmountError::NotANumber(_))));
+        assert!(matches!("0.0000000001 TON".parse::<NanoTon>(), Err(ParseAmountError::TooFine(_))));
+        assert_eq!("99999999999 TON".parse::<NanoTon>(), Err(ParseAmountError::TooLarge));
+        assert!("é TON".parse::<NanoTon>().is_err());
     }
 
     proptest! {

@@ -88,10 +88,7 @@ pub struct Funds {
 impl Funds {
     /// Continues with what the store remembered.
     pub fn new(config: FundsConfig, key: Arc<VaultKey>, restored: Vec<PayerState>) -> Self {
-        let restored = restored
-            .into_iter()
-            .map(|state| (state.channel(), state))
-            .collect();
+        let restored = restored.into_iter().map(|state| (state.channel(), state)).collect();
         Self {
             config,
             key,
@@ -114,17 +111,13 @@ impl Funds {
             Vault::Unknown => {
                 self.vault = Vault::Opening;
                 let deposit = self.config.deposit;
-                out.effects
-                    .push(Effect::Ledger(LedgerCommand::OpenVault { deposit }));
+                out.effects.push(Effect::Ledger(LedgerCommand::OpenVault { deposit }));
                 return Readiness::Waiting;
             }
             Vault::Opening => return Readiness::Waiting,
             Vault::Open { free, .. } => free,
         };
-        let room = self
-            .channels
-            .get(&provider)
-            .map(|funded| funded.payer.headroom());
+        let room = self.channels.get(&provider).map(|funded| funded.payer.headroom());
         match room {
             Some(room) if room >= needed => self.greet(provider, out),
             known => {
@@ -150,10 +143,7 @@ impl Funds {
             Greeting::None | Greeting::Seen { .. } => {
                 funded.greeting = Greeting::Asked { tries: 1 };
                 let message = SessionMessage::ChannelHello { vault: *address };
-                out.effects.push(Effect::Send {
-                    peer: provider,
-                    message,
-                });
+                out.effects.push(Effect::Send { peer: provider, message });
                 Readiness::Waiting
             }
             Greeting::Asked { .. } | Greeting::Retry { .. } => Readiness::Waiting,
@@ -177,11 +167,7 @@ impl Funds {
         }
         let amount = self.config.allocation.max(missing).min(free);
         self.allocating = Some(provider);
-        let command = LedgerCommand::Allocate {
-            provider,
-            payout,
-            amount,
-        };
+        let command = LedgerCommand::Allocate { provider, payout, amount };
         out.effects.push(Effect::Ledger(command));
         Readiness::Waiting
     }
@@ -195,11 +181,7 @@ impl Funds {
         let Some(funded) = self.channels.get(&provider) else {
             return;
         };
-        let low = funded
-            .payer
-            .limit()
-            .checked_fraction(30, 100)
-            .unwrap_or(NanoTon::ZERO);
+        let low = funded.payer.limit().checked_fraction(30, 100).unwrap_or(NanoTon::ZERO);
         if funded.payer.headroom() < low && free >= self.config.allocation {
             // A refusal only means that it is not grown now.
             let _not_now = self.allocate(provider, payout, NanoTon::ZERO, free, out);
@@ -229,11 +211,7 @@ impl Funds {
         out: &mut Output,
     ) {
         self.allocating = None;
-        let Vault::Open {
-            address,
-            ref mut free,
-        } = self.vault
-        else {
+        let Vault::Open { address, ref mut free } = self.vault else {
             return;
         };
         *free = left;
@@ -247,15 +225,8 @@ impl Funds {
         allocation: &Allocation,
         out: &mut Output,
     ) {
-        let channel = ChannelId {
-            vault,
-            provider,
-            epoch: allocation.epoch,
-        };
-        let known = self
-            .channels
-            .get_mut(&provider)
-            .filter(|f| f.payer.channel() == channel);
+        let channel = ChannelId { vault, provider, epoch: allocation.epoch };
+        let known = self.channels.get_mut(&provider).filter(|f| f.payer.channel() == channel);
         let state = if let Some(funded) = known {
             funded.payer.grow(allocation.limit).clone()
         } else {
@@ -264,13 +235,7 @@ impl Funds {
                 None => Payer::new(channel, allocation, Arc::clone(&self.key)),
             };
             let state = payer.grow(allocation.limit).clone();
-            self.channels.insert(
-                provider,
-                Funded {
-                    payer,
-                    greeting: Greeting::None,
-                },
-            );
+            self.channels.insert(provider, Funded { payer, greeting: Greeting::None });
             state
         };
         out.persist.push(Record::Payer(state));
@@ -308,36 +273,25 @@ impl Funds {
             return;
         };
         let epoch = funded.payer.channel().epoch;
-        let limit = view
-            .allocation
-            .filter(|(seen, _)| *seen == epoch)
-            .map(|(_, limit)| limit);
+        let limit = view.allocation.filter(|(seen, _)| *seen == epoch).map(|(_, limit)| limit);
         funded.greeting = match limit {
             Some(limit) if limit >= funded.payer.limit() => Greeting::Seen { limit },
-            Some(_) | None if tries < GREETING_TRIES => Greeting::Retry {
-                at: now.after(GREETING_RETRY),
-                tries,
-            },
+            Some(_) | None if tries < GREETING_TRIES => {
+                Greeting::Retry { at: now.after(GREETING_RETRY), tries }
+            }
             Some(_) | None => Greeting::Unseen,
         };
         if let Some(latest) = &view.latest
             && funded.payer.catch_up(latest).is_ok()
         {
-            out.persist
-                .push(Record::Payer(funded.payer.state().clone()));
+            out.persist.push(Record::Payer(funded.payer.state().clone()));
         }
         let held = view.latest.as_ref().map(|held| held.voucher().cumulative);
         if held < Some(funded.payer.cumulative())
             && let Some(voucher) = funded.payer.latest_voucher()
         {
-            let message = SessionMessage::Payment {
-                voucher,
-                total: None,
-            };
-            out.effects.push(Effect::Send {
-                peer: provider,
-                message,
-            });
+            let message = SessionMessage::Payment { voucher, total: None };
+            out.effects.push(Effect::Send { peer: provider, message });
         }
     }
 
@@ -350,38 +304,27 @@ impl Funds {
             if let Greeting::Retry { at, tries } = funded.greeting
                 && at <= now
             {
-                funded.greeting = Greeting::Asked {
-                    tries: tries.saturating_add(1),
-                };
+                funded.greeting = Greeting::Asked { tries: tries.saturating_add(1) };
                 let message = SessionMessage::ChannelHello { vault: address };
-                out.effects.push(Effect::Send {
-                    peer: *provider,
-                    message,
-                });
+                out.effects.push(Effect::Send { peer: *provider, message });
             }
         }
     }
 
     /// When `handle_timeout` has something to do.
     pub fn next_timeout(&self) -> Option<Timestamp> {
-        let times = self
-            .channels
-            .values()
-            .filter_map(|funded| match funded.greeting {
-                Greeting::Retry { at, .. } => Some(at),
-                Greeting::None
-                | Greeting::Asked { .. }
-                | Greeting::Seen { .. }
-                | Greeting::Unseen => None,
-            });
+        let times = self.channels.values().filter_map(|funded| match funded.greeting {
+            Greeting::Retry { at, .. } => Some(at),
+            Greeting::None | Greeting::Asked { .. } | Greeting::Seen { .. } | Greeting::Unseen => {
+                None
+            }
+        });
         times.min()
     }
 
     /// The payer for a provider.
     pub fn payer(&mut self, provider: NodeId) -> Option<&mut Payer> {
-        self.channels
-            .get_mut(&provider)
-            .map(|funded| &mut funded.payer)
+        self.channels.get_mut(&provider).map(|funded| &mut funded.payer)
     }
 
     /// The vault's hot public key, against which our own vouchers verify.
@@ -399,8 +342,6 @@ impl Funds {
 
     /// All channels, for displays.
     pub fn payers(&self) -> impl Iterator<Item = (&NodeId, &Payer)> {
-        self.channels
-            .iter()
-            .map(|(provider, funded)| (provider, &funded.payer))
+        self.channels.iter().map(|(provider, funded)| (provider, &funded.payer))
     }
 }

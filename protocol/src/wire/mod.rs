@@ -18,36 +18,23 @@ use cocoon_proto::v1 as proto;
 
 /// A field of exactly 32 bytes.
 fn bytes32(field: &'static str, bytes: &[u8]) -> Result<[u8; 32], DecodeError> {
-    bytes.try_into().map_err(|_| DecodeError::WrongLength {
-        field,
-        length: bytes.len(),
-    })
+    bytes.try_into().map_err(|_| DecodeError::WrongLength { field, length: bytes.len() })
 }
 
 /// A field of exactly 64 bytes.
 fn bytes64(field: &'static str, bytes: &[u8]) -> Result<[u8; 64], DecodeError> {
-    bytes.try_into().map_err(|_| DecodeError::WrongLength {
-        field,
-        length: bytes.len(),
-    })
+    bytes.try_into().map_err(|_| DecodeError::WrongLength { field, length: bytes.len() })
 }
 
 fn address(field: &'static str, workchain: i32, account: &[u8]) -> Result<TonAddress, DecodeError> {
     let workchain = i8::try_from(workchain).map_err(|_| DecodeError::OutOfRange { field })?;
-    Ok(TonAddress {
-        workchain,
-        hash: bytes32(field, account)?,
-    })
+    Ok(TonAddress { workchain, hash: bytes32(field, account)? })
 }
 
 /// Text from a peer: bounded, and free of control characters, because it reaches terminals.
 fn text(field: &'static str, text: String, limit: usize) -> Result<String, DecodeError> {
     if text.len() > limit {
-        return Err(DecodeError::TooLong {
-            field,
-            length: text.len(),
-            limit,
-        });
+        return Err(DecodeError::TooLong { field, length: text.len(), limit });
     }
     if text.chars().any(char::is_control) {
         return Err(DecodeError::ControlCharacter { field });

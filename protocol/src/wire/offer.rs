@@ -32,10 +32,7 @@ pub fn encode_offer(offer: &Offer) -> Vec<u8> {
         Load::Full => proto::Load::Full,
         Load::Draining => proto::Load::Draining,
     };
-    let evidence = offer
-        .evidence_digest
-        .map(|digest| digest.to_vec())
-        .unwrap_or_default();
+    let evidence = offer.evidence_digest.map(|digest| digest.to_vec()).unwrap_or_default();
     proto::Offer {
         provider: offer.provider.as_bytes().to_vec(),
         sequence: offer.sequence,
@@ -61,11 +58,7 @@ pub fn decode_offer(bytes: &[u8]) -> Result<Offer, DecodeError> {
     }
     if wire.models.len() > limits::OFFER_MODELS {
         let (length, limit) = (wire.models.len(), limits::OFFER_MODELS);
-        return Err(DecodeError::TooLong {
-            field: "models",
-            length,
-            limit,
-        });
+        return Err(DecodeError::TooLong { field: "models", length, limit });
     }
     let evidence_digest = match wire.evidence_digest.as_slice() {
         [] => None,
@@ -86,18 +79,10 @@ pub fn decode_offer(bytes: &[u8]) -> Result<Offer, DecodeError> {
         issued: Timestamp::from_unix_millis(wire.issued_ms),
         expires: Timestamp::from_unix_millis(wire.expires_ms),
         network: wire.network,
-        models: wire
-            .models
-            .into_iter()
-            .map(decode_model)
-            .collect::<Result<_, _>>()?,
+        models: wire.models.into_iter().map(decode_model).collect::<Result<_, _>>()?,
         tier: tier_from_wire("tier", wire.tier)?,
         evidence_digest,
-        payout: address(
-            "payout_account",
-            wire.payout_workchain,
-            &wire.payout_account,
-        )?,
+        payout: address("payout_account", wire.payout_workchain, &wire.payout_account)?,
         load,
         region: text("region", wire.region, REGION_BYTES)?,
     })
@@ -118,11 +103,7 @@ fn decode_model(wire: proto::ModelOffer) -> Result<ModelOffer, DecodeError> {
 
 /// An offer's bytes with their signature, as they travel.
 pub fn encode_signed_offer(offer: &[u8], signature: &[u8; 64]) -> Vec<u8> {
-    proto::SignedOffer {
-        offer: offer.to_vec(),
-        signature: signature.to_vec(),
-    }
-    .encode_to_vec()
+    proto::SignedOffer { offer: offer.to_vec(), signature: signature.to_vec() }.encode_to_vec()
 }
 
 /// Splits what travels into the signed bytes and the signature.

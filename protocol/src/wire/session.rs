@@ -119,10 +119,7 @@ impl SessionMessage {
 
     /// The bytes of one frame.
     pub fn encode(&self) -> Vec<u8> {
-        proto::SessionFrame {
-            body: Some(self.to_wire()),
-        }
-        .encode_to_vec()
+        proto::SessionFrame { body: Some(self.to_wire()) }.encode_to_vec()
     }
 
     fn to_wire(&self) -> proto::session_frame::Body {
@@ -132,11 +129,7 @@ impl SessionMessage {
                 vault_workchain: vault.workchain.into(),
                 vault_account: vault.hash.to_vec(),
             }),
-            Self::ChannelState {
-                allocation,
-                settled,
-                latest,
-            } => {
+            Self::ChannelState { allocation, settled, latest } => {
                 let (epoch, limit) = allocation.unwrap_or((0, NanoTon::ZERO));
                 Body::ChannelState(proto::ChannelState {
                     allocated: allocation.is_some(),
@@ -149,14 +142,12 @@ impl SessionMessage {
             Self::JobRequest(request) => Body::JobRequest(request_to_wire(request)),
             Self::Payment { voucher, total } => Body::Payment(proto::Payment {
                 voucher: Some(voucher_to_wire(voucher)),
-                job: total
-                    .map(|total| total.job.as_bytes().to_vec())
-                    .unwrap_or_default(),
+                job: total.map(|total| total.job.as_bytes().to_vec()).unwrap_or_default(),
                 job_total: total.map_or(0, |total| total.total.as_nano()),
             }),
-            Self::JobCancel { job } => Body::JobCancel(proto::JobCancel {
-                job: job.as_bytes().to_vec(),
-            }),
+            Self::JobCancel { job } => {
+                Body::JobCancel(proto::JobCancel { job: job.as_bytes().to_vec() })
+            }
             Self::JobStarted { job, prompt } => Body::JobStarted(proto::JobStarted {
                 job: job.as_bytes().to_vec(),
                 prompt_tokens: prompt.get(),
@@ -165,11 +156,7 @@ impl SessionMessage {
                 job: job.as_bytes().to_vec(),
                 reason: Some(refusal_to_wire(refusal)),
             }),
-            Self::JobChunk {
-                job,
-                text,
-                completion,
-            } => Body::JobChunk(proto::JobChunk {
+            Self::JobChunk { job, text, completion } => Body::JobChunk(proto::JobChunk {
                 job: job.as_bytes().to_vec(),
                 text: text.clone(),
                 completion_tokens: completion.get(),
@@ -205,9 +192,7 @@ impl SessionMessage {
                 vault: address("vault_account", wire.vault_workchain, &wire.vault_account)?,
             },
             Body::ChannelState(wire) => Self::ChannelState {
-                allocation: wire
-                    .allocated
-                    .then(|| (wire.epoch, NanoTon::from_nano(wire.limit))),
+                allocation: wire.allocated.then(|| (wire.epoch, NanoTon::from_nano(wire.limit))),
                 settled: NanoTon::from_nano(wire.settled),
                 latest: wire.latest.map(voucher_from_wire).transpose()?,
             },
@@ -217,17 +202,10 @@ impl SessionMessage {
                     let total = NanoTon::from_nano(wire.job_total);
                     JobTotal { job, total }
                 });
-                let voucher = wire
-                    .voucher
-                    .ok_or(DecodeError::Missing { field: "voucher" })?;
-                Self::Payment {
-                    voucher: voucher_from_wire(voucher)?,
-                    total,
-                }
+                let voucher = wire.voucher.ok_or(DecodeError::Missing { field: "voucher" })?;
+                Self::Payment { voucher: voucher_from_wire(voucher)?, total }
             }
-            Body::JobCancel(wire) => Self::JobCancel {
-                job: job_id(&wire.job)?,
-            },
+            Body::JobCancel(wire) => Self::JobCancel { job: job_id(&wire.job)? },
             Body::JobStarted(wire) => Self::JobStarted {
                 job: job_id(&wire.job)?,
                 prompt: Tokens::new(wire.prompt_tokens),
@@ -239,11 +217,7 @@ impl SessionMessage {
             Body::JobChunk(wire) => {
                 if wire.text.len() > limits::CHUNK_BYTES {
                     let (length, limit) = (wire.text.len(), limits::CHUNK_BYTES);
-                    return Err(DecodeError::TooLong {
-                        field: "text",
-                        length,
-                        limit,
-                    });
+                    return Err(DecodeError::TooLong { field: "text", length, limit });
                 }
                 Self::JobChunk {
                     job: job_id(&wire.job)?,
@@ -252,26 +226,14 @@ impl SessionMessage {
                 }
             }
             Body::JobFinished(wire) => {
-                let receipt = wire
-                    .receipt
-                    .ok_or(DecodeError::Missing { field: "receipt" })?;
+                let receipt = wire.receipt.ok_or(DecodeError::Missing { field: "receipt" })?;
                 if receipt.receipt.len() > RECEIPT_BYTES {
                     let (length, limit) = (receipt.receipt.len(), RECEIPT_BYTES);
-                    return Err(DecodeError::TooLong {
-                        field: "receipt",
-                        length,
-                        limit,
-                    });
+                    return Err(DecodeError::TooLong { field: "receipt", length, limit });
                 }
                 let signature = bytes64("signature", &receipt.signature)?;
-                let receipt = SignedReceipt {
-                    bytes: receipt.receipt,
-                    signature,
-                };
-                Self::JobFinished {
-                    job: job_id(&wire.job)?,
-                    receipt,
-                }
+                let receipt = SignedReceipt { bytes: receipt.receipt, signature };
+                Self::JobFinished { job: job_id(&wire.job)?, receipt }
             }
             Body::PaymentRefused(wire) => Self::PaymentRefused {
                 job: optional_job(&wire.job)?,
@@ -286,11 +248,7 @@ fn job_id(bytes: &[u8]) -> Result<JobId, DecodeError> {
 }
 
 fn optional_job(bytes: &[u8]) -> Result<Option<JobId>, DecodeError> {
-    if bytes.is_empty() {
-        Ok(None)
-    } else {
-        job_id(bytes).map(Some)
-    }
+    if bytes.is_empty() { Ok(None) } else { job_id(bytes).map(Some) }
 }
 
 fn voucher_to_wire(signed: &SignedVoucher) -> proto::SignedVoucher {
@@ -309,16 +267,10 @@ fn voucher_to_wire(signed: &SignedVoucher) -> proto::SignedVoucher {
 }
 
 fn voucher_from_wire(wire: proto::SignedVoucher) -> Result<SignedVoucher, DecodeError> {
-    let voucher = wire
-        .voucher
-        .ok_or(DecodeError::Missing { field: "voucher" })?;
+    let voucher = wire.voucher.ok_or(DecodeError::Missing { field: "voucher" })?;
     Ok(SignedVoucher {
         voucher: Voucher {
-            vault: address(
-                "vault_account",
-                voucher.vault_workchain,
-                &voucher.vault_account,
-            )?,
+            vault: address("vault_account", voucher.vault_workchain, &voucher.vault_account)?,
             provider: NodeId::from_bytes(bytes32("provider", &voucher.provider)?),
             epoch: voucher.epoch,
             cumulative: NanoTon::from_nano(voucher.cumulative),
@@ -329,13 +281,7 @@ fn voucher_from_wire(wire: proto::SignedVoucher) -> Result<SignedVoucher, Decode
 }
 
 fn request_to_wire(request: &JobRequest) -> proto::JobRequest {
-    let JobSpec {
-        model,
-        prompt,
-        sampling,
-        stop,
-        max_completion,
-    } = &request.spec;
+    let JobSpec { model, prompt, sampling, stop, max_completion } = &request.spec;
     let kind = match prompt {
         Prompt::Text(text) => proto::prompt::Kind::Text(text.clone()),
         Prompt::Chat(turns) => {
@@ -348,9 +294,7 @@ fn request_to_wire(request: &JobRequest) -> proto::JobRequest {
                 .into(),
                 content: turn.content.clone(),
             });
-            proto::prompt::Kind::Chat(proto::Chat {
-                turns: turns.collect(),
-            })
+            proto::prompt::Kind::Chat(proto::Chat { turns: turns.collect() })
         }
     };
     proto::JobRequest {
@@ -374,18 +318,13 @@ fn request_to_wire(request: &JobRequest) -> proto::JobRequest {
 }
 
 fn request_from_wire(wire: proto::JobRequest) -> Result<JobRequest, DecodeError> {
-    let sampling = wire
-        .sampling
-        .ok_or(DecodeError::Missing { field: "sampling" })?;
+    let sampling = wire.sampling.ok_or(DecodeError::Missing { field: "sampling" })?;
     let kind = wire.prompt.and_then(|prompt| prompt.kind);
     let prompt = match kind.ok_or(DecodeError::Missing { field: "prompt" })? {
         proto::prompt::Kind::Text(text) => Prompt::Text(text),
-        proto::prompt::Kind::Chat(chat) => Prompt::Chat(
-            chat.turns
-                .into_iter()
-                .map(turn_from_wire)
-                .collect::<Result<_, _>>()?,
-        ),
+        proto::prompt::Kind::Chat(chat) => {
+            Prompt::Chat(chat.turns.into_iter().map(turn_from_wire).collect::<Result<_, _>>()?)
+        }
     };
     let spec = JobSpec {
         model: ModelHash::from_bytes(bytes32("model", &wire.model)?),
@@ -420,19 +359,16 @@ fn turn_from_wire(wire: proto::Turn) -> Result<Turn, DecodeError> {
             return Err(DecodeError::OutOfRange { field: "role" });
         }
     };
-    Ok(Turn {
-        role,
-        content: wire.content,
-    })
+    Ok(Turn { role, content: wire.content })
 }
 
 fn refusal_to_wire(refusal: &ProviderRefusal) -> proto::job_refused::Reason {
     use proto::job_refused::Reason;
     let plain = |plain: proto::PlainRefusal| Reason::Plain(plain.into());
     match refusal {
-        ProviderRefusal::Busy { retry_after } => Reason::Busy(proto::Busy {
-            retry_after_ms: retry_after.get(),
-        }),
+        ProviderRefusal::Busy { retry_after } => {
+            Reason::Busy(proto::Busy { retry_after_ms: retry_after.get() })
+        }
         ProviderRefusal::UnknownModel => plain(proto::PlainRefusal::UnknownModel),
         ProviderRefusal::ContextExceeded { prompt, context } => {
             let (prompt, context) = (prompt.get(), context.get());
@@ -453,32 +389,30 @@ fn refusal_from_wire(
     wire: Option<proto::job_refused::Reason>,
 ) -> Result<ProviderRefusal, DecodeError> {
     use proto::job_refused::Reason;
-    Ok(
-        match wire.ok_or(DecodeError::Missing { field: "reason" })? {
-            Reason::Busy(busy) => ProviderRefusal::Busy {
-                retry_after: Millis::new(busy.retry_after_ms),
-            },
-            Reason::ContextExceeded(it) => ProviderRefusal::ContextExceeded {
-                prompt: Tokens::new(it.prompt),
-                context: Tokens::new(it.context),
-            },
-            Reason::NoHeadroom(it) => ProviderRefusal::NoHeadroom {
-                headroom: NanoTon::from_nano(it.headroom),
-                needed: NanoTon::from_nano(it.needed),
-            },
-            Reason::BadRequest(reason) => {
-                let reason = text("bad_request", reason, limits::PEER_TEXT_BYTES)?;
-                ProviderRefusal::BadRequest { reason }
-            }
-            Reason::Plain(plain) => match proto::PlainRefusal::try_from(plain) {
-                Ok(proto::PlainRefusal::UnknownModel) => ProviderRefusal::UnknownModel,
-                Ok(proto::PlainRefusal::StaleOffer) => ProviderRefusal::StaleOffer,
-                Ok(proto::PlainRefusal::Draining) => ProviderRefusal::Draining,
-                Ok(proto::PlainRefusal::EngineFailed) => ProviderRefusal::EngineFailed,
-                Ok(proto::PlainRefusal::Unspecified) | Err(_) => {
-                    return Err(DecodeError::OutOfRange { field: "reason" });
-                }
-            },
+    Ok(match wire.ok_or(DecodeError::Missing { field: "reason" })? {
+        Reason::Busy(busy) => {
+            ProviderRefusal::Busy { retry_after: Millis::new(busy.retry_after_ms) }
+        }
+        Reason::ContextExceeded(it) => ProviderRefusal::ContextExceeded {
+            prompt: Tokens::new(it.prompt),
+            context: Tokens::new(it.context),
         },
-    )
+        Reason::NoHeadroom(it) => ProviderRefusal::NoHeadroom {
+            headroom: NanoTon::from_nano(it.headroom),
+            needed: NanoTon::from_nano(it.needed),
+        },
+        Reason::BadRequest(reason) => {
+            let reason = text("bad_request", reason, limits::PEER_TEXT_BYTES)?;
+            ProviderRefusal::BadRequest { reason }
+        }
+        Reason::Plain(plain) => match proto::PlainRefusal::try_from(plain) {
+            Ok(proto::PlainRefusal::UnknownModel) => ProviderRefusal::UnknownModel,
+            Ok(proto::PlainRefusal::StaleOffer) => ProviderRefusal::StaleOffer,
+            Ok(proto::PlainRefusal::Draining) => ProviderRefusal::Draining,
+            Ok(proto::PlainRefusal::EngineFailed) => ProviderRefusal::EngineFailed,
+            Ok(proto::PlainRefusal::Unspecified) | Err(_) => {
+                return Err(DecodeError::OutOfRange { field: "reason" });
+            }
+        },
+    })
 }

@@ -4,15 +4,15 @@
 //! Must not: see text or reach the engine, a session or the ledger; it says what to do.
 //! Invariant: an engine is never granted more than what is paid and one step.
 
+mod channels;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::attest::Tier;
-use crate::channel::{
-    ChannelId, JobTotal, Payee, PayeeState, SignedVoucher, VerifiedVoucher, VoucherBlame,
-};
+use crate::channel::{ChannelId, Payee, PayeeState};
 use crate::identity::{JobId, NodeId, NodeKey, TonAddress};
-use crate::input::{Proved, RequestedJob, VaultSnapshot};
-use crate::job::{FinishReason, ProviderRefusal, Usage, meter};
+use crate::input::{Proved, RequestedJob};
+use crate::job::{FinishReason, ProviderRefusal, Usage};
 use crate::limits;
 use crate::offer::{Load, ModelOffer, Offer};
 use crate::output::{Effect, EngineCommand, LedgerCommand, Output};
@@ -65,12 +65,7 @@ enum Stage {
     /// The engine counts the prompt.
     Admitting,
     /// Tokens may flow up to the grant; `granted` is none until the prompt is paid.
-    Running {
-        prompt: Tokens,
-        granted: Option<Tokens>,
-        generated: Tokens,
-        since: Timestamp,
-    },
+    Running { prompt: Tokens, granted: Option<Tokens>, generated: Tokens, since: Timestamp },
     /// The receipt is out; the last voucher is awaited.
     Closing { price: NanoTon, since: Timestamp },
 }
@@ -107,9 +102,7 @@ impl Provider {
         let mut channels: BTreeMap<TonAddress, Payee> = BTreeMap::new();
         for state in restored {
             let ChannelId { vault, epoch, .. } = state.channel();
-            let newer = channels
-                .get(&vault)
-                .is_none_or(|known| known.channel().epoch < epoch);
+            let newer = channels.get(&vault).is_none_or(|known| known.channel().epoch < epoch);
             if newer {
                 channels.insert(vault, Payee::restore(state));
             }
@@ -146,10 +139,7 @@ impl Provider {
     /// Makes a new offer of the current terms. Its sequence is the time, so that it grows across
     /// restarts without being stored.
     pub fn publish(&mut self, now: Timestamp, out: &mut Output) {
-        let last = self
-            .offers
-            .last_key_value()
-            .map_or(0, |(sequence, _)| *sequence);
+        let last = self.offers.last_key_value().map_or(0, |(sequence, _)| *sequence);
         let sequence = now.as_unix_millis().max(last.saturating_add(1));
         let offer = Offer {
             provider: self.config.key.id(),
@@ -165,15 +155,11 @@ impl Provider {
             region: self.config.region.clone(),
         };
         self.offers.insert(sequence, self.config.models.clone());
-        let oldest = now
-            .since(Timestamp::EPOCH)
-            .get()
-            .saturating_sub(limits::OFFER_LIFETIME.get());
+        let oldest = now.since(Timestamp::EPOCH).get().saturating_sub(limits::OFFER_LIFETIME.get());
         self.offers.retain(|sequence, _| *sequence >= oldest);
         self.published = Some(now);
         self.stale = false;
-        out.effects
-            .push(Effect::Publish(offer.sign(&self.config.key)));
+        out.effects.push(Effect::Publish(offer.sign(&self.config.key)));
     }
 
     /// How many places are taken; a change of the load class is published.
@@ -199,112 +185,23 @@ impl Provider {
 
     /// When the next offer is due.
     fn publication(&self) -> Timestamp {
-        let wait = if self.stale {
-            PUBLISH_EVERY
-        } else {
-            RENEW_AFTER
-        };
+        let wait = if self.stale { PUBLISH_EVERY } else { RENEW_AFTER };
         self.published.map_or(Timestamp::EPOCH, |at| at.after(wait))
     }
 
     /// A consumer opened a session.
     pub fn session_accepted(&mut self, peer: NodeId, proved: Proved) {
-        self.peers.insert(
-            peer,
-            Peer {
-                proved,
-                vault: None,
-                reading: false,
-            },
-        );
+        self.peers.insert(peer, Peer { proved, vault: None, reading: false });
     }
 
     /// A session is over: its jobs end, and what they had counts as used.
     pub fn session_closed(&mut self, peer: NodeId, out: &mut Output) {
         self.peers.remove(&peer);
-        let theirs: Vec<_> = self
-            .jobs
-            .keys()
-            .filter(|(owner, _)| *owner == peer)
-            .copied()
-            .collect();
+        let theirs: Vec<_> =
+            self.jobs.keys().filter(|(owner, _)| *owner == peer).copied().collect();
         for key in theirs {
             self.end(key, out);
         }
-    }
-
-    /// A consumer named its vault: the ledger is asked about it.
-    pub fn channel_hello(&mut self, peer: NodeId, vault: TonAddress, out: &mut Output) {
-        let Some(known) = self.peers.get_mut(&peer) else {
-            return;
-        };
-        if std::mem::replace(&mut known.reading, true) {
-            return;
-        }
-        known.vault = Some(vault);
-        out.effects
-            .push(Effect::Ledger(LedgerCommand::ReadVault { vault }));
-    }
-
-    /// The ledger's answer: every consumer that waits for it learns what we see and hold.
-    pub fn vault_read(
-        &mut self,
-        vault: TonAddress,
-        snapshot: Result<Option<VaultSnapshot>, String>,
-        out: &mut Output,
-    ) {
-        let seen = match &snapshot {
-            Ok(Some(snapshot)) => self.observe(vault, snapshot, out),
-            Ok(None) | Err(_) => false,
-        };
-        let waiting = |peer: &Peer| peer.reading && peer.vault == Some(vault);
-        for (peer, known) in self.peers.iter_mut().filter(|(_, known)| waiting(known)) {
-            known.reading = false;
-            let payee = self.channels.get(&vault).filter(|_| seen);
-            if let Some(payee) = payee {
-                let (peer, key) = (*peer, *payee.vault_key());
-                out.effects.push(Effect::TrustVault { peer, key });
-            }
-            let message = SessionMessage::ChannelState {
-                allocation: payee.map(|payee| (payee.channel().epoch, payee.allocation().limit)),
-                settled: payee.map_or(NanoTon::ZERO, |payee| payee.allocation().paid),
-                latest: payee.and_then(|payee| payee.best().copied()),
-            };
-            out.effects.push(Effect::Send {
-                peer: *peer,
-                message,
-            });
-        }
-        self.settle_if_due(vault, out);
-    }
-
-    /// Takes over what the ledger shows. False when it holds no usable allocation for us.
-    fn observe(&mut self, vault: TonAddress, snapshot: &VaultSnapshot, out: &mut Output) -> bool {
-        let Some(allocation) = snapshot.allocation else {
-            return false;
-        };
-        let channel = ChannelId {
-            vault,
-            provider: self.config.key.id(),
-            epoch: allocation.epoch,
-        };
-        let known = self
-            .channels
-            .get_mut(&vault)
-            .filter(|known| known.channel() == channel);
-        let state = if let Some(payee) = known {
-            payee.observe(allocation).ok().cloned()
-        } else {
-            let payee = Payee::new(channel, allocation, snapshot.key, self.config.payout);
-            payee.ok().map(|payee| {
-                let state = payee.state().clone();
-                self.channels.insert(vault, payee);
-                state
-            })
-        };
-        let usable = state.is_some();
-        out.persist.extend(state.map(Record::Payee));
-        usable
     }
 
     /// A consumer asks for a job.
@@ -319,8 +216,7 @@ impl Provider {
         match self.admit(peer, request, now) {
             Ok(serving) => {
                 self.jobs.insert((peer, job), serving);
-                out.effects
-                    .push(Effect::Engine(EngineCommand::Admit { peer, job }));
+                out.effects.push(Effect::Engine(EngineCommand::Admit { peer, job }));
             }
             Err(refusal) => refuse(peer, job, refusal, out),
         }
@@ -335,39 +231,23 @@ impl Provider {
         if self.load == Load::Draining {
             return Err(ProviderRefusal::Draining);
         }
-        let served = self
-            .offers
-            .get(&request.offer_sequence)
-            .ok_or(ProviderRefusal::StaleOffer)?;
+        let served = self.offers.get(&request.offer_sequence).ok_or(ProviderRefusal::StaleOffer)?;
         let model = served.iter().find(|offered| offered.model == request.model);
         let prices = model.ok_or(ProviderRefusal::UnknownModel)?.prices;
-        let unpayable = ProviderRefusal::NoHeadroom {
-            headroom: NanoTon::ZERO,
-            needed: NanoTon::ZERO,
-        };
+        let unpayable =
+            ProviderRefusal::NoHeadroom { headroom: NanoTon::ZERO, needed: NanoTon::ZERO };
         let vault = self.peers.get(&peer).and_then(|known| known.vault);
         let vault = vault.ok_or_else(|| unpayable.clone())?;
-        let payee = self
-            .channels
-            .get_mut(&vault)
-            .ok_or_else(|| unpayable.clone())?;
-        let busy = ProviderRefusal::Busy {
-            retry_after: RETRY_AFTER,
-        };
+        let payee = self.channels.get_mut(&vault).ok_or_else(|| unpayable.clone())?;
+        let busy = ProviderRefusal::Busy { retry_after: RETRY_AFTER };
         payee.open(request.job).map_err(|error| match error {
             crate::channel::OpenError::Releasing => unpayable,
-            crate::channel::OpenError::AlreadyOpen => ProviderRefusal::BadRequest {
-                reason: "this job's id is in use".into(),
-            },
+            crate::channel::OpenError::AlreadyOpen => {
+                ProviderRefusal::BadRequest { reason: "this job's id is in use".into() }
+            }
             crate::channel::OpenError::TooManyJobs => busy,
         })?;
-        Ok(Serving {
-            request,
-            prices,
-            vault,
-            started: now,
-            stage: Stage::Admitting,
-        })
+        Ok(Serving { request, prices, vault, started: now, stage: Stage::Admitting })
     }
 
     /// The engine counted the prompt. The channel must be able to pay it and one step.
@@ -387,22 +267,12 @@ impl Provider {
         let headroom = self.channels.get(&serving.vault).map(Payee::headroom);
         let headroom = headroom.unwrap_or(NanoTon::ZERO);
         if needed > headroom {
-            refuse(
-                peer,
-                job,
-                ProviderRefusal::NoHeadroom { headroom, needed },
-                out,
-            );
+            refuse(peer, job, ProviderRefusal::NoHeadroom { headroom, needed }, out);
             self.end((peer, job), out);
             return;
         }
         let generated = Tokens::ZERO;
-        serving.stage = Stage::Running {
-            prompt,
-            granted: None,
-            generated,
-            since: now,
-        };
+        serving.stage = Stage::Running { prompt, granted: None, generated, since: now };
         let message = SessionMessage::JobStarted { job, prompt };
         out.effects.push(Effect::Send { peer, message });
     }
@@ -421,79 +291,10 @@ impl Provider {
         }
     }
 
-    /// A voucher came; its signature holds.
-    pub fn paid(
-        &mut self,
-        peer: NodeId,
-        total: Option<JobTotal>,
-        voucher: &VerifiedVoucher,
-        now: Timestamp,
-        out: &mut Output,
-    ) {
-        let Some(vault) = self.peers.get(&peer).and_then(|known| known.vault) else {
-            return;
-        };
-        let Some(payee) = self.channels.get_mut(&vault) else {
-            return;
-        };
-        match payee.accept(total, voucher) {
-            Ok(accepted) => {
-                out.persist.push(Record::Payee(accepted.record));
-                if let Some(JobTotal { job, .. }) = total {
-                    self.credited((peer, job), accepted.job_paid, now, out);
-                }
-                self.settle_if_due(vault, out);
-            }
-            Err(error) => match error.blame() {
-                VoucherBlame::Nobody => {}
-                VoucherBlame::Peer => {
-                    let job = total.map(|total| total.job);
-                    let message = SessionMessage::PaymentRefused {
-                        job,
-                        reason: error.to_string(),
-                    };
-                    out.effects.push(Effect::Send { peer, message });
-                    out.effects.push(Effect::CloseSession { peer });
-                }
-            },
-        }
-    }
-
-    fn credited(&mut self, key: (NodeId, JobId), paid: NanoTon, now: Timestamp, out: &mut Output) {
-        let Some(serving) = self.jobs.get_mut(&key) else {
-            return;
-        };
-        match &mut serving.stage {
-            Stage::Admitting => {}
-            Stage::Running {
-                prompt,
-                granted,
-                since,
-                ..
-            } => {
-                let Some(total) = meter::credit(serving.prices, *prompt, paid) else {
-                    return;
-                };
-                let total = total.min(serving.request.max_completion);
-                *since = now;
-                if granted.is_none_or(|before| before < total) {
-                    *granted = Some(total);
-                    let (peer, job) = key;
-                    out.effects
-                        .push(Effect::Engine(EngineCommand::Grant { peer, job, total }));
-                }
-            }
-            Stage::Closing { price, .. } if paid >= *price => self.end(key, out),
-            Stage::Closing { .. } => {}
-        }
-    }
-
     /// Tokens went out.
     pub fn generated(&mut self, peer: NodeId, job: JobId, completion: Tokens, now: Timestamp) {
         if let Some(serving) = self.jobs.get_mut(&(peer, job))
-            && let Stage::Running {
-                generated, since, ..
-            } = &mut serving.stage
+            && let Stage::Running { generated, since, .. } = &mut serving.stage
         {
             *generated = completion.max(*generated);
             *since = now;
@@ -555,11 +356,7 @@ impl Provider {
         let receipt = receipt.sign(&self.config.key);
         let salt = request.salt;
         serving.stage = Stage::Closing { price, since: now };
-        let stored = StoredReceipt {
-            receipt: receipt.clone(),
-            salt,
-            provided: true,
-        };
+        let stored = StoredReceipt { receipt: receipt.clone(), salt, provided: true };
         out.persist.push(Record::Receipt(stored));
         let message = SessionMessage::JobFinished { job, receipt };
         out.effects.push(Effect::Send { peer, message });
@@ -573,75 +370,16 @@ impl Provider {
         let cost = match serving.stage {
             Stage::Admitting => NanoTon::ZERO,
             Stage::Running { granted: None, .. } => NanoTon::ZERO,
-            Stage::Running {
-                prompt, generated, ..
-            } => serving
-                .prices
-                .cost(prompt, generated)
-                .unwrap_or(NanoTon::ZERO),
+            Stage::Running { prompt, generated, .. } => {
+                serving.prices.cost(prompt, generated).unwrap_or(NanoTon::ZERO)
+            }
             Stage::Closing { price, .. } => price,
         };
         if let Some(payee) = self.channels.get_mut(&serving.vault) {
-            out.persist
-                .push(Record::Payee(payee.close(key.1, cost).record));
+            out.persist.push(Record::Payee(payee.close(key.1, cost).record));
         }
         let (peer, job) = key;
-        out.effects
-            .push(Effect::Engine(EngineCommand::Forget { peer, job }));
-    }
-
-    fn settle_if_due(&mut self, vault: TonAddress, out: &mut Output) {
-        let threshold = match self.load {
-            Load::Draining => NanoTon::ZERO,
-            Load::Idle | Load::Busy | Load::Full => self.config.settle_threshold,
-        };
-        let due = self
-            .channels
-            .get(&vault)
-            .filter(|payee| payee.should_settle(threshold));
-        if let Some(voucher) = due.and_then(|payee| payee.best().copied()) {
-            self.settle(vault, voucher, out);
-        }
-    }
-
-    fn settle(&mut self, vault: TonAddress, voucher: SignedVoucher, out: &mut Output) {
-        if self.settling.insert(vault) {
-            out.effects
-                .push(Effect::Ledger(LedgerCommand::Settle { voucher }));
-        }
-    }
-
-    /// Redeems every voucher that is worth anything.
-    pub fn settle_all(&mut self, out: &mut Output) {
-        let due: Vec<_> = self
-            .channels
-            .values()
-            .filter(|payee| payee.unsettled() > NanoTon::ZERO)
-            .filter_map(|payee| payee.best().map(|best| (payee.channel().vault, *best)))
-            .collect();
-        for (vault, voucher) in due {
-            self.settle(vault, voucher, out);
-        }
-    }
-
-    /// A settlement is on the ledger.
-    pub fn settled(&mut self, voucher: &SignedVoucher, paid: NanoTon, out: &mut Output) {
-        let vault = voucher.voucher.vault;
-        self.settling.remove(&vault);
-        let Some(payee) = self.channels.get_mut(&vault) else {
-            return;
-        };
-        let mut allocation = *payee.allocation();
-        allocation.paid = allocation.paid.max(paid);
-        if let Ok(state) = payee.observe(allocation) {
-            out.persist.push(Record::Payee(state.clone()));
-        }
-        self.settle_if_due(vault, out);
-    }
-
-    /// A settlement did not come about; the next voucher or look at the ledger tries again.
-    pub fn settle_failed(&mut self, voucher: &SignedVoucher) {
-        self.settling.remove(&voucher.voucher.vault);
+        out.effects.push(Effect::Engine(EngineCommand::Forget { peer, job }));
     }
 
     /// Takes nothing new, finishes what runs, and redeems what is due.
@@ -658,14 +396,9 @@ impl Provider {
         }
         if self.watched.after(WATCH_EVERY) <= now {
             self.watched = now;
-            for payee in self
-                .channels
-                .values()
-                .filter(|it| it.unsettled() > NanoTon::ZERO)
-            {
+            for payee in self.channels.values().filter(|it| it.unsettled() > NanoTon::ZERO) {
                 let vault = payee.channel().vault;
-                out.effects
-                    .push(Effect::Ledger(LedgerCommand::ReadVault { vault }));
+                out.effects.push(Effect::Ledger(LedgerCommand::ReadVault { vault }));
             }
         }
         let late: Vec<_> = self
@@ -677,11 +410,7 @@ impl Provider {
         for key in late {
             let (peer, job) = key;
             match self.jobs.get_mut(&key).map(|serving| &mut serving.stage) {
-                Some(Stage::Running {
-                    granted: Some(_),
-                    since,
-                    ..
-                }) => {
+                Some(Stage::Running { granted: Some(_), since, .. }) => {
                     *since = now;
                     cancel(peer, job, FinishReason::Unpaid, out);
                 }
@@ -697,17 +426,12 @@ impl Provider {
     pub fn next_timeout(&self) -> Option<Timestamp> {
         let renew = match self.load {
             Load::Draining => None,
-            Load::Idle | Load::Busy | Load::Full => Some(
-                self.published
-                    .map_or(Timestamp::EPOCH, |at| at.after(RENEW_AFTER)),
-            ),
+            Load::Idle | Load::Busy | Load::Full => {
+                Some(self.published.map_or(Timestamp::EPOCH, |at| at.after(RENEW_AFTER)))
+            }
         };
         let watch = (!self.channels.is_empty()).then(|| self.watched.after(WATCH_EVERY));
-        let jobs = self
-            .jobs
-            .values()
-            .filter_map(|serving| unpaid_at(&serving.stage))
-            .min();
+        let jobs = self.jobs.values().filter_map(|serving| unpaid_at(&serving.stage)).min();
         [renew, watch, jobs].into_iter().flatten().min()
     }
 }
@@ -717,11 +441,7 @@ fn unpaid_at(stage: &Stage) -> Option<Timestamp> {
     match stage {
         Stage::Admitting => None,
         // While the engine may still go on, silence is the engine's own business.
-        Stage::Running {
-            granted: Some(granted),
-            generated,
-            ..
-        } if generated < granted => None,
+        Stage::Running { granted: Some(granted), generated, .. } if generated < granted => None,
         Stage::Running { since, .. } | Stage::Closing { since, .. } => {
             Some(since.after(limits::PAYMENT_TIMEOUT))
         }
@@ -731,11 +451,9 @@ fn unpaid_at(stage: &Stage) -> Option<Timestamp> {
 fn refuse(peer: NodeId, job: JobId, refusal: ProviderRefusal, out: &mut Output) {
     let message = SessionMessage::JobRefused { job, refusal };
     out.effects.push(Effect::Send { peer, message });
-    out.effects
-        .push(Effect::Engine(EngineCommand::Forget { peer, job }));
+    out.effects.push(Effect::Engine(EngineCommand::Forget { peer, job }));
 }
 
 fn cancel(peer: NodeId, job: JobId, reason: FinishReason, out: &mut Output) {
-    out.effects
-        .push(Effect::Engine(EngineCommand::Cancel { peer, job, reason }));
+    out.effects.push(Effect::Engine(EngineCommand::Cancel { peer, job, reason }));
 }

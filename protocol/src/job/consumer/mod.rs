@@ -1,0 +1,436 @@
+//! The consumer's jobs: from a demand to a receipt, paying on the way.
+//!
+//! Owns: which step each job is at, and what a provider's message may do to it.
+//! Must not: see text. The edge moves text and reports counts.
+//! Invariant: what is promised for a job never exceeds the cost of what it received.
+
+mod preparing;
+mod running;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::channel::funds::Funds;
+use crate::identity::{JobId, NodeId};
+use crate::input::{LedgerFailure, Proved, SessionFailure};
+use crate::job::{FinishReason, JobError, ProviderRefusal};
+use crate::limits;
+use crate::offer::{Book, VerifiedOffer};
+use crate::output::{Effect, JobNews, Output};
+use crate::record::{Interrupted, Record};
+use crate::reputation::{Experience, Reputation};
+use crate::selection::{Candidate, Demand};
+use crate::units::{Millis, NanoTon, Timestamp, Tokens};
+use crate::wire::SessionMessage;
+
+/// How long a job waits for the first offer of its model.
+const LOOK_FOR: Millis = Millis::from_secs(5);
+
+#[derive(Debug)]
+enum Stage {
+    /// No offer yet.
+    Looking { until: Timestamp },
+    /// A provider is chosen; its session or channel is not ready yet.
+    Preparing(Candidate),
+    /// The request is out.
+    Requested { candidate: Candidate, sent: Timestamp },
+    /// The answer is coming.
+    Running(Running),
+}
+
+#[derive(Debug)]
+struct Running {
+    candidate: Candidate,
+    prompt: Tokens,
+    received: Tokens,
+    paid_for: Tokens,
+    vouchers: u32,
+    requested: Timestamp,
+    first_token: Option<Timestamp>,
+    progress: Timestamp,
+}
+
+#[derive(Debug)]
+struct Job {
+    demand: Demand,
+    draw: u64,
+    tried: BTreeSet<NodeId>,
+    last_error: Option<JobError>,
+    stage: Stage,
+}
+
+impl Job {
+    fn candidate(&self) -> Option<&Candidate> {
+        match &self.stage {
+            Stage::Looking { .. } => None,
+            Stage::Preparing(candidate) | Stage::Requested { candidate, .. } => Some(candidate),
+            Stage::Running(running) => Some(&running.candidate),
+        }
+    }
+}
+
+/// A session that we opened.
+#[derive(Clone, Copy, Debug)]
+enum Session {
+    Opening,
+    Ready(Proved),
+}
+
+/// Everything that a node does as a consumer.
+#[derive(Debug)]
+pub struct Consumer {
+    book: Book,
+    reputation: Reputation,
+    sessions: BTreeMap<NodeId, Session>,
+    funds: Funds,
+    jobs: BTreeMap<JobId, Job>,
+    draining: bool,
+}
+
+impl Consumer {
+    /// A consumer that pays from these funds.
+    pub fn new(funds: Funds) -> Self {
+        Self {
+            book: Book::default(),
+            reputation: Reputation::default(),
+            sessions: BTreeMap::new(),
+            funds,
+            jobs: BTreeMap::new(),
+            draining: false,
+        }
+    }
+
+    /// The offers known.
+    pub const fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// The vault and channels.
+    pub const fn funds(&self) -> &Funds {
+        &self.funds
+    }
+
+    /// Jobs that are not over.
+    pub fn jobs(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// The sessions that we opened and that are ready.
+    pub fn sessions(&self) -> impl Iterator<Item = (NodeId, Proved)> {
+        self.sessions.iter().filter_map(|(peer, session)| match session {
+            Session::Opening => None,
+            Session::Ready(proved) => Some((*peer, *proved)),
+        })
+    }
+
+    /// A checked offer came in: jobs that look for one may go on.
+    pub fn offer(&mut self, offer: VerifiedOffer, now: Timestamp, out: &mut Output) {
+        self.book.insert(offer);
+        self.advance_all(now, out);
+    }
+
+    /// A provider left.
+    pub fn offer_gone(&mut self, provider: NodeId) {
+        self.book.remove(provider);
+    }
+
+    /// A user wants a job done.
+    pub fn submit(
+        &mut self,
+        job: JobId,
+        demand: Demand,
+        draw: u64,
+        now: Timestamp,
+        out: &mut Output,
+    ) {
+        let refusal = if self.draining {
+            Some(JobError::ShuttingDown)
+        } else if self.jobs.len() >= limits::JOBS_PER_NODE {
+            Some(JobError::TooManyJobs)
+        } else {
+            None
+        };
+        if let Some(error) = refusal {
+            inform(out, job, JobNews::Failed(error));
+            return;
+        }
+        // The book may know the model or not: the overlay keeps its table warm for the next job.
+        out.effects.push(Effect::Look { model: demand.model });
+        let stage = Stage::Looking { until: now.after(LOOK_FOR) };
+        let (tried, last_error) = (BTreeSet::new(), None);
+        self.jobs.insert(job, Job { demand, draw, tried, last_error, stage });
+        self.advance(job, now, out);
+    }
+
+    /// The user no longer wants the job. What was received is still paid, against its receipt.
+    pub fn cancel(&mut self, job: JobId, out: &mut Output) {
+        let Some(found) = self.jobs.get(&job) else {
+            return;
+        };
+        if let Some(peer) = found.candidate().map(|candidate| candidate.provider) {
+            match found.stage {
+                Stage::Looking { .. } | Stage::Preparing(_) => {}
+                Stage::Requested { .. } | Stage::Running(_) => {
+                    let message = SessionMessage::JobCancel { job };
+                    out.effects.push(Effect::Send { peer, message });
+                }
+            }
+        }
+        // A running job ends with its receipt; the others end here.
+        if !matches!(found.stage, Stage::Running(_)) {
+            self.forget(job);
+        }
+    }
+
+    /// A session is ready.
+    pub fn session_ready(
+        &mut self,
+        peer: NodeId,
+        proved: Proved,
+        now: Timestamp,
+        out: &mut Output,
+    ) {
+        self.sessions.insert(peer, Session::Ready(proved));
+        self.advance_all(now, out);
+    }
+
+    /// A session did not come about: its jobs go elsewhere.
+    pub fn session_failed(
+        &mut self,
+        peer: NodeId,
+        failure: &SessionFailure,
+        now: Timestamp,
+        out: &mut Output,
+    ) {
+        self.sessions.remove(&peer);
+        let (error, experience) = match failure {
+            SessionFailure::Unreachable { reason } => {
+                (JobError::Unreachable { reason: reason.clone() }, Experience::Failed)
+            }
+            SessionFailure::Busy => {
+                let retry_after = Millis::from_secs(1);
+                let busy = ProviderRefusal::Busy { retry_after };
+                (JobError::Refused(busy), Experience::Refused)
+            }
+            SessionFailure::Refused { reason } => {
+                let reason = reason.clone();
+                let error = JobError::AttestationRefused { provider: peer, reason };
+                (error, Experience::Misbehaved)
+            }
+        };
+        self.leave_provider(peer, &error, experience, now, out);
+    }
+
+    /// A session is over: running jobs are lost, the others go elsewhere.
+    pub fn session_closed(&mut self, peer: NodeId, now: Timestamp, out: &mut Output) {
+        self.sessions.remove(&peer);
+        self.funds.session_closed(peer);
+        let reason = "the provider closed the session".to_owned();
+        let error = JobError::Unreachable { reason };
+        self.leave_provider(peer, &error, Experience::Failed, now, out);
+    }
+
+    fn leave_provider(
+        &mut self,
+        peer: NodeId,
+        error: &JobError,
+        experience: Experience,
+        now: Timestamp,
+        out: &mut Output,
+    ) {
+        let theirs = |found: &Job| found.candidate().is_some_and(|chosen| chosen.provider == peer);
+        let jobs: Vec<_> =
+            self.jobs.iter().filter(|(_, found)| theirs(found)).map(|(job, _)| *job).collect();
+        for job in jobs {
+            self.attempt_failed(job, error.clone(), experience, now, out);
+        }
+    }
+
+    /// The vault and channels, for the ledger's and the providers' answers.
+    pub const fn funds_mut(&mut self) -> &mut Funds {
+        &mut self.funds
+    }
+
+    /// The ledger failed for everyone who waits for the vault or for this provider's allocation.
+    pub fn ledger_failed(
+        &mut self,
+        provider: Option<NodeId>,
+        failure: &LedgerFailure,
+        out: &mut Output,
+    ) {
+        let waits = |found: &Job| match &found.stage {
+            Stage::Preparing(candidate) => provider.is_none_or(|p| p == candidate.provider),
+            Stage::Looking { .. } | Stage::Requested { .. } | Stage::Running(_) => false,
+        };
+        let jobs: Vec<_> =
+            self.jobs.iter().filter(|(_, found)| waits(found)).map(|(job, _)| *job).collect();
+        for job in jobs {
+            self.fail(job, ledger_error(failure), out);
+        }
+    }
+
+    /// A provider refused the job at the door.
+    pub fn refused(
+        &mut self,
+        peer: NodeId,
+        job: JobId,
+        refusal: ProviderRefusal,
+        now: Timestamp,
+        out: &mut Output,
+    ) {
+        if !self.jobs.get(&job).is_some_and(|found| {
+            matches!(&found.stage, Stage::Requested { candidate, .. } if candidate.provider == peer)
+        }) {
+            return;
+        }
+        if matches!(refusal, ProviderRefusal::NoHeadroom { .. }) {
+            // It sees less than we do: greet it again before the next job.
+            self.funds.session_closed(peer);
+        }
+        // What is wrong with the request stays wrong elsewhere.
+        let final_word = matches!(
+            refusal,
+            ProviderRefusal::BadRequest { .. } | ProviderRefusal::ContextExceeded { .. }
+        );
+        let error = JobError::Refused(refusal);
+        if final_word {
+            self.fail(job, error, out);
+        } else {
+            self.attempt_failed(job, error, Experience::Refused, now, out);
+        }
+    }
+
+    /// This provider will not serve the job. Before anything was streamed the next one is tried.
+    fn attempt_failed(
+        &mut self,
+        job: JobId,
+        error: JobError,
+        experience: Experience,
+        now: Timestamp,
+        out: &mut Output,
+    ) {
+        let Some(found) = self.jobs.get_mut(&job) else {
+            return;
+        };
+        let Some(peer) = found.candidate().map(|candidate| candidate.provider) else {
+            return;
+        };
+        self.reputation.record(peer, found.demand.model, experience, now);
+        found.tried.insert(peer);
+        if matches!(found.stage, Stage::Running(_)) {
+            let lost = if matches!(error, JobError::Unreachable { .. }) {
+                JobError::ProviderLost { provider: peer }
+            } else {
+                error
+            };
+            self.interrupt(job, peer, now, out);
+            self.fail(job, lost, out);
+            return;
+        }
+        if let Some(payer) = self.funds.payer(peer) {
+            payer.abandon(job);
+        }
+        let exhausted = found.tried.len() >= limits::ATTEMPTS_PER_JOB;
+        found.last_error = Some(error.clone());
+        found.stage = Stage::Looking { until: now };
+        if exhausted {
+            self.fail(job, error, out);
+        } else {
+            self.advance(job, now, out);
+        }
+    }
+
+    fn interrupt(&mut self, job: JobId, provider: NodeId, now: Timestamp, out: &mut Output) {
+        let paid = self.funds.payer(provider).and_then(|payer| payer.abandon(job));
+        let paid = paid.unwrap_or(NanoTon::ZERO);
+        out.persist.push(Record::Interrupted(Interrupted { job, provider, paid, at: now }));
+    }
+
+    fn fail(&mut self, job: JobId, error: JobError, out: &mut Output) {
+        self.forget(job);
+        inform(out, job, JobNews::Failed(error));
+    }
+
+    fn forget(&mut self, job: JobId) {
+        let Some(found) = self.jobs.remove(&job) else {
+            return;
+        };
+        if let Some(candidate) = found.candidate()
+            && let Some(payer) = self.funds.payer(candidate.provider)
+        {
+            payer.abandon(job);
+        }
+    }
+
+    /// Gives up on what took too long.
+    pub fn handle_timeout(&mut self, now: Timestamp, out: &mut Output) {
+        self.book.expire(now);
+        self.funds.handle_timeout(now, out);
+        let late: Vec<_> = self
+            .jobs
+            .iter()
+            .filter(|(_, found)| deadline(&found.stage).is_some_and(|at| at <= now))
+            .map(|(job, found)| (*job, found.candidate().map(|candidate| candidate.provider)))
+            .collect();
+        for (job, peer) in late {
+            let Some(peer) = peer else {
+                self.advance(job, now, out);
+                continue;
+            };
+            let message = SessionMessage::JobCancel { job };
+            out.effects.push(Effect::Send { peer, message });
+            let reason = "the provider did not answer in time".to_owned();
+            let error = JobError::Unreachable { reason };
+            self.attempt_failed(job, error, Experience::Failed, now, out);
+        }
+    }
+
+    /// When `handle_timeout` has something to do.
+    pub fn next_timeout(&self) -> Option<Timestamp> {
+        let jobs = self.jobs.values().filter_map(|found| deadline(&found.stage)).min();
+        [jobs, self.funds.next_timeout(), self.book.next_expiry()].into_iter().flatten().min()
+    }
+
+    /// Takes nothing new.
+    pub const fn drain(&mut self) {
+        self.draining = true;
+    }
+}
+
+fn deadline(stage: &Stage) -> Option<Timestamp> {
+    match stage {
+        Stage::Looking { until } => Some(*until),
+        Stage::Preparing(_) => None,
+        Stage::Requested { sent, .. } => Some(sent.after(limits::JOB_START_TIMEOUT)),
+        Stage::Running(running) => Some(running.progress.after(limits::JOB_STALL_TIMEOUT)),
+    }
+}
+
+fn experience(running: &Running, finish: FinishReason, now: Timestamp) -> Experience {
+    match finish {
+        FinishReason::Stop | FinishReason::Length | FinishReason::Cancelled => {
+            let first = running.first_token.unwrap_or(now);
+            Experience::Served {
+                first_token: first.since(running.requested),
+                streaming: now.since(first),
+                completion: running.received,
+            }
+        }
+        FinishReason::Draining => Experience::Refused,
+        FinishReason::Unpaid | FinishReason::Failed => Experience::Failed,
+    }
+}
+
+fn ledger_error(failure: &LedgerFailure) -> JobError {
+    match failure {
+        LedgerFailure::NoFunds { needed, available } => {
+            JobError::FundsExhausted { needed: *needed, available: *available }
+        }
+        LedgerFailure::Unavailable { reason } => {
+            JobError::LedgerUnavailable { reason: reason.clone() }
+        }
+    }
+}
+
+fn inform(out: &mut Output, job: JobId, news: JobNews) {
+    out.effects.push(Effect::Inform { job, news });
+}

@@ -1,0 +1,111 @@
+//! A consumer's job before it is sent: choose a provider, get a session, get a channel.
+//!
+//! Owns: the order of these steps. No money is set aside before the evidence is accepted, and no
+//! prompt is sent before the money is.
+//! Must not: know what happens after the request is out.
+
+use super::{Consumer, Job, Session, Stage, ledger_error};
+use crate::channel::funds::Readiness;
+use crate::identity::JobId;
+use crate::job::{JobError, ProviderRefusal};
+use crate::output::{Effect, Output};
+use crate::reputation::Experience;
+use crate::selection::{self, Candidate};
+use crate::units::{Millis, NanoTon, Timestamp};
+
+impl Consumer {
+    /// Moves every job that waits for something on.
+    pub fn advance_all(&mut self, now: Timestamp, out: &mut Output) {
+        let waiting = |found: &Job| match found.stage {
+            Stage::Looking { .. } | Stage::Preparing(_) => true,
+            Stage::Requested { .. } | Stage::Running(_) => false,
+        };
+        let jobs: Vec<_> =
+            self.jobs.iter().filter(|(_, found)| waiting(found)).map(|(job, _)| *job).collect();
+        for job in jobs {
+            self.advance(job, now, out);
+        }
+    }
+
+    /// Moves a job on as far as it goes: choose, session, channel, request.
+    pub(super) fn advance(&mut self, job: JobId, now: Timestamp, out: &mut Output) {
+        let Some(found) = self.jobs.get_mut(&job) else {
+            return;
+        };
+        if let Stage::Looking { until } = found.stage {
+            let Job { demand, tried, draw, .. } = &*found;
+            let ranked = selection::rank(demand, &self.book, &self.reputation, tried, *draw, now);
+            match ranked.map(|ranked| ranked.into_iter().next()) {
+                Ok(Some(best)) => found.stage = Stage::Preparing(best),
+                Err(JobError::NoProvider { .. }) if until > now => return,
+                Ok(None) | Err(_) if found.last_error.is_some() => {
+                    let error = found.last_error.take();
+                    if let Some(error) = error {
+                        self.fail(job, error, out);
+                    }
+                    return;
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    self.fail(job, error, out);
+                    return;
+                }
+            }
+        }
+        self.prepare(job, now, out);
+    }
+
+    pub(super) fn prepare(&mut self, job: JobId, now: Timestamp, out: &mut Output) {
+        let Some(found) = self.jobs.get_mut(&job) else {
+            return;
+        };
+        let Stage::Preparing(candidate) = &found.stage else {
+            return;
+        };
+        let candidate = candidate.clone();
+        let peer = candidate.provider;
+        let minimum_tier = found.demand.minimum_tier;
+        match self.sessions.get(&peer) {
+            Some(Session::Opening) => return,
+            Some(Session::Ready(proved)) if proved.tier < minimum_tier => {
+                let (asked, best) = (minimum_tier, proved.tier);
+                let error = JobError::TierNotAvailable { asked, best };
+                self.attempt_failed(job, error, Experience::Misbehaved, now, out);
+                return;
+            }
+            Some(Session::Ready(_)) => {}
+            None => {
+                self.sessions.insert(peer, Session::Opening);
+                out.effects.push(Effect::OpenSession { peer, minimum_tier });
+                return;
+            }
+        }
+        match self.funds.prepare(peer, candidate.payout, candidate.worst_cost, out) {
+            Readiness::Waiting => return,
+            Readiness::Failed(failure) => {
+                self.fail(job, ledger_error(&failure), out);
+                return;
+            }
+            Readiness::Unseen => {
+                let (headroom, needed) = (NanoTon::ZERO, candidate.worst_cost);
+                let error = JobError::Refused(ProviderRefusal::NoHeadroom { headroom, needed });
+                self.attempt_failed(job, error, Experience::Failed, now, out);
+                return;
+            }
+            Readiness::Ready => {}
+        }
+        let payer = self.funds.payer(peer);
+        let reserved = payer.map(|payer| payer.reserve(job, candidate.worst_cost));
+        if !matches!(reserved, Some(Ok(()))) {
+            let retry_after = Millis::from_secs(1);
+            let error = JobError::Refused(ProviderRefusal::Busy { retry_after });
+            self.attempt_failed(job, error, Experience::Refused, now, out);
+            return;
+        }
+        let Candidate { offer_sequence, max_completion, .. } = candidate;
+        out.effects.push(Effect::SendJob { peer, job, offer_sequence, max_completion });
+        if let Some(found) = self.jobs.get_mut(&job) {
+            found.stage = Stage::Requested { candidate, sent: now };
+        }
+    }
+}

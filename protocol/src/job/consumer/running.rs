@@ -1,0 +1,176 @@
+//! A consumer's running job: text arrives, is counted, paid and receipted.
+//!
+//! Owns: what a provider's message may do to a running job. Must not: choose a provider.
+
+use super::{Consumer, Job, Proved, Running, Session, Stage, experience, inform};
+use crate::identity::{JobId, NodeId};
+use crate::job::{JobError, meter};
+use crate::output::{Effect, JobNews, Output};
+use crate::receipt::VerifiedReceipt;
+use crate::record::{Record, StoredReceipt};
+use crate::reputation::Experience;
+use crate::units::{Timestamp, Tokens};
+use crate::wire::SessionMessage;
+
+impl Consumer {
+    /// A provider took the job: its count of the prompt is checked, and the prompt is paid.
+    pub fn started(
+        &mut self,
+        peer: NodeId,
+        job: JobId,
+        prompt: Tokens,
+        now: Timestamp,
+        out: &mut Output,
+    ) {
+        let Some(found) = self.jobs.get_mut(&job) else {
+            return;
+        };
+        let Stage::Requested { candidate, sent } = &found.stage else {
+            return;
+        };
+        if candidate.provider != peer {
+            return;
+        }
+        if prompt > found.demand.prompt_at_most {
+            self.broken(
+                peer,
+                job,
+                "it counts more prompt tokens than the prompt has bytes",
+                now,
+                out,
+            );
+            return;
+        }
+        let proved = match self.sessions.get(&peer) {
+            Some(Session::Ready(proved)) => *proved,
+            Some(Session::Opening) | None => return,
+        };
+        let (candidate, requested) = (candidate.clone(), *sent);
+        let prices = candidate.prices;
+        found.stage = Stage::Running(Running {
+            candidate,
+            prompt,
+            received: Tokens::ZERO,
+            paid_for: Tokens::ZERO,
+            vouchers: 0,
+            requested,
+            first_token: None,
+            progress: now,
+        });
+        let Proved { tier, simulated, .. } = proved;
+        inform(out, job, JobNews::Started { provider: peer, tier, simulated, prices, prompt });
+        self.pay(job, now, out);
+    }
+
+    /// Text reached its reader: half a step of it is paid at a time.
+    pub fn delivered(&mut self, job: JobId, completion: Tokens, now: Timestamp, out: &mut Output) {
+        let Some(Job { stage: Stage::Running(running), .. }) = self.jobs.get_mut(&job) else {
+            return;
+        };
+        running.progress = now;
+        running.first_token.get_or_insert(now);
+        running.received = running.received.max(completion);
+        if running.received > running.candidate.max_completion {
+            let peer = running.candidate.provider;
+            self.broken(peer, job, "it sends more tokens than were asked for", now, out);
+        } else if meter::payment_due(running.received, running.paid_for) {
+            self.pay(job, now, out);
+        }
+    }
+
+    /// Promises the cost of what was received.
+    pub(super) fn pay(&mut self, job: JobId, now: Timestamp, out: &mut Output) {
+        let Some(Job { stage: Stage::Running(running), .. }) = self.jobs.get_mut(&job) else {
+            return;
+        };
+        let peer = running.candidate.provider;
+        let cost = running.candidate.prices.cost(running.prompt, running.received);
+        let payer = self.funds.payer(peer);
+        let payment = payer.zip(cost).and_then(|(payer, cost)| payer.pay(job, cost).ok());
+        let Some(payment) = payment else {
+            self.broken(peer, job, "it served more than was reserved for the job", now, out);
+            return;
+        };
+        running.paid_for = running.received;
+        running.vouchers = running.vouchers.saturating_add(1);
+        let payout = running.candidate.payout;
+        out.persist.push(Record::Payer(payment.record));
+        let (voucher, total) = (payment.voucher, Some(payment.job));
+        let message = SessionMessage::Payment { voucher, total };
+        out.effects.push(Effect::Send { peer, message });
+        self.funds.grow_if_low(peer, payout, out);
+    }
+
+    /// The receipt came; its signature and commitments hold. Its numbers are checked here, then the
+    /// last voucher takes it into the channel's log.
+    pub fn finished(
+        &mut self,
+        peer: NodeId,
+        job: JobId,
+        receipt: &VerifiedReceipt,
+        salt: [u8; 32],
+        now: Timestamp,
+        out: &mut Output,
+    ) {
+        let proved = self.sessions.get(&peer).copied();
+        let Some(Job { stage: Stage::Running(running), demand, .. }) = self.jobs.get_mut(&job)
+        else {
+            return;
+        };
+        let stated = receipt.receipt();
+        let cost = running.candidate.prices.cost(running.prompt, running.received);
+        let channel = self.funds.payer(peer).map(|payer| payer.channel());
+        let Some(Session::Ready(proved)) = proved else {
+            return;
+        };
+        let holds = running.candidate.provider == peer
+            && stated.provider == peer
+            && stated.job == job
+            && stated.model == demand.model
+            && stated.usage.prompt == running.prompt
+            && stated.usage.completion == running.received
+            && Some(stated.price) == cost
+            && stated.tier == proved.tier
+            && stated.evidence_digest == proved.evidence_digest
+            && channel.is_some_and(|it| it.vault == stated.vault && it.epoch == stated.epoch);
+        let payer = self.funds.payer(peer).filter(|_| holds);
+        let hash = receipt.hash();
+        let payment = payer.and_then(|payer| payer.finish(job, stated.price, hash).ok());
+        let Some(payment) = payment else {
+            self.broken(peer, job, "its receipt does not state what was received", now, out);
+            return;
+        };
+        out.persist.push(Record::Payer(payment.record));
+        let receipt = StoredReceipt { receipt: receipt.signed().clone(), salt, provided: false };
+        out.persist.push(Record::Receipt(receipt));
+        let message =
+            SessionMessage::Payment { voucher: payment.voucher, total: Some(payment.job) };
+        out.effects.push(Effect::Send { peer, message });
+        let news = JobNews::Finished {
+            reason: stated.finish,
+            usage: stated.usage,
+            cost: stated.price,
+            receipt: hash,
+            vouchers: running.vouchers.saturating_add(1),
+        };
+        inform(out, job, news);
+        let experience = experience(running, stated.finish, now);
+        self.reputation.record(peer, demand.model, experience, now);
+        self.jobs.remove(&job);
+    }
+
+    /// A provider broke a rule in this job: it is paid no more.
+    pub fn broken(
+        &mut self,
+        peer: NodeId,
+        job: JobId,
+        rule: &'static str,
+        now: Timestamp,
+        out: &mut Output,
+    ) {
+        let message = SessionMessage::JobCancel { job };
+        out.effects.push(Effect::Send { peer, message });
+        let error = JobError::ProviderMisbehaved { provider: peer, reason: rule };
+        self.attempt_failed(job, error, Experience::Misbehaved, now, out);
+    }
+}

@@ -1,0 +1,246 @@
+//! A consumer and a provider wired directly: whole jobs through the real machines, in no time.
+//!
+//! Owns: the scenarios that show that the machines fit together.
+//! Must not: test a rule that a machine's own tests can show.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
+
+mod world;
+
+use std::sync::Arc;
+
+use cocoon_protocol::Input;
+use cocoon_protocol::identity::{ModelHash, NodeId};
+use cocoon_protocol::job::{FinishReason, JobError};
+use cocoon_protocol::limits;
+use cocoon_protocol::output::JobNews;
+use cocoon_protocol::units::{Millis, NanoTon, Tokens};
+use world::{PROMPT, Side, World, key, prices, vault_key};
+
+#[test]
+fn a_job_is_found_served_paid_and_receipted() {
+    let mut world = World::new();
+    let job = world.submit(1);
+    world.run();
+    let expected = prices().cost(PROMPT, Tokens::new(100)).unwrap();
+    match world.last_news(job) {
+        JobNews::Finished { reason, usage, cost, vouchers, receipt } => {
+            assert_eq!(*reason, FinishReason::Stop);
+            assert_eq!(usage.completion, Tokens::new(100));
+            assert_eq!(*cost, expected);
+            assert!(*vouchers >= 6, "a voucher each half step");
+            assert!(world.consumer_store.receipts.contains_key(receipt.as_bytes().as_slice()));
+            assert!(world.provider_store.receipts.contains_key(receipt.as_bytes().as_slice()));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.promised(), expected);
+    assert_eq!(world.held(), expected);
+}
+
+#[test]
+fn eight_jobs_at_a_time_add_up_to_the_nanoton() {
+    let mut world = World::new();
+    let jobs: Vec<_> = (1..=8).map(|seed| world.submit(seed)).collect();
+    world.run();
+    let sum =
+        jobs.iter().fold(NanoTon::ZERO, |sum, job| sum.checked_add(world.cost(*job)).unwrap());
+    assert_eq!(world.promised(), sum);
+    assert_eq!(world.held(), sum);
+    let receipts = world.consumer_store.receipts.values();
+    let receipted = receipts.fold(NanoTon::ZERO, |sum, stored| {
+        sum.checked_add(stored.receipt.verify().unwrap().receipt().price).unwrap()
+    });
+    assert_eq!(receipted, sum);
+}
+
+#[test]
+fn a_second_job_needs_no_look_up_and_no_ledger() {
+    let mut world = World::new();
+    world.submit(1);
+    world.run();
+    let free = world.free;
+    let job = world.submit(2);
+    assert!(world.mail.iter().all(|(_, input)| !matches!(
+        input,
+        Input::SessionReady { .. } | Input::Allocated { .. } | Input::VaultReady { .. }
+    )));
+    world.run();
+    world.cost(job);
+    assert_eq!(world.free, free);
+}
+
+#[test]
+fn a_crash_of_either_side_at_any_step_loses_no_voucher_and_the_next_job_works() {
+    for side in [Side::Consumer, Side::Provider] {
+        for steps in 0..140 {
+            let mut world = World::new();
+            let first = world.submit(1);
+            for _ in 0..steps {
+                world.step();
+            }
+            world.crash(side);
+            assert!(world.held() <= world.promised(), "{side:?} at {steps}");
+            world.tick(Millis::new(600));
+            let job = world.submit(2);
+            world.run();
+            let cost = world.cost(job);
+            assert_eq!(world.held(), world.promised(), "{side:?} at {steps}");
+            assert!(world.promised() >= cost);
+            // What was promised is receipted or known to have been interrupted, if we survived.
+            if side == Side::Provider {
+                let receipts = world.consumer_store.receipts.values();
+                let receipted = receipts.fold(NanoTon::ZERO, |sum, stored| {
+                    sum.checked_add(stored.receipt.verify().unwrap().receipt().price).unwrap()
+                });
+                let lost = world
+                    .consumer_store
+                    .interrupted
+                    .iter()
+                    .fold(NanoTon::ZERO, |sum, it| sum.checked_add(*it).unwrap());
+                assert_eq!(receipted.checked_add(lost), Some(world.promised()), "at {steps}");
+                let news = &world.readers[&first].news;
+                assert!(news.len() <= 2, "{news:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_job_is_paid_for_what_was_delivered() {
+    let mut world = World::new();
+    let job = world.submit(1);
+    while world.readers.get(&job).is_none_or(|reader| reader.received < Tokens::new(20)) {
+        assert!(world.step());
+    }
+    world.give(Side::Consumer, Input::Cancel { job });
+    world.run();
+    let JobNews::Finished { reason, usage, cost, .. } = world.last_news(job) else {
+        panic!("{:?}", world.last_news(job));
+    };
+    assert_eq!(*reason, FinishReason::Cancelled);
+    assert!(usage.completion < Tokens::new(100));
+    assert_eq!(*cost, prices().cost(PROMPT, usage.completion).unwrap());
+    assert_eq!(world.held(), *cost);
+}
+
+#[test]
+fn a_reader_that_stands_still_stops_the_provider_after_one_step() {
+    let mut world = World::new();
+    world.slow_reader = true;
+    let job = world.submit(1);
+    world.run();
+    assert_eq!(world.readers[&job].received, limits::CREDIT_STEP);
+    assert_eq!(world.held(), prices().cost(PROMPT, Tokens::ZERO).unwrap());
+    world.tick(limits::PAYMENT_TIMEOUT);
+    assert!(world.engine.is_empty(), "the engine is free again");
+    assert!(matches!(world.failure(job), JobError::ProviderLost { .. }));
+}
+
+#[test]
+fn a_provider_whose_ledger_is_behind_is_greeted_again() {
+    let mut world = World::new();
+    world.ledger_lag = 3;
+    let job = world.submit(1);
+    world.run();
+    for _ in 0..3 {
+        assert!(!world.readers.contains_key(&job));
+        world.tick(Millis::new(500));
+    }
+    world.cost(job);
+}
+
+#[test]
+fn refused_evidence_ends_the_job_with_the_reason_and_sends_nothing() {
+    let mut world = World::new();
+    world.refuse_sessions = true;
+    let job = world.submit(1);
+    world.run();
+    assert_eq!(
+        *world.failure(job),
+        JobError::AttestationRefused { provider: key(2).id(), reason: "debug guest".into() }
+    );
+    assert!(world.engine.is_empty() && world.allocation.is_none());
+}
+
+#[test]
+fn an_empty_vault_is_named() {
+    let mut world = World::new();
+    world.free = NanoTon::from_nano(10);
+    let job = world.submit(1);
+    world.run();
+    assert!(matches!(
+        world.failure(job),
+        JobError::FundsExhausted { available, .. } if *available == NanoTon::from_nano(10)
+    ));
+}
+
+#[test]
+fn nobody_offering_is_said_after_a_while() {
+    let mut world = World::new();
+    world.offer = None;
+    let job = world.submit_with(1, |demand| demand.model = ModelHash::from_bytes([8; 32]));
+    world.run();
+    assert!(!world.readers.contains_key(&job));
+    world.tick(Millis::from_secs(5));
+    assert_eq!(*world.failure(job), JobError::NoProvider { name: "m".into() });
+}
+
+#[test]
+fn an_allocation_grows_before_it_runs_dry() {
+    let mut world = World::new();
+    let mut total = NanoTon::ZERO;
+    for seed in 1..=60 {
+        let job = world.submit(seed);
+        world.run();
+        total = total.checked_add(world.cost(job)).unwrap();
+    }
+    assert!(total > NanoTon::from_nano(10_000_000), "more than the first allocation");
+    assert_eq!(world.held(), total);
+}
+
+#[test]
+fn draining_settles_everything_and_takes_nothing_new() {
+    let mut world = World::new();
+    let job = world.submit(1);
+    world.run();
+    let cost = world.cost(job);
+    world.give(Side::Provider, Input::Drain);
+    world.run();
+    assert!(world.provider.is_drained());
+    assert_eq!(world.settled.last().unwrap().voucher.cumulative, cost);
+    assert_eq!(world.allocation.unwrap().paid, cost);
+    // The root of the log that the settlement carries is the consumer's.
+    let payer = world.consumer_store.payers.values().next().unwrap();
+    let restored = cocoon_protocol::channel::Payer::restore(payer.clone(), Arc::new(vault_key()));
+    assert_eq!(world.settled.last().unwrap().voucher.receipts_root, restored.receipts().root());
+}
+
+#[test]
+fn a_provider_that_counts_more_tokens_than_bytes_is_not_paid() {
+    let mut world = World::new();
+    let job = world.submit_with(1, |demand| demand.prompt_at_most = Tokens::new(5));
+    world.run();
+    assert!(matches!(world.failure(job), JobError::ProviderMisbehaved { .. }));
+    assert_eq!(world.held(), NanoTon::ZERO);
+}
+
+#[test]
+fn strangers_cannot_touch_a_job() {
+    let mut world = World::new();
+    let job = world.submit(1);
+    while world.readers.get(&job).is_none_or(|reader| reader.received < Tokens::new(8)) {
+        assert!(world.step());
+    }
+    let stranger = NodeId::from_bytes([0x55; 32]);
+    world.give(Side::Provider, Input::CancelRequested { peer: stranger, job });
+    world.give(Side::Consumer, Input::JobStarted { peer: stranger, job, prompt: PROMPT });
+    world.give(Side::Consumer, Input::SessionClosed { peer: stranger, accepted: false });
+    world.run();
+    world.cost(job);
+}
