@@ -173,9 +173,12 @@ pub enum Refusal {
         /// Whom the certificate names.
         presented: NodeId,
     },
-    /// The answer is not signed by the dialled node.
-    #[error("the session is not signed by the dialled node")]
+    /// The answer is not signed by the dialled node, or it signed another session.
+    #[error("the dialled node did not sign this session: it may be replayed or relayed")]
     NotSigned,
+    /// The certificate belongs to another offer of the same node.
+    #[error("the session belongs to another offer than the chosen one; look the provider up again")]
+    OfferMismatch,
     /// The certificate has another form than a session certificate.
     #[error("the provider's session certificate is not acceptable in form")]
     CertificateInvalid,

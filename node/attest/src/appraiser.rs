@@ -1,0 +1,157 @@
+//! Judges evidence by a policy: the verifier port.
+//!
+//! Owns: the roots that a policy's trust allows, the verdict cache, and the bound on parallel work.
+//! Must not: loosen the policy for anyone; what it does not know it refuses.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cocoon_protocol::attest::{
+    Appraisal, Evidence, Measurements, Policy, REPORT_DATA_BYTES, Refusal, Trust, appraise,
+};
+use cocoon_protocol::units::Timestamp;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
+
+use crate::cache::{CacheKey, VerdictCache};
+use crate::certificate::SessionCertificate;
+use crate::tdx::{self, Root};
+
+/// Verifications that run at a time. One takes about a millisecond of a core, so this is room for
+/// some thousands of sessions a second without crowding out the rest of the node.
+const PARALLEL_VERIFICATIONS: usize = 4;
+
+/// A policy at work.
+pub struct Appraiser {
+    policy: Policy,
+    intel: Root,
+    #[cfg(feature = "dev-tee")]
+    simulated: Option<Root>,
+    cache: Mutex<VerdictCache>,
+    workers: Semaphore,
+}
+
+/// What a judged quote proved.
+#[derive(Clone, Debug)]
+pub(crate) struct Judged {
+    pub(crate) appraisal: Appraisal,
+    pub(crate) measurements: Measurements,
+}
+
+impl fmt::Debug for Appraiser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Appraiser")
+            .field("policy", &self.policy.id())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Appraiser {
+    /// An appraiser for `policy`. With `trust = "dev"` and the feature `dev-tee` it accepts
+    /// simulated TEEs, and says so in the log; without the feature it never does.
+    pub fn new(policy: Policy) -> Self {
+        if policy.trust() == Trust::Dev {
+            tracing::warn!("the attestation policy trusts simulated TEEs: NO SECURITY");
+        }
+        Self {
+            intel: Root::intel(),
+            #[cfg(feature = "dev-tee")]
+            simulated: match policy.trust() {
+                Trust::Dev => crate::simulated::root(),
+                Trust::Production => None,
+            },
+            policy,
+            cache: Mutex::default(),
+            workers: Semaphore::new(PARALLEL_VERIFICATIONS),
+        }
+    }
+
+    /// The policy.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Judges one quote that must carry `report_data`. Takes about a millisecond of CPU.
+    pub(crate) fn judge(
+        &self,
+        evidence: &Evidence,
+        endorsements: &[u8],
+        report_data: &[u8; REPORT_DATA_BYTES],
+        now: Timestamp,
+    ) -> Result<Judged, Refusal> {
+        let root = match evidence {
+            Evidence::None => return Err(Refusal::EvidenceMissing),
+            Evidence::Tdx { .. } => &self.intel,
+            Evidence::SimulatedTdx { .. } => {
+                self.simulated_root().ok_or(Refusal::SimulatedNotAllowed)?
+            }
+        };
+        let verified = tdx::verify(evidence.kind(), evidence.quote(), endorsements, root, now)?;
+        let appraisal = appraise(&verified.claims, &self.policy, report_data, now)?;
+        if let Some(rules) = self.policy.tdx() {
+            verified.cross_check(rules, now)?;
+        }
+        Ok(Judged {
+            appraisal,
+            measurements: verified.claims.measurements,
+        })
+    }
+
+    #[cfg(feature = "dev-tee")]
+    const fn simulated_root(&self) -> Option<&Root> {
+        self.simulated.as_ref()
+    }
+
+    #[cfg(not(feature = "dev-tee"))]
+    const fn simulated_root(&self) -> Option<&Root> {
+        None
+    }
+
+    /// Judges the identity quote in `certificate`, from memory where that still holds.
+    pub(crate) fn judge_identity(
+        &self,
+        certificate: &SessionCertificate,
+        endorsements: &[u8],
+        report_data: &[u8; REPORT_DATA_BYTES],
+        now: Timestamp,
+    ) -> Result<Appraisal, Refusal> {
+        let key = CacheKey {
+            certificate: certificate.digest,
+            policy: self.policy.id(),
+            collateral: Sha256::digest(endorsements).into(),
+        };
+        if let Some(known) = self.lock_cache().find(&key, now) {
+            return known.clone();
+        }
+        let judgement = self
+            .judge(&certificate.record.evidence, endorsements, report_data, now)
+            .map(|judged| judged.appraisal)
+            .map_err(|refusal| match refusal {
+                Refusal::NotFresh => Refusal::IdentityNotBound,
+                other => other,
+            });
+        self.lock_cache()
+            .insert(key, judgement.clone(), certificate.not_after, now);
+        judgement
+    }
+
+    fn lock_cache(&self) -> std::sync::MutexGuard<'_, VerdictCache> {
+        // The cache is whole after every call, even one that panicked elsewhere.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `work` with this appraiser on a blocking thread, a few at a time.
+    pub(crate) async fn offload<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let appraiser = Arc::clone(self);
+        // The semaphore is never closed, and a panic in `work` is a refusal: fail closed.
+        let Ok(_permit) = self.workers.acquire().await else {
+            return Err(Refusal::Malformed);
+        };
+        tokio::task::spawn_blocking(move || work(&appraiser))
+            .await
+            .unwrap_or(Err(Refusal::Malformed))
+    }
+}

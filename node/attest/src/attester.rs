@@ -1,0 +1,49 @@
+//! The port to a TEE that makes quotes.
+//!
+//! Owns: the trait and its errors. Must not: decide what a quote is over; the channel does.
+
+use std::fmt;
+
+use bytes::Bytes;
+use cocoon_protocol::attest::{Evidence, EvidenceKind, REPORT_DATA_BYTES};
+use cocoon_protocol::units::Timestamp;
+
+/// A quote and what a verifier needs to check it.
+#[derive(Clone, Debug)]
+pub struct Quoted {
+    /// The quote.
+    pub evidence: Evidence,
+    /// Collateral, certificates and revocation lists; empty without a TEE.
+    pub endorsements: Bytes,
+}
+
+/// Why no quote could be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuoteError {
+    /// The TEE's interface refused or is missing.
+    #[error("the TEE could not make a quote; check that the guest offers its attestation device")]
+    Unavailable,
+    /// The quote or its endorsements are larger than a verifier accepts.
+    #[error("the TEE's evidence is larger than the protocol allows")]
+    TooLarge,
+    /// The simulation's own keys or certificates could not be made.
+    #[error("the simulated TEE could not forge its evidence")]
+    Simulation,
+}
+
+/// Makes quotes. Implementations may block for tens of milliseconds; the channel calls them on a
+/// blocking thread, one at a time.
+pub trait Attester: Send + Sync + fmt::Debug {
+    /// The kind of evidence that it makes.
+    fn kind(&self) -> EvidenceKind;
+
+    /// A quote over exactly `report_data`.
+    ///
+    /// # Errors
+    /// When the TEE cannot make one at the moment.
+    fn quote(
+        &self,
+        report_data: &[u8; REPORT_DATA_BYTES],
+        now: Timestamp,
+    ) -> Result<Quoted, QuoteError>;
+}

@@ -1,0 +1,179 @@
+//! A consumer's side of attestation: what it asks, and how it judges the answer.
+//!
+//! Owns: the whole decision about a session, from the answer's bytes to the verdict.
+//! Must not: send or receive; the same code judges the first answer and every later one.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cocoon_protocol::attest::{
+    AttestRequest, AttestResponse, Evidence, EvidenceKind, IdentityBinding, NONCE_BYTES, NetworkId,
+    Refusal, SessionBinding, SessionRole, Tier, Verdict, gpu_digest,
+};
+use cocoon_protocol::identity::{Domain, NodeId};
+use cocoon_protocol::limits;
+use cocoon_protocol::units::Timestamp;
+
+use crate::Clock;
+use crate::appraiser::{Appraiser, Judged};
+use crate::certificate::SessionCertificate;
+
+/// Everything that a session's evidence is held against.
+#[derive(Debug)]
+pub(super) struct Challenger {
+    pub(super) dialled: NodeId,
+    pub(super) network: NetworkId,
+    pub(super) appraiser: Arc<Appraiser>,
+    /// The lowest tier that will do: the caller's, and never below the policy's.
+    pub(super) want: Tier,
+    pub(super) capabilities: Option<[u8; 32]>,
+    pub(super) clock: Clock,
+    pub(super) certificate: SessionCertificate,
+}
+
+impl Challenger {
+    /// A request with a fresh nonce; `None` when the operating system has no randomness to give.
+    pub(super) fn request(&self) -> Option<AttestRequest> {
+        let mut nonce = [0; NONCE_BYTES];
+        getrandom::fill(&mut nonce).ok()?;
+        Some(AttestRequest {
+            nonce,
+            want: self.want,
+            gpu: self.want == Tier::Confidential,
+            policy: self.appraiser.policy().id(),
+        })
+    }
+
+    /// Judges the answer to `nonce` in the session whose exporter for it is `exporter`, on a
+    /// blocking thread.
+    pub(super) async fn judge(
+        self: &Arc<Self>,
+        nonce: [u8; NONCE_BYTES],
+        exporter: [u8; 32],
+        answer: Bytes,
+    ) -> Result<Verdict, Refusal> {
+        let challenger = Arc::clone(self);
+        let work = move |appraiser: &Appraiser| {
+            challenger.judge_now(appraiser, &nonce, &exporter, &answer)
+        };
+        self.appraiser.offload(work).await
+    }
+
+    fn judge_now(
+        &self,
+        appraiser: &Appraiser,
+        nonce: &[u8; NONCE_BYTES],
+        exporter: &[u8; 32],
+        answer: &[u8],
+    ) -> Result<Verdict, Refusal> {
+        let now = self.clock.now();
+        if self.certificate.not_after < now {
+            return Err(Refusal::CertificateExpired);
+        }
+        if self
+            .capabilities
+            .is_some_and(|chosen| chosen != self.certificate.record.capabilities)
+        {
+            return Err(Refusal::OfferMismatch);
+        }
+        let response = AttestResponse::from_bytes(answer).map_err(|_| Refusal::Malformed)?;
+        let report_data = SessionBinding {
+            network: &self.network,
+            role: SessionRole::Server,
+            exporter,
+            nonce,
+            public_key: &self.certificate.public_key,
+            peer: &self.dialled,
+            gpu_digest: &gpu_digest(&[]),
+            model_manifest: response.model_manifest.as_ref(),
+        }
+        .report_data();
+        if !self
+            .dialled
+            .verify(Domain::SessionIdentity, &report_data, &response.signature)
+        {
+            return Err(Refusal::NotSigned);
+        }
+        let judged = match &response.evidence {
+            Evidence::None if self.want == Tier::Open => None,
+            Evidence::None => return Err(Refusal::EvidenceMissing),
+            evidence => {
+                self.judge_identity(appraiser, &response, now)?;
+                Some(appraiser.judge(evidence, &response.endorsements, &report_data, now)?)
+            }
+        };
+        let earned = judged
+            .as_ref()
+            .map_or(Tier::Open, |judged| judged.appraisal.tier);
+        if earned < self.want {
+            return Err(Refusal::TierTooLow {
+                asked: self.want,
+                earned,
+            });
+        }
+        Ok(self.verdict(&response, judged, earned, now))
+    }
+
+    fn judge_identity(
+        &self,
+        appraiser: &Appraiser,
+        response: &AttestResponse,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let certificate = &self.certificate;
+        let record = &certificate.record;
+        if record.evidence.kind() != response.evidence.kind() {
+            return Err(Refusal::IdentityNotBound);
+        }
+        let report_data = IdentityBinding {
+            network: &self.network,
+            kind: record.evidence.kind(),
+            peer: &self.dialled,
+            public_key: &certificate.public_key,
+            capabilities: &record.capabilities,
+            not_before: certificate.not_before,
+            not_after: certificate.not_after,
+            configuration: &record.configuration,
+        }
+        .report_data();
+        appraiser
+            .judge_identity(certificate, &response.endorsements, &report_data, now)
+            .map(|_| ())
+    }
+
+    fn verdict(
+        &self,
+        response: &AttestResponse,
+        judged: Option<Judged>,
+        tier: Tier,
+        now: Timestamp,
+    ) -> Verdict {
+        let expires = now
+            .after(limits::REATTEST_AFTER)
+            .min(self.certificate.not_after);
+        let kind = response.evidence.kind();
+        let simulated = kind == EvidenceKind::SimulatedTdx;
+        if simulated {
+            tracing::warn!(provider = %self.dialled, "accepted a SIMULATED TEE: NO SECURITY");
+        }
+        let (appraisal, measurements) = judged
+            .map(|judged| (judged.appraisal, judged.measurements))
+            .unzip();
+        Verdict {
+            peer: self.dialled,
+            tier,
+            simulated,
+            kind,
+            evidence_digest: response.evidence.digest(),
+            expires: appraisal
+                .as_ref()
+                .map_or(expires, |a| a.expires.min(expires)),
+            image: appraisal.map(|appraisal| appraisal.image),
+            measurements,
+            model_manifest: response.model_manifest,
+            capabilities: self.certificate.record.capabilities,
+            policy: self.appraiser.policy().id(),
+            attested_at: now,
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! A provider's identity in sessions: its TLS key, its certificate, its answers to challenges.
+//!
+//! Owns: the certificate and its renewal, and the rate at which the TEE is asked.
+//! Must not: write the TLS key anywhere, or have anything quoted but the two bindings.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cocoon_protocol::attest::{
+    AttestRequest, AttestResponse, Evidence, IdentityBinding, IdentityRecord, NetworkId,
+    REPORT_DATA_BYTES, SessionBinding, SessionRole, Tier, gpu_digest,
+};
+use cocoon_protocol::identity::{Domain, NodeKey};
+use cocoon_protocol::limits;
+use cocoon_protocol::units::{Millis, Timestamp};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::server::ServerConfig;
+use tokio::sync::{Mutex, Semaphore};
+
+use crate::Clock;
+use crate::attester::{Attester, QuoteError, Quoted};
+use crate::certificate;
+use crate::channel::error::ChannelError;
+use crate::channel::tls;
+
+/// A certificate is replaced this long before it ends, so that a session opened with it can still
+/// be re-attested a few times.
+const RENEW_BEFORE: Millis = Millis::from_secs(3600);
+
+/// What a provider's session identity is made of.
+#[derive(Clone, Debug)]
+pub struct IdentityOptions {
+    /// The node's key.
+    pub key: NodeKey,
+    /// Its TEE, or [`crate::OpenAttester`].
+    pub attester: Arc<dyn Attester>,
+    /// The network that it serves.
+    pub network: NetworkId,
+    /// SHA-256 of the capabilities in its offer; a changed offer is another identity.
+    pub capabilities: [u8; 32],
+    /// Digest of its configuration.
+    pub configuration: [u8; 32],
+    /// SHA-256 of the manifest of what it serves.
+    pub model_manifest: Option<[u8; 32]>,
+    /// The present.
+    pub clock: Clock,
+}
+
+/// A provider's identity. One serves any number of sessions.
+pub struct ChannelIdentity {
+    options: IdentityOptions,
+    issued: Mutex<Option<Arc<Issued>>>,
+    /// TEEs make one quote at a time; a queue here is fairer than one in a driver.
+    quoting: Semaphore,
+}
+
+/// A certificate in use.
+pub(super) struct Issued {
+    pub(super) config: Arc<ServerConfig>,
+    public_key: Vec<u8>,
+    not_before: Timestamp,
+    not_after: Timestamp,
+}
+
+impl fmt::Debug for ChannelIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelIdentity")
+            .field("peer", &self.options.key.id())
+            .field("kind", &self.options.attester.kind())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ChannelIdentity {
+    /// An identity; its first certificate is made for its first session.
+    pub fn new(options: IdentityOptions) -> Self {
+        Self {
+            options,
+            issued: Mutex::default(),
+            quoting: Semaphore::new(1),
+        }
+    }
+
+    /// The certificate for a new session: the present one, or a new one with a new key.
+    pub(super) async fn current(&self) -> Result<Arc<Issued>, ChannelError> {
+        let mut issued = self.issued.lock().await;
+        let now = self.options.clock.now();
+        if let Some(present) = &*issued
+            && present.not_before <= now
+            && now.after(RENEW_BEFORE) < present.not_after
+        {
+            return Ok(Arc::clone(present));
+        }
+        let fresh = Arc::new(self.issue(now).await?);
+        *issued = Some(Arc::clone(&fresh));
+        Ok(fresh)
+    }
+
+    async fn issue(&self, now: Timestamp) -> Result<Issued, ChannelError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+            .map_err(|_| ChannelError::Certificate)?;
+        let public_key = certificate::public_key(&key);
+        let (not_before, not_after) = certificate::validity(now);
+        let options = &self.options;
+        let peer = options.key.id();
+        let report_data = IdentityBinding {
+            network: &options.network,
+            kind: options.attester.kind(),
+            peer: &peer,
+            public_key: &public_key,
+            capabilities: &options.capabilities,
+            not_before,
+            not_after,
+            configuration: &options.configuration,
+        }
+        .report_data();
+        let record = IdentityRecord {
+            peer,
+            capabilities: options.capabilities,
+            configuration: options.configuration,
+            evidence: self.quote(report_data, now).await?.evidence,
+        };
+        let certificate = certificate::issue(&key, &record, not_before, not_after)
+            .map_err(|_| ChannelError::Certificate)?;
+        let config = Arc::new(tls::server_config(certificate, key.serialize_der())?);
+        tracing::info!(
+            kind = %options.attester.kind(),
+            until = not_after.as_unix_secs(),
+            "made a session certificate"
+        );
+        Ok(Issued {
+            config,
+            public_key,
+            not_before,
+            not_after,
+        })
+    }
+
+    /// Answers a challenge in the session whose exporter for the request's nonce is `exporter`.
+    pub(super) async fn answer(
+        &self,
+        request: &AttestRequest,
+        exporter: &[u8; 32],
+        issued: &Issued,
+    ) -> Result<Vec<u8>, QuoteError> {
+        let options = &self.options;
+        let report_data = SessionBinding {
+            network: &options.network,
+            role: SessionRole::Server,
+            exporter,
+            nonce: &request.nonce,
+            public_key: &issued.public_key,
+            peer: &options.key.id(),
+            gpu_digest: &gpu_digest(&[]),
+            model_manifest: options.model_manifest.as_ref(),
+        }
+        .report_data();
+        let quoted = match request.want {
+            Tier::Open => Quoted {
+                evidence: Evidence::None,
+                endorsements: Bytes::new(),
+            },
+            Tier::Attested | Tier::Confidential => {
+                self.quote(report_data, options.clock.now()).await?
+            }
+        };
+        let response = AttestResponse {
+            signature: options.key.sign(Domain::SessionIdentity, &report_data),
+            model_manifest: options.model_manifest,
+            evidence: quoted.evidence,
+            endorsements: quoted.endorsements,
+        }
+        .to_bytes();
+        if response.len() > limits::ATTEST_RESPONSE_BYTES {
+            return Err(QuoteError::TooLarge);
+        }
+        Ok(response)
+    }
+
+    async fn quote(
+        &self,
+        report_data: [u8; REPORT_DATA_BYTES],
+        now: Timestamp,
+    ) -> Result<Quoted, QuoteError> {
+        let _turn = self
+            .quoting
+            .acquire()
+            .await
+            .map_err(|_| QuoteError::Unavailable)?;
+        let attester = Arc::clone(&self.options.attester);
+        let quoted = tokio::task::spawn_blocking(move || attester.quote(&report_data, now))
+            .await
+            .map_err(|_| QuoteError::Unavailable)??;
+        if quoted.evidence.quote().len() > limits::EVIDENCE_BYTES {
+            return Err(QuoteError::TooLarge);
+        }
+        Ok(quoted)
+    }
+}

@@ -1,0 +1,194 @@
+//! The attested channel: TLS 1.3 inside any stream, and nothing but attestation until it is proved.
+//!
+//! Owns: `/cocoon/session/1` from the first TLS byte to application frames; see `connect` and
+//! `accept`. Relays and the node's own untrusted network stack carry only ciphertext.
+//! Must not: know libp2p, jobs or money. Frames are opaque.
+//!
+//! The evidence that counts is exchanged *after* the handshake and bound to its exporter: evidence
+//! in a certificate alone falls to diversion, and evidence bound to a key alone to a relay that
+//! holds the key.
+
+mod accept;
+mod challenge;
+mod connect;
+mod error;
+mod frame;
+mod identity;
+mod pump;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cocoon_protocol::attest::{Refusal, Verdict};
+use cocoon_protocol::identity::NodeId;
+use cocoon_protocol::limits;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::Clock;
+use crate::channel::frame::Kind;
+use crate::channel::pump::{Failure, Incoming, Outgoing};
+
+pub use accept::{AcceptOptions, accept};
+pub use connect::{ConnectOptions, connect};
+pub use error::{ChannelError, Misbehaviour};
+pub use identity::{ChannelIdentity, IdentityOptions};
+
+/// Who owns the tasks that carry a channel: the node's shutdown waits for `tracker` and cancels
+/// `cancel`. A channel runs three tasks: one reads, one writes, one attests.
+#[derive(Clone, Debug, Default)]
+pub struct ChannelTasks {
+    /// Tracks every task.
+    pub tracker: TaskTracker,
+    /// Ends every task.
+    pub cancel: CancellationToken,
+}
+
+/// A consumer's end: the provider is verified, and stays so by re-attestation.
+#[derive(Debug)]
+pub struct AttestedChannel {
+    verdict: Verdict,
+    sender: FrameSender,
+    receiver: FrameReceiver,
+}
+
+impl AttestedChannel {
+    /// What was verified before the first frame. [`FrameSender::verdict`] has the latest.
+    pub const fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// The two directions, usable from different tasks.
+    pub fn split(self) -> (FrameSender, FrameReceiver) {
+        (self.sender, self.receiver)
+    }
+}
+
+/// A provider's end: the consumer's challenge was answered. Whether the consumer was content shows
+/// in its first frame.
+#[derive(Debug)]
+pub struct AcceptedChannel {
+    peer: NodeId,
+    sender: FrameSender,
+    receiver: FrameReceiver,
+}
+
+impl AcceptedChannel {
+    /// The consumer, as the layer below authenticated it.
+    pub const fn peer(&self) -> NodeId {
+        self.peer
+    }
+
+    /// The two directions, usable from different tasks.
+    pub fn split(self) -> (FrameSender, FrameReceiver) {
+        (self.sender, self.receiver)
+    }
+}
+
+/// Sends frames. Dropping it sends what is queued, says goodbye, and closes this direction.
+pub struct FrameSender {
+    outgoing: mpsc::Sender<Outgoing>,
+    budget: Arc<Semaphore>,
+    failure: Failure,
+    /// On a consumer's end: what is verified, and the clock that says until when.
+    standing: Option<(watch::Receiver<Verdict>, Clock)>,
+    _closing: DropGuard,
+}
+
+impl fmt::Debug for FrameSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameSender").finish_non_exhaustive()
+    }
+}
+
+impl FrameSender {
+    /// Queues one frame of at most [`limits::FRAME_BYTES`]. Waits while more than one such frame's
+    /// worth of bytes is queued; what was queued is written and flushed without further calls.
+    /// Cancel-safe: dropped before it is ready, nothing was sent.
+    ///
+    /// # Errors
+    /// [`ChannelError::Refused`] when the verdict has ended and no new one came: no byte leaves.
+    pub async fn send(&mut self, frame: Bytes) -> Result<(), ChannelError> {
+        self.check()?;
+        let length = u32::try_from(frame.len()).map_err(|_| ChannelError::FrameTooLong)?;
+        if frame.len() > limits::FRAME_BYTES {
+            return Err(ChannelError::FrameTooLong);
+        }
+        let budget = Arc::clone(&self.budget).acquire_many_owned(length);
+        let budget = budget.await.map_err(|_| self.failure.or_closed())?;
+        // Time has passed; what held then need not hold now.
+        self.check()?;
+        let item = Outgoing::Frame {
+            kind: Kind::Application,
+            payload: frame,
+            budget: Some(budget),
+        };
+        self.outgoing
+            .send(item)
+            .await
+            .map_err(|_| self.failure.or_closed())
+    }
+
+    /// Waits until everything queued so far was handed to the stream below.
+    ///
+    /// # Errors
+    /// When the channel failed before.
+    pub async fn flush(&mut self) -> Result<(), ChannelError> {
+        let (done, flushed) = oneshot::channel();
+        let queued = self.outgoing.send(Outgoing::Flush(done)).await;
+        queued.map_err(|_| self.failure.or_closed())?;
+        flushed.await.map_err(|_| self.failure.or_closed())
+    }
+
+    /// On a consumer's end, what is verified about the provider now.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.standing
+            .as_ref()
+            .map(|(verdict, _)| verdict.borrow().clone())
+    }
+
+    fn check(&self) -> Result<(), ChannelError> {
+        if let Some(failure) = self.failure.seen() {
+            return Err(failure);
+        }
+        match &self.standing {
+            Some((verdict, clock)) if !verdict.borrow().is_current(clock.now()) => {
+                Err(ChannelError::Refused(Refusal::TimedOut))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Receives frames. Keep receiving: while a frame waits here, the messages of re-attestation wait
+/// behind it. Dropping it ends this direction.
+pub struct FrameReceiver {
+    inbox: mpsc::Receiver<Incoming>,
+    failure: Failure,
+    _ending: DropGuard,
+}
+
+impl fmt::Debug for FrameReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameReceiver").finish_non_exhaustive()
+    }
+}
+
+impl FrameReceiver {
+    /// The next frame; `None` after the peer said goodbye. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why the channel ended otherwise, a truncated stream included.
+    pub async fn recv(&mut self) -> Result<Option<Bytes>, ChannelError> {
+        match self.inbox.recv().await {
+            Some(incoming) => Ok(Some(incoming.payload)),
+            None => self.failure.seen().map_or(Ok(None), Err),
+        }
+    }
+}

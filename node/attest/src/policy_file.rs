@@ -1,0 +1,86 @@
+//! The policy as a person writes it: TOML.
+//!
+//! Owns: the syntax. Must not: know the rules; `cocoon_protocol::attest::Policy` validates itself.
+
+use cocoon_protocol::attest::Policy;
+
+/// The policy file was not understood. Nothing of it is applied.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("the attestation policy is not valid; correct the place named below")]
+pub struct PolicyFileError {
+    /// Where and why.
+    #[from]
+    source: toml::de::Error,
+}
+
+/// Reads a policy from the text of its file.
+///
+/// # Errors
+/// Syntax, an unknown or missing key, or a rule that would weaken the policy by accident.
+pub fn parse_policy(text: &str) -> Result<Policy, PolicyFileError> {
+    Ok(toml::from_str(text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cocoon_protocol::attest::{Tier, Trust};
+    use proptest::prelude::*;
+    use std::error::Error as _;
+
+    const EXAMPLE: &str = include_str!("../testdata/policy.toml");
+
+    fn refusal(text: &str) -> String {
+        parse_policy(text)
+            .unwrap_err()
+            .source()
+            .unwrap()
+            .to_string()
+    }
+
+    #[test]
+    fn the_example_is_a_policy() {
+        let policy = parse_policy(EXAMPLE).unwrap();
+        assert_eq!(policy.trust(), Trust::Production);
+        assert_eq!(policy.minimum_tier(), Tier::Attested);
+        let rules = policy.tdx().unwrap();
+        assert_eq!(rules.images.len(), 1);
+        assert_eq!(rules.images[0].rtmr0.len(), 2);
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line() {
+        let unknown = EXAMPLE.replace("allow_smt", "alow_smt");
+        let error = refusal(&unknown);
+        assert!(
+            error.contains("unknown field `alow_smt`") && error.contains("line"),
+            "{error}"
+        );
+
+        let partial: String = EXAMPLE
+            .lines()
+            .filter(|line| !line.starts_with("rtmr2"))
+            .collect::<Vec<_>>()
+            .join("\n");
+        assert!(refusal(&partial).contains("missing field `rtmr2`"));
+
+        let version = EXAMPLE.replace("version = 1", "version = 3");
+        assert!(refusal(&version).contains("version 3"));
+        assert!(refusal("").contains("missing field"));
+        assert!(refusal("version = 1\ntrust = \"anyone\"").contains("unknown variant"));
+    }
+
+    #[test]
+    fn a_policy_without_images_is_valid_and_lists_none() {
+        let text = "version = 1\ntrust = \"production\"\n[tdx]\ntcb_status = [\"UpToDate\"]\n\
+                    min_tcb_eval_data_number = 1\nmax_collateral_age_h = 1\n";
+        assert!(parse_policy(text).unwrap().tdx().unwrap().images.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_error_or_a_policy(text in ".{0,200}") {
+            let _ = parse_policy(&text);
+        }
+    }
+}

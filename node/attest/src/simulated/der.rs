@@ -1,0 +1,80 @@
+//! The DER of Intel's SGX extension in a PCK certificate (Intel, *PCK Certificate and CRL
+//! Specification*, 1.2.840.113741.1.13.1).
+//!
+//! Owns: what little DER the test PKI needs. Must not: be used on anything that is read.
+
+const BASE: &str = "1.2.840.113741.1.13.1";
+
+fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag];
+    let length = content.len().to_be_bytes();
+    match u8::try_from(content.len()) {
+        Ok(short) if short < 0x80 => out.push(short),
+        _ => {
+            let digits: Vec<u8> = length.into_iter().skip_while(|byte| *byte == 0).collect();
+            out.push(0x80 | u8::try_from(digits.len()).unwrap_or_default());
+            out.extend(digits);
+        }
+    }
+    out.extend_from_slice(content);
+    out
+}
+
+fn sequence(parts: &[Vec<u8>]) -> Vec<u8> {
+    element(0x30, &parts.concat())
+}
+
+fn octets(content: &[u8]) -> Vec<u8> {
+    element(0x04, content)
+}
+
+/// A small non-negative integer; values from 128 on would need a leading zero.
+fn small_integer(value: u8) -> Vec<u8> {
+    element(0x02, &[value & 0x7f])
+}
+
+fn object_identifier(text: &str) -> Vec<u8> {
+    let mut arcs = text
+        .split('.')
+        .map(|arc| arc.parse::<u32>().unwrap_or_default());
+    let (first, second) = (
+        arcs.next().unwrap_or_default(),
+        arcs.next().unwrap_or_default(),
+    );
+    let mut content = Vec::new();
+    for arc in std::iter::once(first * 40 + second).chain(arcs) {
+        let mut digits = vec![low_seven(arc)];
+        let mut rest = arc >> 7;
+        while rest > 0 {
+            digits.push(low_seven(rest) | 0x80);
+            rest >>= 7;
+        }
+        content.extend(digits.into_iter().rev());
+    }
+    element(0x06, &content)
+}
+
+fn low_seven(value: u32) -> u8 {
+    let [_, _, _, low] = value.to_be_bytes();
+    low & 0x7f
+}
+
+fn named(arc: &str, value: Vec<u8>) -> Vec<u8> {
+    sequence(&[object_identifier(&format!("{BASE}.{arc}")), value])
+}
+
+/// The extension's content: PPID, the platform's TCB, PCE id, FMSPC and SGX type.
+pub(super) fn sgx_extension(ppid: [u8; 16], fmspc: [u8; 6], cpu_svn: u8, pce_svn: u8) -> Vec<u8> {
+    let mut tcb: Vec<Vec<u8>> = (1..=16)
+        .map(|index| named(&format!("2.{index}"), small_integer(cpu_svn)))
+        .collect();
+    tcb.push(named("2.17", small_integer(pce_svn)));
+    tcb.push(named("2.18", octets(&[cpu_svn; 16])));
+    sequence(&[
+        named("1", octets(&ppid)),
+        named("2", sequence(&tcb)),
+        named("3", octets(&[0, 0])),
+        named("4", octets(&fmspc)),
+        named("5", element(0x0a, &[0])),
+    ])
+}
