@@ -19,10 +19,7 @@ impl ApiKey {
     /// From the text that clients send.
     pub fn from_secret(secret: &str) -> Self {
         // Keys are long random strings, so a fast hash is enough: there is nothing to guess.
-        Self(blake3::Hash::from_bytes(blake3::derive_key(
-            KEY_CONTEXT,
-            secret.as_bytes(),
-        )))
+        Self(blake3::Hash::from_bytes(blake3::derive_key(KEY_CONTEXT, secret.as_bytes())))
     }
 
     /// From a hash that was stored.
@@ -77,8 +74,7 @@ pub(crate) fn is_authorised(headers: &HeaderMap, keys: &[ApiKey]) -> bool {
         return false;
     };
     // No early end: the time must not say which key matched.
-    keys.iter()
-        .fold(false, |found, key| found | (*key == presented))
+    keys.iter().fold(false, |found, key| found | (*key == presented))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -103,9 +99,7 @@ pub(crate) fn is_own_host(headers: &HeaderMap, allowed: &[String]) -> bool {
     let name = without_port(host);
     name.eq_ignore_ascii_case("localhost")
         || name.parse::<IpAddr>().is_ok()
-        || allowed
-            .iter()
-            .any(|allowed| allowed.eq_ignore_ascii_case(name))
+        || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
 }
 
 fn without_port(host: &str) -> &str {
@@ -126,26 +120,12 @@ mod tests {
 
     #[test]
     fn beyond_loopback_needs_a_key() {
-        for own in [
-            "127.0.0.1:80",
-            "127.9.9.9:0",
-            "[::1]:80",
-            "[::ffff:127.0.0.1]:80",
-        ] {
+        for own in ["127.0.0.1:80", "127.9.9.9:0", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
             assert_eq!(check_bind(own.parse().unwrap(), false), Ok(()), "{own}");
         }
-        for open in [
-            "0.0.0.0:80",
-            "[::]:80",
-            "192.168.1.2:80",
-            "[::ffff:10.0.0.1]:80",
-        ] {
+        for open in ["0.0.0.0:80", "[::]:80", "192.168.1.2:80", "[::ffff:10.0.0.1]:80"] {
             let address = open.parse().unwrap();
-            assert_eq!(
-                check_bind(address, false),
-                Err(BindError(address)),
-                "{open}"
-            );
+            assert_eq!(check_bind(address, false), Err(BindError(address)), "{open}");
             assert_eq!(check_bind(address, true), Ok(()), "{open}");
         }
     }
@@ -155,14 +135,7 @@ mod tests {
         let keys = [ApiKey::from_secret("first"), ApiKey::from_secret("second")];
         let with = |value| is_authorised(&headers(header::AUTHORIZATION, value), &keys);
         assert!(with("Bearer first") && with("bearer second"));
-        for wrong in [
-            "Bearer firs",
-            "Bearer firstt",
-            "Bearer",
-            "first",
-            "Basic first",
-            "Bearer ",
-        ] {
+        for wrong in ["Bearer firs", "Bearer firstt", "Bearer", "first", "Basic first", "Bearer "] {
             assert!(!with(wrong), "{wrong}");
         }
         assert!(!is_authorised(&HeaderMap::new(), &keys));
@@ -179,23 +152,14 @@ mod tests {
     #[test]
     fn only_names_that_cannot_be_rebound_are_ours() {
         let own = |value| is_own_host(&headers(header::HOST, value), &["gateway.lan".to_owned()]);
-        for ours in [
-            "localhost",
-            "LOCALHOST:1",
-            "127.0.0.1:8080",
-            "[::1]:80",
-            "[::1]",
-            "gateway.lan:1",
-        ] {
+        for ours in
+            ["localhost", "LOCALHOST:1", "127.0.0.1:8080", "[::1]:80", "[::1]", "gateway.lan:1"]
+        {
             assert!(own(ours), "{ours}");
         }
-        for strange in [
-            "evil.example",
-            "localhost.evil.example:80",
-            "127.0.0.1.evil.example",
-            "",
-            "[",
-        ] {
+        for strange in
+            ["evil.example", "localhost.evil.example:80", "127.0.0.1.evil.example", "", "["]
+        {
             assert!(!own(strange), "{strange}");
         }
         assert!(is_own_host(&HeaderMap::new(), &[]));

@@ -29,34 +29,18 @@ pub(crate) async fn read(
     if !is_json(headers) {
         let message = "send the body with `Content-Type: application/json`";
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return Err(ApiError::new(
-            status,
-            Kind::InvalidRequest,
-            "unsupported_media_type",
-            message,
-        ));
+        return Err(ApiError::new(status, Kind::InvalidRequest, "unsupported_media_type", message));
     }
-    tokio::time::timeout(allowance, collect(body))
-        .await
-        .unwrap_or_else(|_| {
-            let message = "the body came too slowly; send it again over a better connection";
-            let status = StatusCode::REQUEST_TIMEOUT;
-            Err(ApiError::new(
-                status,
-                Kind::InvalidRequest,
-                "request_timeout",
-                message,
-            ))
-        })
+    tokio::time::timeout(allowance, collect(body)).await.unwrap_or_else(|_| {
+        let message = "the body came too slowly; send it again over a better connection";
+        let status = StatusCode::REQUEST_TIMEOUT;
+        Err(ApiError::new(status, Kind::InvalidRequest, "request_timeout", message))
+    })
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let essence = value
-        .and_then(|value| value.split(';').next())
-        .unwrap_or_default();
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();
     essence.trim().eq_ignore_ascii_case("application/json")
 }
 
@@ -83,12 +67,7 @@ async fn collect(body: Body) -> Result<BytesMut, ApiError> {
     if total > BODY_BYTES {
         let message = format!("the body may have {BODY_BYTES} bytes at most; shorten the prompt");
         let status = StatusCode::PAYLOAD_TOO_LARGE;
-        return Err(ApiError::new(
-            status,
-            Kind::InvalidRequest,
-            "body_too_large",
-            message,
-        ));
+        return Err(ApiError::new(status, Kind::InvalidRequest, "body_too_large", message));
     }
     Ok(collected)
 }

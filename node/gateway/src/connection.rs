@@ -40,11 +40,7 @@ pub(crate) async fn serve(
     deadlines: Deadlines,
     shutdown: CancellationToken,
 ) -> hyper::Result<()> {
-    let guarded = WriteDeadline {
-        stream,
-        allowance: deadlines.write,
-        waiting: None,
-    };
+    let guarded = WriteDeadline { stream, allowance: deadlines.write, waiting: None };
     let service = TowerToHyperService::new(router);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -82,9 +78,7 @@ impl WriteDeadline {
             return written;
         }
         let allowance = self.allowance;
-        let waiting = self
-            .waiting
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(allowance)));
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(allowance)));
         match waiting.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,

@@ -51,7 +51,7 @@ pub(crate) struct ApiError {
     /// When to try again; `None` says not to.
     retry_after: Option<Millis>,
     /// Which job failed and what it had cost, once one had begun.
-    provenance: Option<Provenance>,
+    provenance: Option<Box<Provenance>>,
 }
 
 /// The body of every error.
@@ -78,39 +78,21 @@ impl ApiError {
         message: impl ToString,
     ) -> Self {
         let message = message.to_string();
-        Self {
-            status,
-            kind,
-            code,
-            param: None,
-            message,
-            retry_after: None,
-            provenance: None,
-        }
+        Self { status, kind, code, param: None, message, retry_after: None, provenance: None }
     }
 
     fn param(self, param: &str) -> Self {
-        Self {
-            param: Some(param.to_owned()),
-            ..self
-        }
+        Self { param: Some(param.to_owned()), ..self }
     }
 
     fn retry_after(self, after: Millis) -> Self {
-        Self {
-            retry_after: Some(after.min(RETRY_AFTER_MAX)),
-            ..self
-        }
+        Self { retry_after: Some(after.min(RETRY_AFTER_MAX)), ..self }
     }
 
     /// The same error for a job that had begun: something may have been paid, so that a client
     /// must not repeat it by itself.
     pub(crate) fn after_start(self, provenance: Provenance) -> Self {
-        Self {
-            retry_after: None,
-            provenance: Some(provenance),
-            ..self
-        }
+        Self { retry_after: None, provenance: Some(Box::new(provenance)), ..self }
     }
 
     /// What is sent, as a whole body or as the last event of a stream.
@@ -121,10 +103,7 @@ impl ApiError {
             param: self.param.as_deref(),
             code: self.code,
         };
-        ErrorBody {
-            error,
-            cocoon: self.provenance.as_ref(),
-        }
+        ErrorBody { error, cocoon: self.provenance.as_deref() }
     }
 
     pub(crate) const fn code(&self) -> &'static str {
@@ -133,24 +112,14 @@ impl ApiError {
 
     pub(crate) fn unauthorised() -> Self {
         let message = "this node wants its API key: send `Authorization: Bearer <key>`";
-        Self::new(
-            StatusCode::UNAUTHORIZED,
-            Kind::Authentication,
-            "invalid_api_key",
-            message,
-        )
+        Self::new(StatusCode::UNAUTHORIZED, Kind::Authentication, "invalid_api_key", message)
     }
 
     pub(crate) fn strange_host() -> Self {
         let message = "without an API key this node answers only to `localhost` and addresses, so \
                        that no web page can spend your money under a name of its own; set an API \
                        key or allow the host in the configuration";
-        Self::new(
-            StatusCode::FORBIDDEN,
-            Kind::Permission,
-            "host_not_allowed",
-            message,
-        )
+        Self::new(StatusCode::FORBIDDEN, Kind::Permission, "host_not_allowed", message)
     }
 
     pub(crate) fn unknown_path(path: &str) -> Self {
@@ -158,12 +127,7 @@ impl ApiError {
             "{path} is not served; this node has POST /v1/chat/completions, POST /v1/completions, \
              GET /v1/models and GET /health"
         );
-        Self::new(
-            StatusCode::NOT_FOUND,
-            Kind::InvalidRequest,
-            "unknown_url",
-            message,
-        )
+        Self::new(StatusCode::NOT_FOUND, Kind::InvalidRequest, "unknown_url", message)
     }
 
     pub(crate) fn wrong_method(method: &str) -> Self {
@@ -176,40 +140,23 @@ impl ApiError {
     }
 
     pub(crate) fn unknown_model(name: &str) -> Self {
-        Self::from(JobError::UnknownModel {
-            name: crate::fields::quoted(name),
-        })
+        Self::from(JobError::UnknownModel { name: crate::fields::quoted(name) })
     }
 
     pub(crate) fn no_randomness() -> Self {
         let message = "the operating system gave no random bytes; send a `seed`";
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            Kind::Server,
-            "no_randomness",
-            message,
-        )
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, Kind::Server, "no_randomness", message)
     }
 
     /// The node dropped a job without an end: a defect of this node, not of the client.
     pub(crate) fn lost_job() -> Self {
         let message = "this node lost the job; its log says why";
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            Kind::Server,
-            "job_lost",
-            message,
-        )
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, Kind::Server, "job_lost", message)
     }
 
     pub(crate) fn answer_too_long() -> Self {
         let message = "the provider sent far more text than its tokens can hold; the job was ended";
-        Self::new(
-            StatusCode::BAD_GATEWAY,
-            Kind::Server,
-            "provider_misbehaved",
-            message,
-        )
+        Self::new(StatusCode::BAD_GATEWAY, Kind::Server, "provider_misbehaved", message)
     }
 
     /// `None` for the endings that OpenAI has words for.
@@ -249,11 +196,7 @@ impl ApiError {
             )
         );
         let error = Self::from(error);
-        if concerns_prompt {
-            error.param(endpoint.prompt_field())
-        } else {
-            error
-        }
+        if concerns_prompt { error.param(endpoint.prompt_field()) } else { error }
     }
 }
 
@@ -280,35 +223,24 @@ impl From<JobError> for ApiError {
         let unavailable = |code| with(StatusCode::SERVICE_UNAVAILABLE, Kind::Server, code);
         let broken = |code| with(StatusCode::BAD_GATEWAY, Kind::Server, code);
         match error {
-            JobError::UnknownModel { .. } => with(
-                StatusCode::NOT_FOUND,
-                Kind::InvalidRequest,
-                "model_not_found",
-            )
-            .param("model"),
+            JobError::UnknownModel { .. } => {
+                with(StatusCode::NOT_FOUND, Kind::InvalidRequest, "model_not_found").param("model")
+            }
             JobError::NoProvider { .. } => unavailable("no_provider").retry_after(LATER),
-            JobError::PriceTooHigh { .. } => with(
-                StatusCode::PAYMENT_REQUIRED,
-                Kind::InvalidRequest,
-                "price_too_high",
-            )
-            .param("cocoon.max_cost"),
-            JobError::TierNotAvailable { .. } => with(
-                StatusCode::FORBIDDEN,
-                Kind::Permission,
-                "tier_not_available",
-            )
-            .param("cocoon.tier"),
-            JobError::AttestationRefused { .. } => with(
-                StatusCode::FORBIDDEN,
-                Kind::Permission,
-                "attestation_refused",
-            ),
-            JobError::FundsExhausted { .. } => with(
-                StatusCode::PAYMENT_REQUIRED,
-                Kind::InsufficientQuota,
-                "insufficient_funds",
-            ),
+            JobError::PriceTooHigh { .. } => {
+                with(StatusCode::PAYMENT_REQUIRED, Kind::InvalidRequest, "price_too_high")
+                    .param("cocoon.max_cost")
+            }
+            JobError::TierNotAvailable { .. } => {
+                with(StatusCode::FORBIDDEN, Kind::Permission, "tier_not_available")
+                    .param("cocoon.tier")
+            }
+            JobError::AttestationRefused { .. } => {
+                with(StatusCode::FORBIDDEN, Kind::Permission, "attestation_refused")
+            }
+            JobError::FundsExhausted { .. } => {
+                with(StatusCode::PAYMENT_REQUIRED, Kind::InsufficientQuota, "insufficient_funds")
+            }
             JobError::LedgerUnavailable { .. } => {
                 unavailable("ledger_unavailable").retry_after(LATER)
             }
@@ -316,12 +248,10 @@ impl From<JobError> for ApiError {
             JobError::Unreachable { .. } => unavailable("provider_unreachable").retry_after(SOON),
             JobError::ProviderLost { .. } => broken("provider_lost"),
             JobError::ProviderMisbehaved { .. } => broken("provider_misbehaved"),
-            JobError::TooManyJobs => with(
-                StatusCode::TOO_MANY_REQUESTS,
-                Kind::RateLimit,
-                "too_many_jobs",
-            )
-            .retry_after(SOON),
+            JobError::TooManyJobs => {
+                with(StatusCode::TOO_MANY_REQUESTS, Kind::RateLimit, "too_many_jobs")
+                    .retry_after(SOON)
+            }
             JobError::ShuttingDown => unavailable("shutting_down").retry_after(LATER),
         }
     }
@@ -333,12 +263,10 @@ impl ApiError {
         let unavailable = |code| with(StatusCode::SERVICE_UNAVAILABLE, Kind::Server, code);
         let bad = |code| with(StatusCode::BAD_REQUEST, Kind::InvalidRequest, code);
         match refusal {
-            ProviderRefusal::Busy { retry_after } => with(
-                StatusCode::TOO_MANY_REQUESTS,
-                Kind::RateLimit,
-                "provider_busy",
-            )
-            .retry_after(*retry_after),
+            ProviderRefusal::Busy { retry_after } => {
+                with(StatusCode::TOO_MANY_REQUESTS, Kind::RateLimit, "provider_busy")
+                    .retry_after(*retry_after)
+            }
             // The offer was wrong or old; the book will have learnt it by the next attempt.
             ProviderRefusal::UnknownModel => unavailable("no_provider").retry_after(SOON),
             ProviderRefusal::ContextExceeded { .. } => bad("context_length_exceeded"),
@@ -359,11 +287,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.body())).into_response();
         let headers = response.headers_mut();
-        let retry = if self.retry_after.is_some() {
-            "true"
-        } else {
-            "false"
-        };
+        let retry = if self.retry_after.is_some() { "true" } else { "false" };
         headers.insert(SHOULD_RETRY, HeaderValue::from_static(retry));
         if let Some(after) = self.retry_after {
             let seconds = after.get().div_ceil(1000);

@@ -23,10 +23,7 @@ pub(crate) enum FieldError {
     #[error("`{0}` is required")]
     Missing(String),
     #[error("`{path}` must be {expected}")]
-    WrongType {
-        path: String,
-        expected: &'static str,
-    },
+    WrongType { path: String, expected: &'static str },
     /// The type is right, the value is not.
     #[error("`{path}`: {reason}")]
     Invalid { path: String, reason: String },
@@ -68,10 +65,7 @@ impl FieldError {
     }
 
     pub(crate) fn invalid(path: &str, reason: impl ToString) -> Self {
-        Self::Invalid {
-            path: path.to_owned(),
-            reason: reason.to_string(),
-        }
+        Self::Invalid { path: path.to_owned(), reason: reason.to_string() }
     }
 }
 
@@ -101,11 +95,12 @@ impl FieldType for Map<String, Value> {
 
 /// `value` as a `T`, or an error that names `path` and never repeats the value.
 pub(crate) fn typed<T: FieldType>(path: &str, value: Value) -> Result<T, FieldError> {
-    serde_json::from_value(value).map_err(|_| FieldError::WrongType {
-        path: path.to_owned(),
-        expected: T::EXPECTED,
-    })
+    serde_json::from_value(value)
+        .map_err(|_| FieldError::WrongType { path: path.to_owned(), expected: T::EXPECTED })
 }
+
+/// A field that is not served, and which of its values ask for nothing all the same.
+pub(crate) type NotServed = (&'static str, fn(&Value) -> bool);
 
 /// Whether the value asks for nothing: what clients send that repeat a whole message or all their
 /// defaults.
@@ -135,27 +130,18 @@ impl Fields {
             if error.is_data() {
                 FieldError::NotAnObject
             } else {
-                FieldError::NotJson {
-                    line: error.line(),
-                    column: error.column(),
-                }
+                FieldError::NotJson { line: error.line(), column: error.column() }
             }
         })?;
         match unique.duplicate {
             Some(name) => Err(FieldError::Duplicate(quoted(&name))),
-            None => Ok(Self {
-                prefix: String::new(),
-                rest: unique.fields,
-            }),
+            None => Ok(Self { prefix: String::new(), rest: unique.fields }),
         }
     }
 
     /// The fields of the object that is the value at `path`.
     pub(crate) fn of_value(path: &str, value: Value) -> Result<Self, FieldError> {
-        Ok(Self {
-            prefix: format!("{path}."),
-            rest: typed(path, value)?,
-        })
+        Ok(Self { prefix: format!("{path}."), rest: typed(path, value)? })
     }
 
     /// The full name of a field, as errors give it.
@@ -176,8 +162,7 @@ impl Fields {
     }
 
     pub(crate) fn required<T: FieldType>(&mut self, name: &str) -> Result<T, FieldError> {
-        self.optional(name)?
-            .ok_or_else(|| FieldError::Missing(self.path(name)))
+        self.optional(name)?.ok_or_else(|| FieldError::Missing(self.path(name)))
     }
 
     /// Reads a field that changes nothing about the answer.
@@ -194,10 +179,7 @@ impl Fields {
     ) -> Result<(), FieldError> {
         match self.take(name) {
             Some(value) if !says_nothing(&value) && !neutral(&value) => {
-                Err(FieldError::NotServed {
-                    path: self.path(name),
-                    hint,
-                })
+                Err(FieldError::NotServed { path: self.path(name), hint })
             }
             _ => Ok(()),
         }
@@ -217,8 +199,10 @@ pub(crate) fn quoted(text: &str) -> String {
     if text.len() <= QUOTED_BYTES {
         return text.to_owned();
     }
-    let end = text.floor_char_boundary(QUOTED_BYTES);
-    format!("{}…", text.get(..end).unwrap_or_default())
+    let whole =
+        |start: usize, letter: char| start.saturating_add(letter.len_utf8()) <= QUOTED_BYTES;
+    let letters = text.char_indices().take_while(|(start, letter)| whole(*start, *letter));
+    letters.map(|(_, letter)| letter).chain(['…']).collect()
 }
 
 /// An object and the first name that stood in it twice. `serde_json` alone would keep the last.
@@ -243,10 +227,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Unique, A::Error> {
-        let mut unique = Unique {
-            fields: Map::new(),
-            duplicate: None,
-        };
+        let mut unique = Unique { fields: Map::new(), duplicate: None };
         while let Some(name) = access.next_key::<String>()? {
             let value = access.next_value()?;
             if unique.fields.contains_key(&name) {
@@ -273,10 +254,7 @@ mod tests {
     fn what_is_not_an_object_is_refused() {
         assert!(matches!(body("[1]"), Err(FieldError::NotAnObject)));
         assert!(matches!(body("null"), Err(FieldError::NotAnObject)));
-        assert_eq!(
-            body("{\"a\":}").unwrap_err(),
-            FieldError::NotJson { line: 1, column: 6 }
-        );
+        assert_eq!(body("{\"a\":}").unwrap_err(), FieldError::NotJson { line: 1, column: 6 });
         assert!(matches!(body(""), Err(FieldError::NotJson { .. })));
         assert!(matches!(body("{} {}"), Err(FieldError::NotJson { .. })));
     }
@@ -294,10 +272,7 @@ mod tests {
         assert_eq!(fields.optional::<String>("messages"), Ok(None));
         assert_eq!(fields.finish(), Err(FieldError::Unknown("odd".into())));
         let inner = Fields::of_value("messages[3]", json!({ "odd": 1 })).unwrap();
-        assert_eq!(
-            inner.finish(),
-            Err(FieldError::Unknown("messages[3].odd".into()))
-        );
+        assert_eq!(inner.finish(), Err(FieldError::Unknown("messages[3].odd".into())));
     }
 
     #[test]
@@ -306,14 +281,7 @@ mod tests {
             let mut fields = Fields::of_value("x", json!({ "tools": value })).unwrap();
             fields.refuse("tools", |value| value == "auto", "").is_err()
         };
-        for nothing in [
-            json!(null),
-            json!(false),
-            json!([]),
-            json!({}),
-            json!(""),
-            json!("auto"),
-        ] {
+        for nothing in [json!(null), json!(false), json!([]), json!({}), json!(""), json!("auto")] {
             assert!(!refused(nothing.clone()), "{nothing}");
         }
         for something in [json!(true), json!([1]), json!(0), json!("required")] {
@@ -324,14 +292,9 @@ mod tests {
     #[test]
     fn an_error_never_repeats_a_value_and_only_the_start_of_a_name() {
         let mut fields = Fields::of_value("x", json!({ "temperature": "secret" })).unwrap();
-        let error = fields
-            .optional::<f32>("temperature")
-            .unwrap_err()
-            .to_string();
+        let error = fields.optional::<f32>("temperature").unwrap_err().to_string();
         assert_eq!(error, "`x.temperature` must be a number");
-        let long = body(&format!("{{\"{}\":1}}", "é".repeat(1000)))
-            .unwrap()
-            .finish();
+        let long = body(&format!("{{\"{}\":1}}", "é".repeat(1000))).unwrap().finish();
         assert!(long.unwrap_err().to_string().len() < 200);
     }
 

@@ -69,9 +69,7 @@ pub struct ModelListing {
 impl ModelListing {
     /// What a request's `model` says to mean this one.
     pub fn id(&self) -> String {
-        self.name
-            .clone()
-            .unwrap_or_else(|| model_hash_text(self.hash))
+        self.name.clone().unwrap_or_else(|| model_hash_text(self.hash))
     }
 }
 
@@ -146,11 +144,7 @@ impl JobStream {
         events: mpsc::Receiver<JobEvent>,
         cancel: CancellationToken,
     ) -> Self {
-        Self {
-            accepted,
-            events,
-            _cancel_on_drop: cancel.drop_guard(),
-        }
+        Self { accepted, events, _cancel_on_drop: cancel.drop_guard() }
     }
 }
 
@@ -188,13 +182,7 @@ impl fmt::Debug for JobEvent {
             Self::Text { text, completion } => {
                 write!(f, "Text({} bytes, {completion} tokens so far)", text.len())
             }
-            Self::Finished {
-                reason,
-                usage,
-                cost,
-                receipt,
-                vouchers,
-            } => f
+            Self::Finished { reason, usage, cost, receipt, vouchers } => f
                 .debug_struct("Finished")
                 .field("reason", reason)
                 .field("usage", usage)
@@ -246,10 +234,7 @@ mod tests {
             minimum_tier: None,
             max_cost: None,
         };
-        let event = JobEvent::Text {
-            text: "secret".into(),
-            completion: Tokens::new(1),
-        };
+        let event = JobEvent::Text { text: "secret".into(), completion: Tokens::new(1) };
         assert!(!format!("{request:?} {event:?}").contains("secret"));
     }
 }

@@ -63,15 +63,11 @@ async fn door(State(gateway): State<Gateway>, request: Request, next: Next) -> R
 }
 
 async fn chat(State(gateway): State<Gateway>, headers: HeaderMap, body: Body) -> Response {
-    run(&gateway, Endpoint::Chat, &headers, body)
-        .await
-        .unwrap_or_else(|e| e.into_response())
+    run(&gateway, Endpoint::Chat, &headers, body).await.unwrap_or_else(|e| e.into_response())
 }
 
 async fn completion(State(gateway): State<Gateway>, headers: HeaderMap, body: Body) -> Response {
-    run(&gateway, Endpoint::Completion, &headers, body)
-        .await
-        .unwrap_or_else(|e| e.into_response())
+    run(&gateway, Endpoint::Completion, &headers, body).await.unwrap_or_else(|e| e.into_response())
 }
 
 /// Runs one job. When the client goes away, the connection drops this future or the answer's body,
@@ -84,9 +80,7 @@ async fn run(
 ) -> Result<Response, ApiError> {
     let body = body::read(headers, body, gateway.body_allowance).await?;
     let random_seed = getrandom::u64().map_err(|_| ApiError::no_randomness())? & RANDOM_SEED_MASK;
-    let Asked {
-        request, delivery, ..
-    } = request::read(endpoint, &body, headers, random_seed)?;
+    let Asked { request, delivery, .. } = request::read(endpoint, &body, headers, random_seed)?;
     drop(body);
     let (model, seed) = (request.model.clone(), request.sampling.seed);
     let job = gateway.jobs.submit(request).await.map_err(|error| {
@@ -103,9 +97,7 @@ async fn run(
 
 /// For `created`, which people read and nothing depends on.
 fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[derive(Debug, Serialize)]
@@ -145,28 +137,13 @@ impl From<ModelListing> for ModelObject {
             completion_nanoton_per_million_tokens: model.cheapest.map(|p| p.completion.as_nano()),
         };
         // A hash has no date of birth and no owner; clients want both fields.
-        Self {
-            id: model.id(),
-            object: "model",
-            created: 0,
-            owned_by: "cocoon",
-            cocoon,
-        }
+        Self { id: model.id(), object: "model", created: 0, owned_by: "cocoon", cocoon }
     }
 }
 
 async fn models(State(gateway): State<Gateway>) -> Json<ModelList> {
-    let data = gateway
-        .jobs
-        .models()
-        .await
-        .into_iter()
-        .map(ModelObject::from)
-        .collect();
-    Json(ModelList {
-        object: "list",
-        data,
-    })
+    let data = gateway.jobs.models().await.into_iter().map(ModelObject::from).collect();
+    Json(ModelList { object: "list", data })
 }
 
 async fn model(
@@ -177,9 +154,7 @@ async fn model(
     let Path(id) = id.map_err(|_| ApiError::unknown_model(""))?;
     let mut models = gateway.jobs.models().await.into_iter();
     let found = models.find(|model| model.id() == id || model_hash_text(model.hash) == id);
-    found
-        .map(|model| Json(model.into()))
-        .ok_or_else(|| ApiError::unknown_model(&id))
+    found.map(|model| Json(model.into())).ok_or_else(|| ApiError::unknown_model(&id))
 }
 
 #[derive(Debug, Serialize)]

@@ -79,10 +79,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let address = listener.local_addr().map_err(ServeError::Listener)?;
     check_bind(address, !options.keys.is_empty()).map_err(ServeError::Exposed)?;
-    let deadlines = Deadlines {
-        head: options.head_allowance,
-        write: options.write_allowance,
-    };
+    let deadlines = Deadlines { head: options.head_allowance, write: options.write_allowance };
     let router = router(Gateway {
         jobs,
         keys: options.keys.into(),
@@ -116,10 +113,7 @@ pub async fn serve(
             report(ended);
         }
     };
-    if tokio::time::timeout(options.shutdown_allowance, drain)
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(options.shutdown_allowance, drain).await.is_err() {
         tracing::warn!(cut = connections.len(), "answers were cut by the shutdown");
         connections.shutdown().await;
     }
@@ -132,10 +126,7 @@ async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places)
-        .acquire_owned()
-        .await
-        .map_err(io::Error::other)?;
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     // Chunks of an answer are small and must not wait for one another.
     stream.set_nodelay(true)?;

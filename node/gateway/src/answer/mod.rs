@@ -59,13 +59,7 @@ impl Provenance {
 
     /// Adds what the end brings.
     fn complete(&mut self, end: &JobEvent) {
-        if let JobEvent::Finished {
-            cost,
-            receipt,
-            vouchers,
-            ..
-        } = end
-        {
+        if let JobEvent::Finished { cost, receipt, vouchers, .. } = end {
             self.price_nanoton = Some(NanoTon::as_nano(*cost));
             self.receipt = receipt.map(|receipt| receipt.to_string());
             self.vouchers = Some(*vouchers);
@@ -117,13 +111,7 @@ impl Frame {
             Endpoint::Completion => "cmpl-",
         };
         let provenance = Provenance::of(accepted, seed);
-        Self {
-            endpoint,
-            id: format!("{prefix}{}", accepted.job),
-            model,
-            created,
-            provenance,
-        }
+        Self { endpoint, id: format!("{prefix}{}", accepted.job), model, created, provenance }
     }
 }
 

@@ -28,24 +28,9 @@ pub(super) struct Answer<'a> {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum Choice<'a> {
-    Message {
-        index: u8,
-        message: Message<'a>,
-        logprobs: (),
-        finish_reason: &'static str,
-    },
-    Delta {
-        index: u8,
-        delta: Delta<'a>,
-        logprobs: (),
-        finish_reason: Option<&'static str>,
-    },
-    Text {
-        index: u8,
-        text: &'a str,
-        logprobs: (),
-        finish_reason: Option<&'static str>,
-    },
+    Message { index: u8, message: Message<'a>, logprobs: (), finish_reason: &'static str },
+    Delta { index: u8, delta: Delta<'a>, logprobs: (), finish_reason: Option<&'static str> },
+    Text { index: u8, text: &'a str, logprobs: (), finish_reason: Option<&'static str> },
 }
 
 /// The message of a whole chat answer.
@@ -94,25 +79,13 @@ impl Frame {
     ) -> Answer<'a> {
         let choice = match self.endpoint {
             Endpoint::Chat => {
-                let message = Message {
-                    role: "assistant",
-                    content: text,
-                    refusal: (),
-                    annotations: [],
-                };
-                Choice::Message {
-                    index: 0,
-                    message,
-                    logprobs: (),
-                    finish_reason,
-                }
+                let message =
+                    Message { role: "assistant", content: text, refusal: (), annotations: [] };
+                Choice::Message { index: 0, message, logprobs: (), finish_reason }
             }
-            Endpoint::Completion => Choice::Text {
-                index: 0,
-                text,
-                logprobs: (),
-                finish_reason: Some(finish_reason),
-            },
+            Endpoint::Completion => {
+                Choice::Text { index: 0, text, logprobs: (), finish_reason: Some(finish_reason) }
+            }
         };
         let object = match self.endpoint {
             Endpoint::Chat => "chat.completion",
@@ -126,16 +99,8 @@ impl Frame {
     pub(super) fn opening(&self, with_usage: bool) -> Option<Answer<'_>> {
         match self.endpoint {
             Endpoint::Chat => {
-                let delta = Delta {
-                    role: Some("assistant"),
-                    content: Some(""),
-                };
-                let choice = Choice::Delta {
-                    index: 0,
-                    delta,
-                    logprobs: (),
-                    finish_reason: None,
-                };
+                let delta = Delta { role: Some("assistant"), content: Some("") };
+                let choice = Choice::Delta { index: 0, delta, logprobs: (), finish_reason: None };
                 Some(self.chunk(vec![choice], with_usage.then_some(None), None))
             }
             Endpoint::Completion => None,
@@ -146,23 +111,12 @@ impl Frame {
     pub(super) fn text<'a>(&'a self, text: &'a str, with_usage: bool) -> Answer<'a> {
         let choice = match self.endpoint {
             Endpoint::Chat => {
-                let delta = Delta {
-                    role: None,
-                    content: Some(text),
-                };
-                Choice::Delta {
-                    index: 0,
-                    delta,
-                    logprobs: (),
-                    finish_reason: None,
-                }
+                let delta = Delta { role: None, content: Some(text) };
+                Choice::Delta { index: 0, delta, logprobs: (), finish_reason: None }
             }
-            Endpoint::Completion => Choice::Text {
-                index: 0,
-                text,
-                logprobs: (),
-                finish_reason: None,
-            },
+            Endpoint::Completion => {
+                Choice::Text { index: 0, text, logprobs: (), finish_reason: None }
+            }
         };
         self.chunk(vec![choice], with_usage.then_some(None), None)
     }
@@ -172,29 +126,14 @@ impl Frame {
         let finish_reason = Some(finish_reason);
         let choice = match self.endpoint {
             Endpoint::Chat => {
-                let delta = Delta {
-                    role: None,
-                    content: None,
-                };
-                Choice::Delta {
-                    index: 0,
-                    delta,
-                    logprobs: (),
-                    finish_reason,
-                }
+                let delta = Delta { role: None, content: None };
+                Choice::Delta { index: 0, delta, logprobs: (), finish_reason }
             }
-            Endpoint::Completion => Choice::Text {
-                index: 0,
-                text: "",
-                logprobs: (),
-                finish_reason,
-            },
+            Endpoint::Completion => {
+                Choice::Text { index: 0, text: "", logprobs: (), finish_reason }
+            }
         };
-        self.chunk(
-            vec![choice],
-            with_usage.then_some(None),
-            Some(&self.provenance),
-        )
+        self.chunk(vec![choice], with_usage.then_some(None), Some(&self.provenance))
     }
 
     /// The chunk after the last, with the token counts that the client asked for.

@@ -54,17 +54,8 @@ struct Events {
 
 impl Events {
     fn new(frame: Frame, job: JobStream, with_usage: bool) -> Self {
-        let ready = frame
-            .opening(with_usage)
-            .map(|chunk| event(&chunk))
-            .into_iter()
-            .collect();
-        Self {
-            frame,
-            job: Some(job),
-            with_usage,
-            ready,
-        }
+        let ready = frame.opening(with_usage).map(|chunk| event(&chunk)).into_iter().collect();
+        Self { frame, job: Some(job), with_usage, ready }
     }
 
     /// The next event; `None` when the stream is over.
@@ -87,15 +78,9 @@ impl Events {
             // A token that ends within a character brings no text yet.
             Some(JobEvent::Text { text, .. }) if text.is_empty() => {}
             Some(JobEvent::Text { text, .. }) => {
-                self.ready
-                    .push_back(event(&self.frame.text(&text, self.with_usage)));
+                self.ready.push_back(event(&self.frame.text(&text, self.with_usage)));
             }
-            Some(JobEvent::Finished {
-                reason,
-                usage,
-                cost,
-                ..
-            }) => {
+            Some(JobEvent::Finished { reason, usage, cost, .. }) => {
                 if let Some(error) = ApiError::of_finish(reason) {
                     return self.fail(error);
                 }

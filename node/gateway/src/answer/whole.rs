@@ -29,12 +29,7 @@ pub(crate) async fn whole(mut frame: Frame, mut job: JobStream) -> Response {
                 }
                 text.push_str(&more);
             }
-            JobEvent::Finished {
-                reason,
-                usage,
-                cost,
-                ..
-            } => {
+            JobEvent::Finished { reason, usage, cost, .. } => {
                 if let Some(error) = ApiError::of_finish(reason) {
                     break error;
                 }

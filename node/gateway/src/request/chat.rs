@@ -9,21 +9,19 @@ use cocoon_protocol::units::Tokens;
 use serde_json::{Value, json};
 
 use super::{Asked, Endpoint, knobs, shared};
-use crate::fields::{FieldError, Fields, typed};
+use crate::fields::{FieldError, Fields, NotServed, typed};
 use crate::port::JobRequest;
 
 const NEVER: fn(&Value) -> bool = |_| false;
 
 /// OpenAI's fields that are not served yet, and the values that ask for nothing.
-const NOT_SERVED: [(&str, fn(&Value) -> bool); 16] = [
+const NOT_SERVED: [NotServed; 16] = [
     ("tools", NEVER),
     ("tool_choice", |value| value == "none" || value == "auto"),
     ("parallel_tool_calls", Value::is_boolean),
     ("functions", NEVER),
     ("function_call", |value| value == "none" || value == "auto"),
-    ("response_format", |value| {
-        *value == json!({ "type": "text" })
-    }),
+    ("response_format", |value| *value == json!({ "type": "text" })),
     ("logprobs", NEVER),
     ("top_logprobs", |value| value.as_u64() == Some(0)),
     ("logit_bias", NEVER),
@@ -38,15 +36,8 @@ const NOT_SERVED: [(&str, fn(&Value) -> bool); 16] = [
 
 /// Fields of a message that are not served yet. Clients repeat a whole answer as the next prompt,
 /// so each may be there and empty.
-const MESSAGE_NOT_SERVED: [&str; 7] = [
-    "name",
-    "refusal",
-    "audio",
-    "annotations",
-    "function_call",
-    "tool_calls",
-    "reasoning_content",
-];
+const MESSAGE_NOT_SERVED: [&str; 7] =
+    ["name", "refusal", "audio", "annotations", "function_call", "tool_calls", "reasoning_content"];
 
 /// Reads a chat request.
 pub(super) fn read(
@@ -77,11 +68,7 @@ pub(super) fn read(
         minimum_tier: knobs.minimum_tier,
         max_cost: knobs.max_cost,
     };
-    Ok(Asked {
-        endpoint: Endpoint::Chat,
-        request,
-        delivery,
-    })
+    Ok(Asked { endpoint: Endpoint::Chat, request, delivery })
 }
 
 /// `max_tokens` is the old name of `max_completion_tokens`; both may be there if they agree.
@@ -99,10 +86,7 @@ fn max_completion(fields: &mut Fields) -> Result<Option<Tokens>, FieldError> {
 
 fn messages(fields: &mut Fields) -> Result<Vec<Turn>, FieldError> {
     let list: Vec<Value> = fields.required("messages")?;
-    list.into_iter()
-        .enumerate()
-        .map(|(index, value)| message(index, value))
-        .collect()
+    list.into_iter().enumerate().map(|(index, value)| message(index, value)).collect()
 }
 
 fn message(index: usize, value: Value) -> Result<Turn, FieldError> {
@@ -116,10 +100,7 @@ fn message(index: usize, value: Value) -> Result<Turn, FieldError> {
         "assistant" => Role::Assistant,
         "tool" | "function" => {
             let hint = ": tools are not served";
-            return Err(FieldError::NotServed {
-                path: format!("{path}.role"),
-                hint,
-            });
+            return Err(FieldError::NotServed { path: format!("{path}.role"), hint });
         }
         _ => {
             let reason = "use system, developer, user or assistant";
@@ -133,10 +114,7 @@ fn message(index: usize, value: Value) -> Result<Turn, FieldError> {
     fields.finish()?;
     let path = format!("{path}.content");
     let content = content.ok_or_else(|| FieldError::Missing(path.clone()))?;
-    Ok(Turn {
-        role,
-        content: text_of(&path, content)?,
-    })
+    Ok(Turn { role, content: text_of(&path, content)? })
 }
 
 /// A message's content: a string, or a list of parts, of which only text is served.
@@ -145,16 +123,11 @@ fn text_of(path: &str, content: Value) -> Result<String, FieldError> {
         Value::String(text) => Ok(text),
         Value::Array(parts) => {
             let texts = parts.into_iter().enumerate();
-            texts
-                .map(|(index, part)| text_of_part(&format!("{path}[{index}]"), part))
-                .collect()
+            texts.map(|(index, part)| text_of_part(&format!("{path}[{index}]"), part)).collect()
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
             let expected = "a string or a list of text parts";
-            Err(FieldError::WrongType {
-                path: path.to_owned(),
-                expected,
-            })
+            Err(FieldError::WrongType { path: path.to_owned(), expected })
         }
     }
 }
@@ -164,14 +137,9 @@ fn text_of_part(path: &str, part: Value) -> Result<String, FieldError> {
     let kind: String = fields.required("type")?;
     if kind != "text" {
         let hint = ": only parts of type `text` are served";
-        return Err(FieldError::NotServed {
-            path: format!("{path}.type"),
-            hint,
-        });
+        return Err(FieldError::NotServed { path: format!("{path}.type"), hint });
     }
-    let text = fields
-        .take("text")
-        .ok_or_else(|| FieldError::Missing(format!("{path}.text")))?;
+    let text = fields.take("text").ok_or_else(|| FieldError::Missing(format!("{path}.text")))?;
     fields.finish()?;
     typed(&format!("{path}.text"), text)
 }

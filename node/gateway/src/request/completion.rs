@@ -9,14 +9,14 @@ use cocoon_protocol::units::Tokens;
 use serde_json::Value;
 
 use super::{Asked, Endpoint, knobs, shared};
-use crate::fields::{FieldError, Fields};
+use crate::fields::{FieldError, Fields, NotServed};
 use crate::port::JobRequest;
 
 /// OpenAI's documented default of this endpoint; clients rely on it being short.
 const DEFAULT_MAX_TOKENS: Tokens = Tokens::new(16);
 
 /// OpenAI's fields that are not served yet, and the values that ask for nothing.
-const NOT_SERVED: [(&str, fn(&Value) -> bool); 5] = [
+const NOT_SERVED: [NotServed; 5] = [
     ("best_of", |value| value.as_u64() == Some(1)),
     ("echo", |_| false),
     ("logprobs", |_| false),
@@ -53,21 +53,14 @@ pub(super) fn read(
         minimum_tier: knobs.minimum_tier,
         max_cost: knobs.max_cost,
     };
-    Ok(Asked {
-        endpoint: Endpoint::Completion,
-        request,
-        delivery,
-    })
+    Ok(Asked { endpoint: Endpoint::Completion, request, delivery })
 }
 
 /// A string, or a list of exactly one: several prompts would be several jobs with several prices.
 fn prompt(fields: &mut Fields) -> Result<String, FieldError> {
     let path = "prompt";
     let expected = "a string, or a list of one string";
-    let wrong = || FieldError::WrongType {
-        path: path.to_owned(),
-        expected,
-    };
+    let wrong = || FieldError::WrongType { path: path.to_owned(), expected };
     match fields.take(path) {
         None => Err(FieldError::Missing(path.to_owned())),
         Some(Value::String(text)) => Ok(text),

@@ -25,10 +25,7 @@ pub(super) struct Knobs {
 /// can then not be undone by a request, nor a request by a forgotten default header.
 pub(super) fn read(fields: &mut Fields, headers: &HeaderMap) -> Result<Knobs, FieldError> {
     let body = match fields.take("cocoon") {
-        None => Knobs {
-            minimum_tier: None,
-            max_cost: None,
-        },
+        None => Knobs { minimum_tier: None, max_cost: None },
         Some(value) => of_object(value)?,
     };
     for name in headers.keys().map(|name| name.as_str()) {
@@ -56,16 +53,10 @@ fn of_object(value: Value) -> Result<Knobs, FieldError> {
             let reason = "an amount needs a unit: write \"0.5 TON\" or \"500000000 nanoTON\"";
             return Err(FieldError::invalid("cocoon.max_cost", reason));
         }
-        Some(value) => Some(cost(
-            "cocoon.max_cost",
-            &typed::<String>("cocoon.max_cost", value)?,
-        )?),
+        Some(value) => Some(cost("cocoon.max_cost", &typed::<String>("cocoon.max_cost", value)?)?),
     };
     fields.finish()?;
-    Ok(Knobs {
-        minimum_tier,
-        max_cost,
-    })
+    Ok(Knobs { minimum_tier, max_cost })
 }
 
 /// Reads a header of which every occurrence counts; the strictest can only be told if all parse,
@@ -88,13 +79,10 @@ fn of_header<T>(
 }
 
 fn tier(path: &str, text: &str) -> Result<Tier, FieldError> {
-    text.parse()
-        .map_err(|_| FieldError::invalid(path, "use open, attested or confidential"))
+    text.parse().map_err(|_| FieldError::invalid(path, "use open, attested or confidential"))
 }
 
 fn cost(path: &str, text: &str) -> Result<NanoTon, FieldError> {
     // The text is repeated by some of the parser's errors; a short prefix is enough for that.
-    quoted(text)
-        .parse()
-        .map_err(|error| FieldError::invalid(path, error))
+    quoted(text).parse().map_err(|error| FieldError::invalid(path, error))
 }

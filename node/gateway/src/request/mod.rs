@@ -63,10 +63,7 @@ pub(crate) fn read(
         Endpoint::Chat => chat::read(body, headers, random_seed)?,
         Endpoint::Completion => completion::read(body, headers, random_seed)?,
     };
-    Ok(Asked {
-        request: check_bounds(asked.request, endpoint)?,
-        ..asked
-    })
+    Ok(Asked { request: check_bounds(asked.request, endpoint)?, ..asked })
 }
 
 /// Applies the protocol's own bounds, so that a job which every provider would refuse is refused
@@ -95,10 +92,9 @@ fn check_bounds(request: JobRequest, endpoint: Endpoint) -> Result<JobRequest, F
 fn named(error: SpecError, endpoint: Endpoint) -> FieldError {
     let prompt = endpoint.prompt_field();
     match error {
-        SpecError::PromptTooLong { .. } => FieldError::TooLong {
-            path: prompt.to_owned(),
-            reason: error.to_string(),
-        },
+        SpecError::PromptTooLong { .. } => {
+            FieldError::TooLong { path: prompt.to_owned(), reason: error.to_string() }
+        }
         SpecError::EmptyPrompt | SpecError::TooManyTurns { .. } => {
             FieldError::invalid(prompt, error)
         }

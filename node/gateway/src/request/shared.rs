@@ -3,7 +3,8 @@
 //! Owns: model, sampling, stop, limits, streaming, and the fields without effect.
 //! Must not: know how a prompt is written.
 
-use cocoon_protocol::job::Sampling;
+use cocoon_protocol::job::{Sampling, SpecError};
+use cocoon_protocol::limits;
 use cocoon_protocol::units::Tokens;
 use serde_json::{Map, Value};
 
@@ -30,18 +31,14 @@ pub(super) fn model(fields: &mut Fields) -> Result<String, FieldError> {
 pub(super) fn sampling(fields: &mut Fields, random_seed: u64) -> Result<Sampling, FieldError> {
     let defaults = Sampling::with_seed(seed(fields)?.unwrap_or(random_seed));
     Ok(Sampling {
-        temperature: fields
-            .optional("temperature")?
-            .unwrap_or(defaults.temperature),
+        temperature: fields.optional("temperature")?.unwrap_or(defaults.temperature),
         top_p: fields.optional("top_p")?.unwrap_or(defaults.top_p),
         top_k: fields.optional("top_k")?.unwrap_or(defaults.top_k),
         min_p: fields.optional("min_p")?.unwrap_or(defaults.min_p),
         frequency_penalty: fields
             .optional("frequency_penalty")?
             .unwrap_or(defaults.frequency_penalty),
-        presence_penalty: fields
-            .optional("presence_penalty")?
-            .unwrap_or(defaults.presence_penalty),
+        presence_penalty: fields.optional("presence_penalty")?.unwrap_or(defaults.presence_penalty),
         seed: defaults.seed,
     })
 }
@@ -51,14 +48,9 @@ fn seed(fields: &mut Fields) -> Result<Option<u64>, FieldError> {
     let Some(value) = fields.take("seed") else {
         return Ok(None);
     };
-    let seed = value
-        .as_u64()
-        .or_else(|| value.as_i64().map(i64::cast_unsigned));
+    let seed = value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
     let expected = "a whole number of at most 64 bits";
-    seed.map(Some).ok_or_else(|| FieldError::WrongType {
-        path: fields.path("seed"),
-        expected,
-    })
+    seed.map(Some).ok_or_else(|| FieldError::WrongType { path: fields.path("seed"), expected })
 }
 
 /// Reads `stop`: absent, one string, or a list of them.
@@ -68,9 +60,7 @@ pub(super) fn stop(fields: &mut Fields) -> Result<Vec<String>, FieldError> {
         Some(Value::String(stop)) => Ok(vec![stop]),
         Some(Value::Array(list)) => {
             let texts = list.into_iter().enumerate();
-            texts
-                .map(|(index, text)| typed(&format!("stop[{index}]"), text))
-                .collect()
+            texts.map(|(index, text)| typed(&format!("stop[{index}]"), text)).collect()
         }
         Some(_) => Err(FieldError::WrongType {
             path: "stop".to_owned(),
@@ -81,7 +71,12 @@ pub(super) fn stop(fields: &mut Fields) -> Result<Vec<String>, FieldError> {
 
 /// Reads a limit of the completion, in tokens.
 pub(super) fn token_limit(fields: &mut Fields, name: &str) -> Result<Option<Tokens>, FieldError> {
-    Ok(fields.optional(name)?.map(Tokens::new))
+    let Some(limit) = fields.optional(name)?.map(Tokens::new) else { return Ok(None) };
+    if limit == Tokens::ZERO || limit > limits::MAX_COMPLETION {
+        // Checked here and not with the other bounds: only here is it known which name was used.
+        return Err(FieldError::invalid(name, SpecError::BadMaxCompletion));
+    }
+    Ok(Some(limit))
 }
 
 /// Reads `stream` and `stream_options`.
@@ -96,11 +91,7 @@ pub(super) fn delivery(fields: &mut Fields) -> Result<Delivery, FieldError> {
         Some(value) => Some(Fields::of_value("stream_options", value)?),
     };
     let Some(mut options) = options else {
-        return Ok(if stream {
-            Delivery::Stream { usage: false }
-        } else {
-            Delivery::Whole
-        });
+        return Ok(if stream { Delivery::Stream { usage: false } } else { Delivery::Whole });
     };
     let usage = options.optional("include_usage")?.unwrap_or(false);
     // Padding against eavesdroppers on the path to OpenAI; here the path is loopback or the

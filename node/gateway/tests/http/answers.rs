@@ -21,11 +21,7 @@ fn timeless(text: &str) -> String {
 
 fn events(answer: &Answer) -> Vec<String> {
     let known = |event: &str| {
-        if event.contains("\"created\"") {
-            timeless(event)
-        } else {
-            event.into()
-        }
+        if event.contains("\"created\"") { timeless(event) } else { event.into() }
     };
     answer.events().into_iter().map(known).collect()
 }
@@ -96,9 +92,7 @@ async fn a_streamed_chat_is_role_text_end_done() {
 async fn counts_come_in_a_chunk_of_their_own_and_are_null_before() {
     let server = Server::start(answer(&["Hi"])).await;
     let options = json!({ "include_usage": true, "include_obfuscation": false });
-    let answer = server
-        .chat(json!({ "seed": 7, "stream": true, "stream_options": options }))
-        .await;
+    let answer = server.chat(json!({ "seed": 7, "stream": true, "stream_options": options })).await;
     let events = events(&answer);
     assert_eq!(events.len(), 5);
     for event in &events[..3] {
@@ -118,9 +112,7 @@ async fn counts_come_in_a_chunk_of_their_own_and_are_null_before() {
 #[tokio::test]
 async fn a_streamed_text_completion_has_no_role() {
     let server = Server::start(answer(&["a ", "time"])).await;
-    let answer = server
-        .completion(json!({ "seed": 7, "stream": true }))
-        .await;
+    let answer = server.completion(json!({ "seed": 7, "stream": true })).await;
     let events = events(&answer);
     let chunk = |text: &str, finish: &str, more: &str| {
         format!(
@@ -187,10 +179,7 @@ async fn every_other_end_is_an_error_and_never_done() {
 #[tokio::test]
 async fn a_job_without_an_end_is_an_error() {
     let server = Server::start(Script::Answer(vec![text_event("a")])).await;
-    assert_eq!(
-        server.chat(json!({})).await.error(),
-        (500, "job_lost".to_owned(), None)
-    );
+    assert_eq!(server.chat(json!({})).await.error(), (500, "job_lost".to_owned(), None));
     let streamed = server.chat(json!({ "stream": true })).await;
     assert!(streamed.events().last().unwrap().contains("job_lost"));
 }
@@ -199,10 +188,7 @@ async fn a_job_without_an_end_is_an_error() {
 async fn a_provider_that_makes_up_endless_text_is_cut_off() {
     let server = Server::start(Script::Endless("x".repeat(65_536))).await;
     let answer = server.chat(json!({})).await;
-    assert_eq!(
-        answer.error(),
-        (502, "provider_misbehaved".to_owned(), None)
-    );
+    assert_eq!(answer.error(), (502, "provider_misbehaved".to_owned(), None));
     server.fake.released.cancelled().await;
 }
 
@@ -228,11 +214,7 @@ async fn models_are_listed_with_what_they_cost() {
     });
     let list = server.get("/v1/models").await.json();
     assert_eq!(list, json!({ "object": "list", "data": [named, unnamed] }));
-    for (id, model) in [
-        ("smollm2-135m", &named),
-        (HASH, &named),
-        (&nameless, &unnamed),
-    ] {
+    for (id, model) in [("smollm2-135m", &named), (HASH, &named), (&nameless, &unnamed)] {
         assert_eq!(server.get(&format!("/v1/models/{id}")).await.json(), *model);
     }
     for unknown in ["gpt-4", "org/model", "%ff", "smollm2-135m/"] {
@@ -252,9 +234,7 @@ async fn health_says_what_is_wrong() {
         "status": "ok", "problem": null, "node": node, "peers": 5, "offers": 3, "jobs": 1,
     });
     assert_eq!(well.json(), expected);
-    server
-        .fake
-        .set_problem("no peers; check the bootstrap list");
+    server.fake.set_problem("no peers; check the bootstrap list");
     let ill = server.get("/health").await;
     assert_eq!(ill.status, 503);
     assert_eq!(ill.json()["problem"], "no peers; check the bootstrap list");

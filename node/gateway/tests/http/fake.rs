@@ -159,7 +159,10 @@ impl Jobs for Fake {
                     let _released = self.released.clone().drop_guard();
                     std::future::pending().await
                 }
-                running => Ok(self.start(running, &request)),
+                script @ (Script::Answer(_)
+                | Script::Echo
+                | Script::Gated(..)
+                | Script::Endless(_)) => Ok(self.start(script, &request)),
             }
         }
         .boxed()
@@ -168,16 +171,7 @@ impl Jobs for Fake {
     fn health(&self) -> BoxFuture<'_, Health> {
         let problem = lock(&self.problem).clone();
         let node = NodeId::from_bytes([0x44; 32]);
-        async move {
-            Health {
-                node,
-                problem,
-                peers: 5,
-                offers: 3,
-                jobs: 1,
-            }
-        }
-        .boxed()
+        async move { Health { node, problem, peers: 5, offers: 3, jobs: 1 } }.boxed()
     }
 }
 
@@ -202,19 +196,13 @@ pub(crate) const fn accepted() -> Accepted {
 }
 
 pub(crate) fn text_event(text: &str) -> JobEvent {
-    JobEvent::Text {
-        text: text.to_owned(),
-        completion: Tokens::new(1),
-    }
+    JobEvent::Text { text: text.to_owned(), completion: Tokens::new(1) }
 }
 
 pub(crate) fn finished(reason: FinishReason, completion: u32) -> JobEvent {
     JobEvent::Finished {
         reason,
-        usage: Usage {
-            prompt: Tokens::new(12),
-            completion: Tokens::new(completion),
-        },
+        usage: Usage { prompt: Tokens::new(12), completion: Tokens::new(completion) },
         cost: NanoTon::from_nano(12_345),
         receipt: Some(ReceiptHash::from_bytes([0x33; 32])),
         vouchers: 2,

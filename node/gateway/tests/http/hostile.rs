@@ -56,7 +56,7 @@ fn places(value: &Value, at: &str, all: &mut Vec<String>) {
                 places(inner, &format!("{at}/{name}"), all);
             }
         }
-        _ => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
@@ -78,12 +78,7 @@ fn mutated() -> impl Strategy<Value = Value> {
 
 /// A refusal must have OpenAI's shape; an answer must be one.
 fn check(answer: &Answer) -> Result<(), TestCaseError> {
-    prop_assert!(
-        answer.status.as_u16() < 500,
-        "{} {}",
-        answer.status,
-        answer.text
-    );
+    prop_assert!(answer.status.as_u16() < 500, "{} {}", answer.status, answer.text);
     if answer.status != 200 {
         let (_, code, _) = answer.error();
         prop_assert!(!code.is_empty());
@@ -95,25 +90,14 @@ fn check(answer: &Answer) -> Result<(), TestCaseError> {
 fn no_change_to_a_good_request_makes_a_server_error() {
     let runtime = Runtime::new().unwrap();
     let server = runtime.block_on(Server::start(Script::Echo));
-    let mut runner = TestRunner::new(Config {
-        cases: 500,
-        ..Config::default()
-    });
+    let mut runner = TestRunner::new(Config { cases: 500, ..Config::default() });
     let outcome = runner.run(&(mutated(), any::<bool>()), |(body, chat)| {
-        let path = if chat {
-            "/v1/chat/completions"
-        } else {
-            "/v1/completions"
-        };
+        let path = if chat { "/v1/chat/completions" } else { "/v1/completions" };
         check(&runtime.block_on(server.post(path, &body)))
     });
     outcome.unwrap();
     let good = runtime.block_on(server.post("/v1/chat/completions", &full_body()));
-    assert_eq!(
-        good.status, 200,
-        "the request that is changed must be good: {}",
-        good.text
-    );
+    assert_eq!(good.status, 200, "the request that is changed must be good: {}", good.text);
 }
 
 #[test]
@@ -121,10 +105,7 @@ fn no_flipped_or_missing_byte_makes_a_server_error() {
     let runtime = Runtime::new().unwrap();
     let server = runtime.block_on(Server::start(Script::Echo));
     let body = full_body().to_string().into_bytes();
-    let mut runner = TestRunner::new(Config {
-        cases: 500,
-        ..Config::default()
-    });
+    let mut runner = TestRunner::new(Config { cases: 500, ..Config::default() });
     let flips = prop::collection::vec((0..body.len(), any::<u8>()), 0..4);
     let outcome = runner.run(&(flips, 0..=body.len()), |(flips, end)| {
         let mut body = body.clone();
@@ -132,10 +113,7 @@ fn no_flipped_or_missing_byte_makes_a_server_error() {
             body[place] = byte;
         }
         body.truncate(end);
-        let request = server
-            .client
-            .post(server.url("/v1/chat/completions"))
-            .body(body);
+        let request = server.client.post(server.url("/v1/chat/completions")).body(body);
         let request = request.header("content-type", "application/json");
         check(&runtime.block_on(server.send(request)))
     });
@@ -160,16 +138,10 @@ fn any_bytes_on_the_socket_leave_the_server_standing() {
             bytes
         }),
     ];
-    let mut runner = TestRunner::new(Config {
-        cases: 100,
-        ..Config::default()
-    });
+    let mut runner = TestRunner::new(Config { cases: 100, ..Config::default() });
     let outcome = runner.run(&noise, |bytes| {
         let answer = runtime.block_on(server.raw(&bytes));
-        prop_assert!(
-            answer.is_empty() || answer.starts_with("HTTP/1.1 "),
-            "{answer}"
-        );
+        prop_assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 "), "{answer}");
         prop_assert!(!answer.starts_with("HTTP/1.1 5"), "{answer}");
         Ok(())
     });
@@ -182,13 +154,8 @@ async fn depth_bombs_are_refused() {
     let server = Server::start(Script::Echo).await;
     for (open, depth) in [("[", 200), ("[", 1_000_000), ("{\"a\":", 300_000)] {
         let body = format!("{{\"model\":\"m\",\"messages\":{}", open.repeat(depth));
-        let request = server
-            .client
-            .post(server.url("/v1/chat/completions"))
-            .body(body);
-        let answer = server
-            .send(request.header("content-type", "application/json"))
-            .await;
+        let request = server.client.post(server.url("/v1/chat/completions")).body(body);
+        let answer = server.send(request.header("content-type", "application/json")).await;
         assert_eq!(answer.error(), (400, "invalid_json".to_owned(), None));
     }
 }
@@ -208,19 +175,14 @@ async fn large_bodies_are_refused_in_words_that_arrive() {
     let request = server.client.post(server.url("/v1/chat/completions"));
     let pieces = (0..48).map(|_| Ok::<_, std::io::Error>(vec![b' '; 65_536]));
     let request = request.body(reqwest::Body::wrap_stream(futures::stream::iter(pieces)));
-    let answer = server
-        .send(request.header("content-type", "application/json"))
-        .await;
+    let answer = server.send(request.header("content-type", "application/json")).await;
     assert_eq!(answer.error(), (413, "body_too_large".to_owned(), None));
     // Far beyond, nobody listens to the end.
     let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n\
                 Content-Type: application/json\r\nContent-Length: 1000000000000\r\n\r\n";
     let flood = [head.as_bytes(), &vec![b'x'; 12 * 1024 * 1024]].concat();
     let answer = server.raw(&flood).await;
-    assert!(
-        answer.is_empty() || answer.starts_with("HTTP/1.1 413 "),
-        "{answer}"
-    );
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413 "), "{answer}");
     assert_eq!(server.fake.count(), 1);
 }
 
@@ -230,11 +192,7 @@ async fn huge_heads_are_refused() {
     let many: String = (0..200).map(|index| format!("X-{index}: a\r\n")).collect();
     let one = format!("X-Long: {}\r\n", "a".repeat(1_000_000));
     let path = "a".repeat(100_000);
-    for (path, headers) in [
-        ("v1/models", many),
-        ("v1/models", one),
-        (&path, String::new()),
-    ] {
+    for (path, headers) in [("v1/models", many), ("v1/models", one), (&path, String::new())] {
         let request = format!("GET /{path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
         let answer = server.raw(request.as_bytes()).await;
         let refused = ["HTTP/1.1 431 ", "HTTP/1.1 414 "];
@@ -256,10 +214,7 @@ async fn bodies_that_contradict_their_length_are_refused() {
         "Transfer-Encoding: gzip\r\n\r\n{}",
     ] {
         let answer = server.raw(format!("{head}{framing}").as_bytes()).await;
-        assert!(
-            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
-            "{framing}: {answer}"
-        );
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{framing}: {answer}");
     }
     assert_eq!(server.fake.count(), 0);
 }

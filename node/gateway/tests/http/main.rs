@@ -58,36 +58,23 @@ impl Answer {
     }
 
     fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// OpenAI's error: status, code and parameter.
     fn error(&self) -> (u16, String, Option<String>) {
         let body = self.json();
         let error = &body["error"];
-        assert!(
-            error["message"]
-                .as_str()
-                .is_some_and(|message| message.len() > 10),
-            "{body}"
-        );
+        assert!(error["message"].as_str().is_some_and(|message| message.len() > 10), "{body}");
         assert!(error["type"].is_string(), "{body}");
         let code = error["code"].as_str().unwrap().to_owned();
-        (
-            self.status.as_u16(),
-            code,
-            error["param"].as_str().map(str::to_owned),
-        )
+        (self.status.as_u16(), code, error["param"].as_str().map(str::to_owned))
     }
 
     /// The `data:` lines of a stream, without comments.
     fn events(&self) -> Vec<&str> {
         let lines = self.text.split("\n\n").filter(|event| !event.is_empty());
-        lines
-            .filter_map(|event| event.strip_prefix("data: "))
-            .collect()
+        lines.filter_map(|event| event.strip_prefix("data: ")).collect()
     }
 }
 
@@ -102,13 +89,7 @@ impl Server {
         let (fake, shutdown) = (Arc::new(Fake::new(script)), CancellationToken::new());
         let task = tokio::spawn(serve(listener, fake.clone(), options, shutdown.clone()));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self {
-            address,
-            fake,
-            client,
-            shutdown,
-            task,
-        }
+        Self { address, fake, client, shutdown, task }
     }
 
     fn url(&self, path: &str) -> String {
@@ -118,11 +99,7 @@ impl Server {
     async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         let response = soon(request.send()).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
-        Answer {
-            status,
-            headers,
-            text: soon(response.text()).await.unwrap(),
-        }
+        Answer { status, headers, text: soon(response.text()).await.unwrap() }
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -171,15 +148,9 @@ async fn read_until(stream: &mut TcpStream, mark: &str) -> String {
     let read = async {
         loop {
             let count = stream.read(&mut piece).await.unwrap();
-            assert!(
-                count > 0,
-                "the server closed the connection before `{mark}`"
-            );
+            assert!(count > 0, "the server closed the connection before `{mark}`");
             all.extend_from_slice(&piece[..count]);
-            if all
-                .windows(mark.len())
-                .any(|window| window == mark.as_bytes())
-            {
+            if all.windows(mark.len()).any(|window| window == mark.as_bytes()) {
                 return String::from_utf8_lossy(&all).into_owned();
             }
         }
@@ -193,9 +164,7 @@ fn chat_body(change: Value) -> Value {
 }
 
 fn changed(mut body: Value, change: Value) -> Value {
-    let Value::Object(change) = change else {
-        unreachable!("a change is an object")
-    };
+    let Value::Object(change) = change else { unreachable!("a change is an object") };
     body.as_object_mut().unwrap().extend(change);
     body
 }

@@ -9,10 +9,7 @@ use crate::Server;
 use crate::fake::Script;
 
 fn turn(role: Role, content: &str) -> Turn {
-    Turn {
-        role,
-        content: content.to_owned(),
-    }
+    Turn { role, content: content.to_owned() }
 }
 
 #[tokio::test]
@@ -67,10 +64,7 @@ async fn what_is_left_out_takes_openais_defaults_and_a_fresh_seed() {
         let request = server.fake.last().unwrap();
         assert_eq!(request.sampling, Sampling::with_seed(request.sampling.seed));
         assert_eq!(answer["cocoon"]["seed"], request.sampling.seed);
-        assert!(
-            request.sampling.seed < 1 << 53,
-            "every JSON reader must give it back exactly"
-        );
+        assert!(request.sampling.seed < 1 << 53, "every JSON reader must give it back exactly");
         assert_eq!(request.stop, Vec::<String>::new());
         assert_eq!(request.max_completion, None);
         assert_eq!((request.minimum_tier, request.max_cost), (None, None));
@@ -83,17 +77,10 @@ async fn what_is_left_out_takes_openais_defaults_and_a_fresh_seed() {
 async fn a_text_completion_takes_a_string_or_a_list_of_one() {
     let server = Server::start(Script::Echo).await;
     for prompt in [json!("Once upon"), json!(["Once upon"])] {
-        assert_eq!(
-            server.completion(json!({ "prompt": prompt })).await.status,
-            200
-        );
+        assert_eq!(server.completion(json!({ "prompt": prompt })).await.status, 200);
         let request = server.fake.last().unwrap();
         assert!(request.prompt == Prompt::Text("Once upon".into()));
-        assert_eq!(
-            request.max_completion,
-            Some(Tokens::new(16)),
-            "OpenAI's default"
-        );
+        assert_eq!(request.max_completion, Some(Tokens::new(16)), "OpenAI's default");
     }
 }
 
@@ -108,10 +95,7 @@ async fn stop_and_seed_and_limits_have_all_their_spellings() {
     assert_eq!(sent(json!({ "stop": "END" })).await.stop, ["END"]);
     assert_eq!(sent(json!({ "stop": [] })).await.stop, Vec::<String>::new());
     assert_eq!(sent(json!({ "seed": -1 })).await.sampling.seed, u64::MAX);
-    assert_eq!(
-        sent(json!({ "seed": u64::MAX })).await.sampling.seed,
-        u64::MAX
-    );
+    assert_eq!(sent(json!({ "seed": u64::MAX })).await.sampling.seed, u64::MAX);
     let limit = Some(Tokens::new(5));
     assert_eq!(sent(json!({ "max_tokens": 5 })).await.max_completion, limit);
     let both = json!({ "max_tokens": 5, "max_completion_tokens": 5 });
@@ -125,12 +109,7 @@ async fn the_stricter_of_body_and_header_holds() {
     let server = Server::start(Script::Echo).await;
     let url = server.url("/v1/chat/completions");
     for (body, tier, cost, expected) in [
-        (
-            json!({}),
-            "attested",
-            "1 TON",
-            (Tier::Attested, 1_000_000_000),
-        ),
+        (json!({}), "attested", "1 TON", (Tier::Attested, 1_000_000_000)),
         (
             json!({ "tier": "open", "max_cost": "5 nanoTON" }),
             "confidential",
@@ -144,13 +123,8 @@ async fn the_stricter_of_body_and_header_holds() {
             (Tier::Confidential, 7),
         ),
     ] {
-        let request = server
-            .client
-            .post(&url)
-            .json(&crate::chat_body(json!({ "cocoon": body })));
-        let request = request
-            .header("X-Cocoon-Tier", tier)
-            .header("X-Cocoon-Max-Cost", cost);
+        let request = server.client.post(&url).json(&crate::chat_body(json!({ "cocoon": body })));
+        let request = request.header("X-Cocoon-Tier", tier).header("X-Cocoon-Max-Cost", cost);
         assert_eq!(server.send(request).await.status, 200);
         let request = server.fake.last().unwrap();
         let (tier, cost) = expected;
@@ -194,10 +168,7 @@ async fn a_character_may_be_split_between_packets_both_ways() {
     }));
     // One byte a packet: every character is split at every place.
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
-    stream
-        .write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes())
-        .await
-        .unwrap();
+    stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
     for byte in body.bytes() {
         stream.write_all(&[byte]).await.unwrap();
         stream.flush().await.unwrap();
