@@ -1,6 +1,6 @@
 //! Inference engines behind one port, and what they need to know about model files.
 //!
-//! Owns: the [`Engine`] port, its engines (`echo`), chat templates, the GGUF metadata
+//! Owns: the [`Engine`] port, its engines (`llama`, `echo`), chat templates, the GGUF metadata
 //! reader, hashing of model files, and the catalogue of models.
 //! Must not: know peers, payments or HTTP; read the environment, the home directory or a clock.
 //!
@@ -16,11 +16,15 @@ pub mod chat;
 pub mod echo;
 pub mod gguf;
 pub mod hashing;
+#[cfg(feature = "llama")]
+pub mod llama;
 mod port;
 pub mod sampling;
 mod text;
 
 pub use echo::EchoEngine;
+#[cfg(feature = "llama")]
+pub use llama::LlamaEngine;
 pub use port::{
     Capabilities, Engine, EngineFailure, EngineJob, Generated, Generation, GenerationControl, Load,
     PrefixScope, Steer, SubmitError,

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub(crate) mod rules;
+pub(crate) mod tiny_gguf;
 
 use std::time::Duration;
 

@@ -1,0 +1,188 @@
+//! The model itself: a llama.cpp context as the batcher sees it, and its tokenizer.
+//!
+//! Owns: loading, the context's parameters, one batch of memory.
+//! Must not: run in the node's process, or decide anything.
+
+use std::num::NonZeroU32;
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_2::llama_batch::LlamaBatch;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::model::params::LlamaModelParams;
+use llama_cpp_2::token::LlamaToken;
+
+use super::batcher::{Compute, Entry, STEP_TOKENS, StepFailed, Token};
+use super::wire::{LoadFailure, LoadRequest};
+
+/// The engine's name and version for [`crate::Capabilities`]; the crate's version is pinned in the
+/// workspace's manifest.
+pub(super) const BUILD: &str = "llama.cpp (llama-cpp-2 0.1.160)";
+
+/// A loaded model; shared by the thread that tokenises and the one that decodes.
+#[derive(Debug)]
+pub(super) struct Model {
+    backend: LlamaBackend,
+    model: LlamaModel,
+}
+
+impl Model {
+    /// Loads the file, whose hash has been checked.
+    pub(super) fn load(request: &LoadRequest) -> Result<Self, LoadFailure> {
+        let backend = LlamaBackend::init().map_err(|_| LoadFailure::NotLoadable)?;
+        let parameters = LlamaModelParams::default().with_n_gpu_layers(request.gpu_layers);
+        let model = LlamaModel::load_from_file(&backend, &request.path, &parameters)
+            .map_err(|_| LoadFailure::NotLoadable)?;
+        Ok(Self { backend, model })
+    }
+
+    /// The context that jobs get: what was asked, but not more than the model was trained for.
+    pub(super) fn context_tokens(&self, asked: u32) -> u32 {
+        match self.model.n_ctx_train() {
+            0 => asked,
+            trained => asked.min(trained),
+        }
+    }
+
+    /// The chat template that the file brings.
+    pub(super) fn chat_template(&self) -> Option<String> {
+        self.model.meta_val_str("tokenizer.chat_template").ok()
+    }
+
+    /// The text of the token that begins every sequence; empty when there is none.
+    pub(super) fn begin_text(&self) -> String {
+        self.special_text(self.model.vocab().bos())
+    }
+
+    /// The text of the token that ends a sequence; empty when there is none.
+    pub(super) fn end_text(&self) -> String {
+        self.special_text(self.model.vocab().eos())
+    }
+
+    fn special_text(&self, token: LlamaToken) -> String {
+        // llama.cpp's "no such token" is −1.
+        if token.0 < 0 {
+            return String::new();
+        }
+        let vocabulary = self.model.vocab();
+        let text = vocabulary.text(token);
+        text.map(|text| text.to_string_lossy().into_owned())
+            .unwrap_or_default()
+    }
+
+    /// Tokenises a prompt. The token that begins every sequence is put in front when the model
+    /// wants it and the text does not begin with it already (many templates write it); none is put
+    /// at the end, because the prompt is to be continued.
+    pub(super) fn tokenise(&self, text: &str) -> Vec<Token> {
+        let vocabulary = self.model.vocab();
+        let mut tokens = vocabulary.tokenize(text.as_bytes(), false, true);
+        let begin = vocabulary.bos();
+        if vocabulary.should_add_bos() && begin.0 >= 0 && tokens.first() != Some(&begin) {
+            tokens.insert(0, begin);
+        }
+        tokens
+            .into_iter()
+            .filter_map(|token| Token::try_from(token.0).ok())
+            .collect()
+    }
+}
+
+/// A context of a [`Model`].
+pub(super) struct Context<'a> {
+    model: &'a LlamaModel,
+    context: LlamaContext<'a>,
+    batch: LlamaBatch<'static>,
+}
+
+impl<'a> Context<'a> {
+    /// Takes the memory for `context` tokens in `slots` sequences.
+    pub(super) fn new(
+        model: &'a Model,
+        request: &LoadRequest,
+        context: u32,
+    ) -> Result<Self, LoadFailure> {
+        let threads = i32::try_from(request.threads.max(1)).unwrap_or(i32::MAX);
+        let step = u32::try_from(STEP_TOKENS).unwrap_or(u32::MAX);
+        let parameters = LlamaContextParams::default()
+            .with_n_ctx(NonZeroU32::new(context))
+            .with_n_batch(step)
+            .with_n_ubatch(step)
+            .with_n_seq_max(request.slots)
+            .with_n_threads(threads)
+            .with_n_threads_batch(threads)
+            // All sequences draw on one pool of cells, so that one long job may use most of it.
+            .with_kv_unified(true)
+            // Models with a sliding window must keep all positions for prefixes to be reusable.
+            .with_swa_full(true);
+        let context = model
+            .model
+            .new_context(&model.backend, parameters)
+            .map_err(|_| LoadFailure::NoContext)?;
+        let batch = LlamaBatch::new(STEP_TOKENS, 1);
+        Ok(Self {
+            model: &model.model,
+            context,
+            batch,
+        })
+    }
+}
+
+fn llama_token(token: Token) -> LlamaToken {
+    // Tokens come from llama.cpp and are below its vocabulary's size, an i32.
+    LlamaToken(i32::try_from(token).unwrap_or(0))
+}
+
+impl Compute for Context<'_> {
+    fn step(&mut self, entries: &[Entry]) -> Result<(), StepFailed> {
+        self.batch.clear();
+        for entry in entries {
+            let position = i32::try_from(entry.position).map_err(|_| StepFailed)?;
+            let sequence = i32::try_from(entry.sequence).map_err(|_| StepFailed)?;
+            let token = llama_token(entry.token);
+            self.batch
+                .add(token, position, &[sequence], entry.wants_logits)
+                .map_err(|_| StepFailed)?;
+        }
+        self.context
+            .decode(&mut self.batch)
+            .map_err(|_| StepFailed)?;
+        self.context.synchronize();
+        Ok(())
+    }
+
+    fn logits(&self, index: usize) -> &[f32] {
+        // Panics, and so ends the worker, for an entry without logits: the batcher asks for none.
+        self.context
+            .get_logits_ith(i32::try_from(index).unwrap_or(i32::MAX))
+    }
+
+    fn forget(&mut self, sequence: usize, position: usize) -> bool {
+        let (Ok(sequence), Ok(position)) = (u32::try_from(sequence), u32::try_from(position))
+        else {
+            return false;
+        };
+        let forgotten = self
+            .context
+            .clear_kv_cache_seq(Some(sequence), Some(position), None);
+        if forgotten == Ok(true) {
+            return true;
+        }
+        // Recurrent models cannot go back a part of the way. Forgetting all never fails.
+        let _ = self.context.clear_kv_cache_seq(Some(sequence), None, None);
+        false
+    }
+
+    fn piece(&self, token: Token) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        // Control tokens have no text for a reader.
+        self.model
+            .vocab()
+            .token_to_piece_into(llama_token(token), &mut bytes, false, None);
+        bytes
+    }
+
+    fn is_end(&self, token: Token) -> bool {
+        self.model.vocab().is_eog(llama_token(token))
+    }
+}
