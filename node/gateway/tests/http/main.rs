@@ -10,6 +10,7 @@ mod connections;
 mod door;
 mod fake;
 mod hostile;
+mod official_client;
 mod refusals;
 mod requests;
 
