@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::channel::error::{ChannelError, Misbehaviour, from_io};
 use crate::channel::frame::{FrameReader, Kind, write_frame};
-use crate::channel::identity::{ChannelIdentity, Issued};
+use crate::channel::identity::{Answered, ChannelIdentity, Issued};
 use crate::channel::pump::{self, Side};
 use crate::channel::tls::SharedTls;
 use crate::channel::{AcceptedChannel, ChannelTasks};
@@ -50,7 +50,7 @@ where
     let tls = SharedTls::new(tls.into());
     let mut reader = FrameReader::new(tls.clone());
     let first = Box::pin(first_answer(&tls, &mut reader, &identity, &issued));
-    timeout(deadline, first)
+    let answered = timeout(deadline, first)
         .await
         .map_err(|_| ChannelError::TimedOut)??;
     tracing::info!(consumer = %options.peer, "accepted an attested session");
@@ -58,6 +58,8 @@ where
     let (sender, receiver) = pump::start(tls, reader, side, &options.tasks);
     Ok(AcceptedChannel {
         peer: options.peer,
+        kind: answered.kind,
+        evidence_digest: answered.evidence_digest,
         sender,
         receiver,
     })
@@ -68,7 +70,7 @@ async fn first_answer<S>(
     reader: &mut FrameReader<SharedTls<S>>,
     identity: &ChannelIdentity,
     issued: &Issued,
-) -> Result<(), ChannelError>
+) -> Result<Answered, ChannelError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -86,9 +88,11 @@ where
     let answer = identity.answer(&request, &exporter, issued).await;
     let mut writer = tls.clone();
     match &answer {
-        Ok(response) => write_frame(&mut writer, Kind::AttestResponse, response).await?,
+        Ok(answered) => {
+            write_frame(&mut writer, Kind::AttestResponse, &answered.response).await?;
+        },
         Err(_) => write_frame(&mut writer, Kind::AttestUnable, &[]).await?,
     }
     writer.flush().await.map_err(|error| from_io(&error))?;
-    answer.map(|_| ()).map_err(ChannelError::from)
+    answer.map_err(ChannelError::from)
 }

@@ -7,10 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cocoon_protocol::attest::{
-    AttestRequest, AttestResponse, Evidence, IdentityBinding, IdentityRecord, NetworkId,
-    REPORT_DATA_BYTES, SessionBinding, SessionRole, Tier, gpu_digest,
-};
+use cocoon_protocol::attest::{AttestRequest, AttestResponse, Evidence, IdentityBinding, IdentityRecord, NetworkId,
+    REPORT_DATA_BYTES, SessionBinding, SessionRole, Tier, gpu_digest, EvidenceKind};
 use cocoon_protocol::identity::{Domain, NodeKey};
 use cocoon_protocol::limits;
 use cocoon_protocol::units::{Millis, Timestamp};
@@ -61,6 +59,13 @@ pub(super) struct Issued {
     public_key: Vec<u8>,
     not_before: Timestamp,
     not_after: Timestamp,
+}
+
+/// An answered challenge: the bytes to send, and what they prove.
+pub(super) struct Answered {
+    pub(super) response: Vec<u8>,
+    pub(super) kind: EvidenceKind,
+    pub(super) evidence_digest: [u8; 32],
 }
 
 impl fmt::Debug for ChannelIdentity {
@@ -143,7 +148,7 @@ impl ChannelIdentity {
         request: &AttestRequest,
         exporter: &[u8; 32],
         issued: &Issued,
-    ) -> Result<Vec<u8>, QuoteError> {
+    ) -> Result<Answered, QuoteError> {
         let options = &self.options;
         let report_data = SessionBinding {
             network: &options.network,
@@ -165,6 +170,7 @@ impl ChannelIdentity {
                 self.quote(report_data, options.clock.now()).await?
             }
         };
+        let (kind, evidence_digest) = (quoted.evidence.kind(), quoted.evidence.digest());
         let response = AttestResponse {
             signature: options.key.sign(Domain::SessionIdentity, &report_data),
             model_manifest: options.model_manifest,
@@ -175,7 +181,7 @@ impl ChannelIdentity {
         if response.len() > limits::ATTEST_RESPONSE_BYTES {
             return Err(QuoteError::TooLarge);
         }
-        Ok(response)
+        Ok(Answered { response, kind, evidence_digest })
     }
 
     async fn quote(

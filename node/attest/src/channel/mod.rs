@@ -24,7 +24,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cocoon_protocol::attest::{Refusal, Verdict};
+use cocoon_protocol::attest::{EvidenceKind, Refusal, Verdict};
 use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::limits;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -75,6 +75,8 @@ impl AttestedChannel {
 #[derive(Debug)]
 pub struct AcceptedChannel {
     peer: NodeId,
+    kind: EvidenceKind,
+    evidence_digest: [u8; 32],
     sender: FrameSender,
     receiver: FrameReceiver,
 }
@@ -83,6 +85,16 @@ impl AcceptedChannel {
     /// The consumer, as the layer below authenticated it.
     pub const fn peer(&self) -> NodeId {
         self.peer
+    }
+
+    /// What kind of evidence the consumer was shown: as much as it had asked for.
+    pub const fn kind(&self) -> EvidenceKind {
+        self.kind
+    }
+
+    /// SHA-256 of that evidence; the consumer's verdict names the same.
+    pub const fn evidence_digest(&self) -> [u8; 32] {
+        self.evidence_digest
     }
 
     /// The two directions, usable from different tasks.

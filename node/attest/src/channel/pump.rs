@@ -420,7 +420,7 @@ impl<S> Respond<S> {
                 .answer(&request, &exporter, &self.issued)
                 .await
             {
-                Ok(response) => (Kind::AttestResponse, Bytes::from(response)),
+                Ok(answered) => (Kind::AttestResponse, Bytes::from(answered.response)),
                 Err(error) => {
                     tracing::error!(%error, "could not attest a session again");
                     (Kind::AttestUnable, Bytes::new())
