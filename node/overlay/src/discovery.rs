@@ -1,0 +1,389 @@
+//! Hybrid discovery: the index says who, the provider itself says what and at which price.
+//!
+//! Owns: the way from "want this model" to a verified offer: look-up, dial, control stream; and
+//! the same way from the provider's side.
+//! Must not: choose between providers; `selection` does, from the offers that leave this crate.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use cocoon_protocol::identity::ModelHash;
+use cocoon_protocol::offer::SignedOffer;
+use libp2p::kad::store::RecordStore as _;
+use libp2p::multiaddr::Protocol as AddressPart;
+use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::{Multiaddr, PeerId, identify, kad};
+
+use crate::address::{self, Subnet};
+use crate::behaviour::KADEMLIA;
+use crate::command::{Event, Refused};
+use crate::control::{LinkEnd, LinkEvent, LinkId, Message, link};
+use crate::offering::Publish;
+use crate::overlay::Overlay;
+use crate::streams::{self, PeerStream, Protocol};
+use crate::warm::Action;
+use crate::{index, limits};
+
+/// Shards of a model's key. One until models have more than about fifty providers; the number will
+/// then come from the network's parameters, and providers find their shard by `index::shard_of`.
+const SHARDS: u16 = 1;
+
+impl Overlay {
+    /// Carries out what the tables want, until they want nothing more.
+    pub(crate) fn act(&mut self, now: Instant) {
+        while let Some(action) = self.tables.next_action() {
+            match action {
+                Action::LookUp(model) => self.look_up(model),
+                Action::StopLookUp(model) => self.stop_look_up(model),
+                Action::Contact(peer, model) => self.contact(peer, model, now),
+                Action::Offer(offer) => self.events.push_back(Event::Offer(offer)),
+                Action::Gone(peer) => {
+                    if let Some(node) = address::node_id(&peer) {
+                        self.events.push_back(Event::OfferGone(node));
+                    }
+                }
+            }
+        }
+    }
+
+    fn look_up(&mut self, model: ModelHash) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        for shard in 0..SHARDS {
+            let query = kad.get_providers(index::key(&model, shard));
+            self.look_ups.push((query, model));
+        }
+    }
+
+    fn stop_look_up(&mut self, model: ModelHash) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        for (id, _) in self.look_ups.iter().filter(|(_, sought)| *sought == model) {
+            if let Some(mut query) = kad.query_mut(id) {
+                query.finish();
+            }
+        }
+    }
+
+    /// Dials a found provider and opens a control stream to it. The dial comes at once, because
+    /// Kademlia knows the addresses of what it found only as long as the look-up runs.
+    fn contact(&mut self, peer: PeerId, model: ModelHash, now: Instant) {
+        if peer == *self.swarm.local_peer_id() {
+            self.tables.lost(peer, now);
+            return;
+        }
+        let behaviour = self.swarm.behaviour_mut();
+        if behaviour.book.addresses(&peer).is_empty() {
+            let store = behaviour.kad.store_mut();
+            let kept = (0..SHARDS)
+                .map(|shard| store.addresses(&index::key(&model, shard), &peer))
+                .find(|addresses| !addresses.is_empty());
+            behaviour.book.learn(peer, kept.unwrap_or_default());
+        }
+        if !self.swarm.is_connected(&peer)
+            && let Err(error) = self.swarm.dial(DialOpts::peer_id(peer).build())
+        {
+            // The stream behaviour dials too, and reports what comes of it.
+            tracing::debug!(%peer, %error, "provider not dialled");
+        }
+        let request = self
+            .swarm
+            .behaviour_mut()
+            .streams
+            .open(peer, Protocol::Control);
+        self.contacts.insert(request, peer);
+    }
+
+    fn sought(&self, query: kad::QueryId) -> Option<ModelHash> {
+        self.look_ups
+            .iter()
+            .find(|(id, _)| *id == query)
+            .map(|(_, model)| *model)
+    }
+
+    pub(crate) fn on_index_event(&mut self, event: kad::Event, now: Instant) {
+        match event {
+            kad::Event::OutboundQueryProgressed {
+                id,
+                result: kad::QueryResult::GetProviders(result),
+                step,
+                ..
+            } => {
+                if let Some(model) = self.sought(id)
+                    && let Ok(kad::GetProvidersOk::FoundProviders { providers, .. }) = result
+                {
+                    let own = *self.swarm.local_peer_id();
+                    let others = providers.into_iter().filter(|peer| *peer != own);
+                    self.tables.found(model, others, now);
+                    self.act(now);
+                }
+                if step.last
+                    && let Some(model) = self.sought(id)
+                {
+                    self.look_ups.retain(|(query, _)| *query != id);
+                    if !self.look_ups.iter().any(|(_, other)| *other == model) {
+                        self.tables.look_up_ended(model, now);
+                    }
+                }
+            }
+            kad::Event::InboundRequest {
+                request:
+                    kad::InboundRequest::AddProvider {
+                        record: Some(record),
+                    },
+            } => self.on_record(record),
+            kad::Event::RoutingUpdated {
+                peer,
+                is_new_peer: true,
+                old_peer,
+                ..
+            } => {
+                if let Some(old) = old_peer {
+                    self.index_peers.remove(&old);
+                }
+                self.index_peers.insert(peer);
+                self.offering.index_grew(self.index_peers.len(), now);
+                self.tables.index_grew(now);
+            }
+            kad::Event::RoutablePeer { peer, address }
+            | kad::Event::PendingRoutablePeer { peer, address } => {
+                self.admit_to_index(peer, vec![address]);
+            }
+            // Other queries and requests need no answer from us.
+            _ => {}
+        }
+    }
+
+    /// A provider entrusts us with a record. Kademlia guarantees that it speaks for itself only.
+    /// Publishers know confirmed addresses of their own only, so missing ones are filled in from
+    /// where we see the publisher, and wrong ones are dropped.
+    fn on_record(&mut self, mut record: kad::ProviderRecord) {
+        let peer = record.provider;
+        let behaviour = self.swarm.behaviour_mut();
+        let seen = behaviour.connections.remote_address(&peer).cloned();
+        let claimed = std::mem::take(&mut record.addresses);
+        record.addresses = seen.map_or_else(Vec::new, |seen| address::believable(&claimed, &seen));
+        if record.addresses.is_empty() {
+            record.addresses = behaviour.book.addresses(&peer).to_vec();
+        }
+        if behaviour.kad.store_mut().add_provider(record).is_err() {
+            self.count(Refused::Record);
+        }
+    }
+
+    pub(crate) fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
+        let behaviour = self.swarm.behaviour_mut();
+        let Some(seen) = behaviour.connections.remote_address(&peer) else {
+            return;
+        };
+        let believed = address::believable(&info.listen_addrs, seen);
+        behaviour.book.learn(peer, believed.clone());
+        if info.protocols.contains(&KADEMLIA) {
+            self.admit_to_index(peer, believed);
+        }
+    }
+
+    /// Lets a peer into the routing table, unless its subnet has its share of the bucket.
+    fn admit_to_index(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let subnet = addresses.iter().find_map(address::subnet);
+        if let Some(subnet) = subnet
+            && !self.index_peers.contains(&peer)
+            && crowded(kad, &peer, subnet)
+        {
+            return;
+        }
+        for address in addresses {
+            let relayed = address
+                .iter()
+                .any(|part| matches!(part, AddressPart::P2pCircuit));
+            if !relayed {
+                kad.add_address(&peer, address);
+            }
+        }
+    }
+
+    pub(crate) fn on_stream_event(&mut self, event: streams::Event, now: Instant) {
+        match event {
+            streams::Event::Inbound {
+                peer,
+                protocol,
+                stream,
+            } => {
+                self.swarm.behaviour_mut().connections.touch(&peer, now);
+                match protocol {
+                    // Who it is and what it wants is known when it subscribes.
+                    Protocol::Control => self.accept_link(peer, stream, now),
+                    Protocol::Session => {
+                        if let Some(peer) = address::node_id(&peer) {
+                            self.events
+                                .push_back(Event::InboundSession { peer, stream });
+                        }
+                    }
+                }
+            }
+            streams::Event::Refused { peer, protocol } => {
+                tracing::debug!(%peer, ?protocol, "stream refused: quota is full");
+                self.count(Refused::StreamBusy);
+            }
+            streams::Event::Opened {
+                request,
+                peer,
+                stream,
+            } => {
+                self.swarm.behaviour_mut().connections.touch(&peer, now);
+                if self.contacts.remove(&request).is_some() {
+                    let id = self.new_link();
+                    let (sending, receiving) = link(id, peer, stream, now);
+                    self.links.push(receiving);
+                    self.tables.link_open(peer, id, sending);
+                } else if let Some(peer) = address::node_id(&peer) {
+                    self.events.push_back(Event::SessionOpened {
+                        request,
+                        peer,
+                        stream,
+                    });
+                }
+            }
+            streams::Event::Failed {
+                request,
+                peer,
+                error,
+            } => {
+                if self.contacts.remove(&request).is_some() {
+                    tracing::debug!(%peer, %error, "provider not contacted");
+                    self.tables.lost(peer, now);
+                } else if let Some(peer) = address::node_id(&peer) {
+                    self.events.push_back(Event::SessionFailed {
+                        request,
+                        peer,
+                        error,
+                    });
+                }
+            }
+        }
+    }
+
+    fn new_link(&mut self) -> LinkId {
+        self.next_link = self.next_link.saturating_add(1);
+        LinkId(self.next_link)
+    }
+
+    fn accept_link(&mut self, peer: PeerId, stream: PeerStream, now: Instant) {
+        let id = self.new_link();
+        let (sending, receiving) = link(id, peer, stream, now);
+        self.links.push(receiving);
+        self.unsubscribed.insert(id, sending);
+    }
+
+    pub(crate) fn on_link_event(&mut self, event: LinkEvent, now: Instant) {
+        let LinkEvent { id, peer, item } = event;
+        let outcome = match item {
+            Ok(Message::Subscribe) => {
+                // A second subscription on one stream changes nothing.
+                if let Some(link) = self.unsubscribed.remove(&id) {
+                    self.offering.subscribe(id, link);
+                }
+                Ok(())
+            }
+            Ok(message) if self.tables.is_link(peer, id) => {
+                self.on_provider_message(peer, message, now)
+            }
+            // A message of a provider on a stream that is not ours to hear it on, or no longer.
+            Ok(_) => Ok(()),
+            Err(end) => Err(end),
+        };
+        let Err(end) = outcome else { return };
+        if end != LinkEnd::Closed {
+            tracing::warn!(%peer, ?end, "control stream ended");
+            self.count(Refused::Control(end));
+        }
+        self.unsubscribed.remove(&id);
+        self.offering.unsubscribe(id);
+        if self.tables.is_link(peer, id) {
+            self.tables.lost(peer, now);
+        }
+    }
+
+    fn on_provider_message(
+        &mut self,
+        peer: PeerId,
+        message: Message,
+        now: Instant,
+    ) -> Result<(), LinkEnd> {
+        match message {
+            Message::Offer(bytes) => {
+                let clock = (self.clock)();
+                let offer = SignedOffer::from_bytes(bytes)
+                    .verify(clock)
+                    .map_err(|error| {
+                        tracing::debug!(%peer, %error, "offer refused");
+                        LinkEnd::InvalidOffer
+                    })?;
+                if address::node_id(&peer) != Some(offer.offer().provider) {
+                    return Err(LinkEnd::ForeignOffer);
+                }
+                let protected = self.swarm.behaviour().streams.active(Protocol::Session);
+                self.tables.offer(peer, offer, &protected, now, clock);
+            }
+            Message::KeepAlive => self.tables.heard(peer, now),
+            Message::Draining => self.tables.lost(peer, now),
+            Message::Subscribe => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn publish_offer(&mut self, offer: &SignedOffer, now: Instant) {
+        let verified = match offer.verify((self.clock)()) {
+            Ok(verified) if verified.offer().provider == self.node => verified,
+            Ok(_) => {
+                tracing::error!("the offer to publish is another node's; not published");
+                return;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the offer to publish is not valid; not published");
+                return;
+            }
+        };
+        let models = verified
+            .offer()
+            .models
+            .iter()
+            .map(|offered| offered.model)
+            .collect();
+        let bytes = Arc::from(offer.as_bytes());
+        let changes = self
+            .offering
+            .publish(bytes, models, self.index_peers.len(), now);
+        self.publish(changes);
+    }
+
+    pub(crate) fn withdraw_offer(&mut self) {
+        let changes = self.offering.withdraw();
+        self.publish(changes);
+    }
+
+    pub(crate) fn publish(&mut self, changes: Vec<Publish>) {
+        let shard = index::shard_of(&self.node, SHARDS);
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        for change in changes {
+            match change {
+                Publish::Start(model) => {
+                    if let Err(error) = kad.start_providing(index::key(&model, shard)) {
+                        tracing::error!(%model, %error, "model not published in the index");
+                    }
+                }
+                Publish::Stop(model) => kad.stop_providing(&index::key(&model, shard)),
+            }
+        }
+    }
+}
+
+/// Whether the bucket that `peer` belongs to holds its share of `subnet` already.
+fn crowded(kad: &mut kad::Behaviour<index::ProviderStore>, peer: &PeerId, subnet: Subnet) -> bool {
+    let Some(bucket) = kad.kbucket(*peer) else {
+        return false;
+    };
+    let same = bucket
+        .iter()
+        .filter(|entry| entry.node.value.iter().find_map(address::subnet) == Some(subnet));
+    same.count() >= limits::BUCKET_PEERS_PER_SUBNET
+}
