@@ -196,6 +196,8 @@ struct Channel {
     /// The provider's jobs: tokens served.
     serving: BTreeMap<JobId, u64>,
     epochs: BTreeMap<u32, Ledger>,
+    /// Second from which the consumer may take the rest back: reckoned here, not by the contract.
+    unlock: Option<u64>,
 }
 
 struct World {
@@ -239,6 +241,7 @@ impl Channel {
             asked: BTreeMap::new(),
             serving: BTreeMap::new(),
             epochs: BTreeMap::new(),
+            unlock: None,
         }
     }
 
@@ -610,6 +613,7 @@ impl World {
                 let due = after.paid.checked_sub(before.paid).expect("it only rises");
                 let worth = voucher.voucher.cumulative.min(before.limit);
                 prop_assert_eq!(after.paid, worth);
+                prop_assert!(!self.is_unlocked(index), "settled after its time");
                 let fee = self.vault.parameters().fee(due);
                 let withheld = if external {
                     self.fees.withheld
@@ -620,12 +624,13 @@ impl World {
                 prop_assert_eq!(transfer, Some(Transfer { to: payout, amount }));
                 Ok(true)
             }
-            Err(
-                VaultError::NothingToSettle
-                | VaultError::TooSmall
-                | VaultError::Released
-                | VaultError::WrongEpoch,
-            ) => Ok(false),
+            Err(VaultError::Released) => {
+                prop_assert!(self.is_unlocked(index), "refused before its time");
+                Ok(false)
+            }
+            Err(VaultError::NothingToSettle | VaultError::TooSmall | VaultError::WrongEpoch) => {
+                Ok(false)
+            }
             Err(error) => Err(TestCaseError::fail(format!("settling: {error}"))),
         }
     }
@@ -658,7 +663,7 @@ impl World {
                 let sent = transfer.map_or(NanoTon::ZERO, |transfer| transfer.amount);
                 prop_assert_eq!(sent, due.saturating_sub(fee));
                 let channel = &mut self.channels[index];
-                (channel.payer, channel.payee) = (None, None);
+                (channel.payer, channel.payee, channel.unlock) = (None, None, None);
                 channel.asked.clear();
                 channel.serving.clear();
                 Ok(true)
@@ -677,18 +682,34 @@ impl World {
         };
         channel.payer_disk = payer.release().encode();
         let provider = channel.key.id();
-        self.order(Command::RequestRelease(provider)).is_ok()
-    }
-
-    fn finalize_release(&mut self, index: usize) -> bool {
-        let provider = self.channels[index].key.id();
-        let done = self.order(Command::FinalizeRelease(provider)).is_ok();
+        let done = self.order(Command::RequestRelease(provider)).is_ok();
         if done {
-            let channel = &mut self.channels[index];
-            channel.payer = None;
-            channel.asked.clear();
+            let unlock = self.now.as_unix_secs() + u64::from(RELEASE_DELAY);
+            self.channels[index].unlock = Some(unlock);
         }
         done
+    }
+
+    /// Whether the time in which the provider may settle is over.
+    fn is_unlocked(&self, index: usize) -> bool {
+        self.channels[index]
+            .unlock
+            .is_some_and(|at| at <= self.now.as_unix_secs())
+    }
+
+    fn finalize_release(&mut self, index: usize) -> Outcome {
+        let provider = self.channels[index].key.id();
+        let unlocked = self.is_unlocked(index);
+        let result = self.order(Command::FinalizeRelease(provider));
+        if result.is_err() {
+            prop_assert!(!unlocked || result == Err(VaultError::InsufficientFunds));
+            return Ok(false);
+        }
+        prop_assert!(unlocked, "the provider had all its time to settle");
+        let channel = &mut self.channels[index];
+        (channel.payer, channel.unlock) = (None, None);
+        channel.asked.clear();
+        Ok(true)
     }
 
     fn reconnect(&mut self, index: usize) -> Outcome {
@@ -708,13 +729,21 @@ impl World {
             Action::Allocate(index, tokens) => {
                 let request = self.request(index, tokens);
                 let done = self.order(Command::Allocate(request)).is_ok();
+                if done {
+                    self.channels[index].unlock = None;
+                }
                 self.take_up(index);
                 done
             }
             Action::Rebalance(first, second) => {
                 let requests = vec![self.request(0, first + 1), self.request(1, second + 1)];
                 let done = self.order(Command::Rebalance(requests)).is_ok();
-                (0..CHANNELS).for_each(|index| self.take_up(index));
+                for index in 0..CHANNELS {
+                    if done {
+                        self.channels[index].unlock = None;
+                    }
+                    self.take_up(index);
+                }
                 done
             }
             Action::Start(index, max_tokens) => self.start(index, max_tokens),
@@ -768,7 +797,7 @@ impl World {
             }
             Action::Observe(index) => self.channels[index].observe(&self.vault, &self.key),
             Action::RequestRelease(index) => self.request_release(index),
-            Action::FinalizeRelease(index) => self.finalize_release(index),
+            Action::FinalizeRelease(index) => self.finalize_release(index)?,
             Action::Release(index) => self.release(index)?,
             Action::ReplayOrder => match self.last_order.clone() {
                 Some(order) => {
@@ -905,9 +934,7 @@ impl World {
         let provider = channel.key.id();
         let payee = channel.payee.as_ref().expect("it was observed");
         let (owed, best) = (payee.credited(), payee.best().copied());
-        let in_time = before
-            .unlock_at
-            .is_none_or(|unlock_at| self.now < unlock_at);
+        let in_time = !self.is_unlocked(index);
         if let (true, Some(best)) = (in_time, best) {
             self.settle(index, best, false)?;
             let paid = self
@@ -926,7 +953,7 @@ impl World {
             prop_assert!(self.request_release(index));
         }
         self.now = Timestamp::from_unix_secs(self.now.as_unix_secs() + u64::from(RELEASE_DELAY));
-        prop_assert!(self.finalize_release(index));
+        prop_assert!(self.finalize_release(index)?);
         Ok(())
     }
 }

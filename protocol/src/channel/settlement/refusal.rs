@@ -121,3 +121,74 @@ impl VaultError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::VaultError;
+
+    /// The contract's own list.
+    const CONTRACT: &str = include_str!("../../../../contracts/vault/errors.tolk");
+    /// Cannot be said in this model: messages that do not parse, cells with another magic.
+    const UNSPOKEN: [&str; 3] = ["UNKNOWN_MESSAGE", "UNKNOWN_COMMAND", "WRONG_MAGIC"];
+    const ALL: [VaultError; 26] = [
+        VaultError::WrongVault,
+        VaultError::BadSignature,
+        VaultError::NotOwner,
+        VaultError::WrongSeqno,
+        VaultError::Expired,
+        VaultError::NoConsent,
+        VaultError::NoAllocation,
+        VaultError::WrongEpoch,
+        VaultError::BadProvider,
+        VaultError::BadPayout,
+        VaultError::PayoutDiffers,
+        VaultError::TooManyAllocations,
+        VaultError::ZeroAmount,
+        VaultError::AmountOverflow,
+        VaultError::DailyCap,
+        VaultError::BadBatch,
+        VaultError::BadParameters,
+        VaultError::AlreadyReleasing,
+        VaultError::TooEarly,
+        VaultError::Released,
+        VaultError::OverLimit,
+        VaultError::InsufficientFunds,
+        VaultError::NothingToSettle,
+        VaultError::TooSmall,
+        VaultError::Underfunded,
+        VaultError::NotEmpty,
+    ];
+
+    /// `BadSignature` as the contract spells it.
+    fn contract_name(error: VaultError) -> String {
+        let mut name = String::new();
+        for letter in format!("{error:?}").chars() {
+            if letter.is_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_uppercase());
+        }
+        name
+    }
+
+    #[test]
+    fn names_and_exit_codes_are_the_contracts() {
+        let theirs: std::collections::BTreeMap<&str, i32> = CONTRACT
+            .lines()
+            .filter_map(|line| line.strip_prefix("const ERROR_")?.split_once('='))
+            .map(|(name, rest)| {
+                let code = rest.split_whitespace().next().unwrap();
+                (name.trim(), code.parse().unwrap())
+            })
+            .filter(|(name, _)| !UNSPOKEN.contains(name))
+            .collect();
+        let ours: std::collections::BTreeMap<_, _> = ALL
+            .map(|error| (contract_name(error), error.exit_code()))
+            .into();
+        let ours = ours
+            .iter()
+            .map(|(name, code)| (name.as_str(), *code))
+            .collect();
+        assert_eq!(theirs, ours);
+    }
+}

@@ -531,3 +531,530 @@ impl Vault {
 fn ensure(holds: bool, error: VaultError) -> Result<(), VaultError> {
     if holds { Ok(()) } else { Err(error) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::Order;
+    use super::*;
+    use crate::channel::{ChannelId, Release, VaultKey};
+    use crate::identity::NodeKey;
+
+    const CONTRACT_FEES: &str = include_str!("../../../../contracts/vault/fees.tolk");
+    const TON: u64 = 1_000_000_000;
+    const DAY: u64 = SECONDS_PER_DAY;
+    /// What the bounds would cost at the prices of 2026, roughly.
+    const FEES: Fees = Fees {
+        bound: NanoTon::from_nano(4_000_000),
+        withheld: NanoTon::from_nano(1_000_000),
+        used: NanoTon::from_nano(900_000),
+        transfer: NanoTon::from_nano(66_667),
+    };
+
+    fn nano(nano: u64) -> NanoTon {
+        NanoTon::from_nano(nano)
+    }
+
+    const fn address(byte: u8) -> TonAddress {
+        TonAddress {
+            workchain: 0,
+            hash: [byte; 32],
+        }
+    }
+
+    const OWNER: TonAddress = address(0x40);
+    const PAYOUT: TonAddress = address(0x50);
+
+    fn key() -> VaultKey {
+        VaultKey::from_secret(&[9; 32])
+    }
+
+    fn provider(number: u8) -> NodeKey {
+        NodeKey::from_secret(&[number; 32])
+    }
+
+    /// A vault with a deposit, on a fixed day.
+    struct Bench {
+        vault: Vault,
+        now: u64,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self::with(|_| ())
+        }
+
+        fn with(change: fn(&mut Parameters)) -> Self {
+            let mut parameters = Parameters {
+                client_key: key().public(),
+                owner: OWNER,
+                release_delay: 3_600,
+                daily_cap: nano(2 * TON),
+                fee_basis_points: 100,
+                treasury: address(0x41),
+            };
+            change(&mut parameters);
+            let mut bench = Self {
+                vault: Vault::new(address(1), parameters),
+                now: 20_000 * DAY,
+            };
+            bench.send(&Message::TopUp(nano(10 * TON))).unwrap();
+            bench
+        }
+
+        fn send(&mut self, message: &Message) -> Result<Option<Transfer>, VaultError> {
+            self.vault
+                .handle(message, FEES, Timestamp::from_unix_secs(self.now))
+        }
+
+        fn order(&self, command: Command) -> Order {
+            Order {
+                vault: self.vault.address(),
+                seqno: self.vault.seqno(),
+                valid_until: Timestamp::from_unix_secs(self.now),
+                command,
+                signer: key().public(),
+            }
+        }
+
+        fn command(&mut self, command: Command) -> Result<Option<Transfer>, VaultError> {
+            self.send(&Message::Order(self.order(command)))
+        }
+
+        fn owner(&mut self, command: Command) -> Result<Option<Transfer>, VaultError> {
+            self.send(&Message::OwnerCommand {
+                from: OWNER,
+                command,
+            })
+        }
+
+        fn allocate(&mut self, number: u8, amount: u64) -> Result<Option<Transfer>, VaultError> {
+            self.command(Command::Allocate(request(number, amount)))
+        }
+
+        fn channel(&self, number: u8) -> ChannelId {
+            let provider = provider(number).id();
+            let epoch = self.vault.allocation(&provider).map_or(0, |a| a.epoch);
+            ChannelId {
+                vault: self.vault.address(),
+                provider,
+                epoch,
+            }
+        }
+
+        fn voucher(&self, number: u8, cumulative: u64) -> SignedVoucher {
+            let voucher = self.channel(number).voucher(nano(cumulative), [7; 32]);
+            key().sign(voucher)
+        }
+
+        fn settle(&mut self, number: u8, cumulative: u64) -> Result<Option<Transfer>, VaultError> {
+            let voucher = self.voucher(number, cumulative);
+            let consent = voucher.consent(&provider(number));
+            self.send(&Message::SettleExternal { voucher, consent })
+        }
+
+        fn release(&mut self, number: u8, cumulative: u64) -> Result<Option<Transfer>, VaultError> {
+            let ChannelId {
+                vault,
+                provider: id,
+                epoch,
+            } = self.channel(number);
+            let release = Release {
+                vault,
+                provider: id,
+                epoch,
+                cumulative: nano(cumulative),
+            };
+            self.command(Command::Release(release.sign(&provider(number))))
+        }
+    }
+
+    fn request(number: u8, amount: u64) -> AllocationRequest {
+        AllocationRequest {
+            provider: provider(number).id(),
+            payout: PAYOUT,
+            amount: nano(amount),
+        }
+    }
+
+    #[test]
+    fn the_kept_amounts_and_bounds_are_the_contracts() {
+        let theirs = |name: &str| {
+            let line = CONTRACT_FEES
+                .lines()
+                .find_map(|line| line.strip_prefix(&format!("const {name} = ")));
+            let value = line.expect(name).trim();
+            match value.strip_prefix("ton(\"") {
+                Some(ton) => {
+                    let ton = ton.trim_end_matches("\")");
+                    format!("{ton} TON").parse::<NanoTon>().unwrap().as_nano()
+                }
+                None => value.parse().unwrap(),
+            }
+        };
+        assert_eq!(theirs("RESERVE"), VAULT_RESERVE.as_nano());
+        assert_eq!(theirs("RENT_FLOOR"), RENT_FLOOR.as_nano());
+        assert_eq!(theirs("CLOSED_REMAINDER"), CLOSED_REMAINDER.as_nano());
+        assert_eq!(theirs("SWEEP_MINIMUM"), SWEEP_MINIMUM.as_nano());
+        assert_eq!(theirs("ALLOCATIONS_MAXIMUM"), VAULT_ALLOCATIONS as u64);
+        assert_eq!(theirs("BATCH_MAXIMUM"), BATCH as u64);
+        let maximum = theirs("FEE_BASIS_POINTS_MAXIMUM");
+        assert_eq!(maximum, u64::from(FEE_BASIS_POINTS));
+        let maximum = theirs("RELEASE_DELAY_MAXIMUM");
+        assert_eq!(maximum, u64::from(RELEASE_DELAY_SECONDS));
+        assert_eq!(theirs("SECONDS_PER_DAY"), SECONDS_PER_DAY);
+    }
+
+    #[test]
+    fn a_voucher_is_paid_once_less_the_fee_and_its_own_cost() {
+        let mut bench = Bench::new();
+        bench.allocate(2, TON).unwrap();
+        assert_eq!(bench.vault.reserved(), nano(TON));
+        let paid = bench.settle(2, TON / 2).unwrap().unwrap();
+        // Half a TON, less one percent, less what the message cost.
+        assert_eq!(paid.amount, nano(495_000_000 - 1_000_000));
+        assert_eq!(paid.to, PAYOUT);
+        assert_eq!(bench.vault.accrued(), nano(5_000_000));
+        assert_eq!(bench.vault.reserved(), nano(TON / 2));
+        let allocation = *bench.vault.allocation(&provider(2).id()).unwrap();
+        assert_eq!(allocation.paid, nano(TON / 2));
+        assert_eq!(allocation.receipts_root, [7; 32]);
+        assert_eq!(bench.settle(2, TON / 2), Err(VaultError::NothingToSettle));
+        assert_eq!(bench.settle(2, TON / 4), Err(VaultError::NothingToSettle));
+        let too_little = TON / 2 + 4_000_000;
+        assert_eq!(bench.settle(2, too_little), Err(VaultError::TooSmall));
+        let internal = Message::SettleInternal(bench.voucher(2, too_little));
+        let paid = bench.send(&internal).unwrap().unwrap();
+        assert_eq!(
+            paid.amount,
+            nano(3_960_000),
+            "who pays the gas may settle any amount"
+        );
+    }
+
+    #[test]
+    fn a_promise_beyond_the_limit_is_worth_the_limit() {
+        let mut bench = Bench::new();
+        bench.allocate(2, TON).unwrap();
+        bench.allocate(3, TON).unwrap();
+        bench.settle(2, 5 * TON).unwrap();
+        let provider = provider(2).id();
+        assert_eq!(bench.vault.allocation(&provider).unwrap().paid, nano(TON));
+        assert_eq!(
+            bench.vault.reserved(),
+            nano(TON),
+            "the other's is untouched"
+        );
+        assert_eq!(bench.settle(2, 5 * TON), Err(VaultError::NothingToSettle));
+        bench.now += DAY;
+        bench.allocate(2, TON).unwrap();
+        bench.settle(2, 5 * TON).unwrap();
+        assert_eq!(
+            bench.vault.allocation(&provider).unwrap().paid,
+            nano(2 * TON)
+        );
+    }
+
+    #[test]
+    fn a_settlement_needs_both_signatures_outside_and_one_inside() {
+        let mut bench = Bench::new();
+        bench.allocate(2, TON).unwrap();
+        let voucher = bench.voucher(2, TON);
+        let consent = voucher.consent(&provider(3));
+        let refused = bench.send(&Message::SettleExternal { voucher, consent });
+        assert_eq!(refused, Err(VaultError::NoConsent));
+        let stranger = VaultKey::from_secret(&[8; 32]);
+        let forged = stranger.sign(voucher.voucher);
+        let refused = bench.send(&Message::SettleInternal(forged));
+        assert_eq!(refused, Err(VaultError::BadSignature));
+        let elsewhere = ChannelId {
+            vault: address(2),
+            ..bench.channel(2)
+        };
+        let elsewhere = key().sign(elsewhere.voucher(nano(TON), [0; 32]));
+        let refused = bench.send(&Message::SettleInternal(elsewhere));
+        assert_eq!(refused, Err(VaultError::WrongVault));
+        let nobody = bench.voucher(5, TON);
+        let refused = bench.send(&Message::SettleInternal(nobody));
+        assert_eq!(refused, Err(VaultError::NoAllocation));
+        assert!(bench.send(&Message::SettleInternal(voucher)).is_ok());
+    }
+
+    #[test]
+    fn an_allocation_made_again_does_not_revive_old_vouchers() {
+        let mut bench = Bench::new();
+        bench.allocate(2, TON / 2).unwrap();
+        let old = bench.voucher(2, TON / 2);
+        bench.release(2, 0).unwrap();
+        bench.allocate(2, TON).unwrap();
+        let refused = bench.send(&Message::SettleInternal(old));
+        assert_eq!(refused, Err(VaultError::WrongEpoch));
+    }
+
+    #[test]
+    fn a_release_by_the_consumer_leaves_the_provider_its_time() {
+        let mut bench = Bench::new();
+        bench.allocate(2, TON).unwrap();
+        let id = provider(2).id();
+        let finalize = Command::FinalizeRelease(id);
+        assert_eq!(bench.command(finalize.clone()), Err(VaultError::TooEarly));
+        bench.command(Command::RequestRelease(id)).unwrap();
+        let again = bench.command(Command::RequestRelease(id));
+        assert_eq!(again, Err(VaultError::AlreadyReleasing));
+        bench.now += 3_599;
+        assert_eq!(bench.command(finalize.clone()), Err(VaultError::TooEarly));
+        bench.settle(2, TON / 4).unwrap();
+        bench.now += 1;
+        assert_eq!(bench.settle(2, TON / 2), Err(VaultError::Released));
+        bench.command(finalize.clone()).unwrap();
+        assert_eq!(bench.vault.reserved(), NanoTon::ZERO);
+        assert_eq!(bench.command(finalize), Err(VaultError::NoAllocation));
+    }
+
+    #[test]
+    fn allocating_again_cancels_a_release() {
+        let mut bench = Bench::new();
+        bench.allocate(2, TON).unwrap();
+        bench
+            .command(Command::RequestRelease(provider(2).id()))
+            .unwrap();
+        bench.allocate(2, 0).unwrap();
+        bench.now += 3_600;
+        assert!(bench.settle(2, TON / 2).is_ok());
+        let finalize = bench.command(Command::FinalizeRelease(provider(2).id()));
+        assert_eq!(finalize, Err(VaultError::TooEarly));
+    }
+
+    #[test]
+    fn a_release_by_the_provider_pays_and_frees_at_once() {
+        let mut bench = Bench::new();
+        bench.allocate(2, TON).unwrap();
+        bench.settle(2, TON / 4).unwrap();
+        assert_eq!(bench.release(2, TON + 1), Err(VaultError::OverLimit));
+        let unsigned = Release {
+            vault: bench.vault.address(),
+            provider: provider(2).id(),
+            epoch: 1,
+            cumulative: NanoTon::ZERO,
+        };
+        let mut by_other = unsigned.sign(&provider(3));
+        let refused = bench.command(Command::Release(by_other));
+        assert_eq!(refused, Err(VaultError::BadSignature));
+        by_other.release.epoch = 2;
+        let refused = bench.command(Command::Release(by_other));
+        assert_eq!(refused, Err(VaultError::WrongEpoch));
+        let paid = bench.release(2, TON / 2).unwrap().unwrap();
+        assert_eq!(
+            paid.amount,
+            nano(247_500_000),
+            "a quarter, less one percent"
+        );
+        assert_eq!(bench.vault.reserved(), NanoTon::ZERO);
+        assert!(bench.vault.allocations().is_empty());
+    }
+
+    #[test]
+    fn a_release_below_what_was_settled_takes_nothing_back() {
+        let mut bench = Bench::new();
+        bench.allocate(2, TON).unwrap();
+        bench.settle(2, TON / 2).unwrap();
+        let balance = bench.vault.balance();
+        assert_eq!(bench.release(2, TON / 4), Ok(None));
+        assert_eq!(bench.vault.balance(), balance.saturating_sub(FEES.used));
+    }
+
+    #[test]
+    fn nothing_is_allocated_twice() {
+        let mut bench = Bench::with(|parameters| parameters.daily_cap = NanoTon::MAX);
+        let free = bench.vault.free().saturating_sub(FEES.bound).as_nano();
+        let refused = bench.allocate(2, free + 1);
+        assert_eq!(refused, Err(VaultError::InsufficientFunds));
+        bench.allocate(2, free).unwrap();
+        assert_eq!(bench.allocate(3, 1), Err(VaultError::InsufficientFunds));
+        let withdraw = bench.command(Command::Withdraw(nano(TON)));
+        assert_eq!(withdraw, Err(VaultError::InsufficientFunds));
+        // A release can still be asked for, out of the reserve.
+        assert!(
+            bench
+                .command(Command::RequestRelease(provider(2).id()))
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn allocations_are_checked() {
+        let mut bench = Bench::new();
+        let mut refused = |change: fn(&mut AllocationRequest)| {
+            let mut request = request(2, TON);
+            change(&mut request);
+            bench.command(Command::Allocate(request)).unwrap_err()
+        };
+        let error = refused(|r| r.provider = NodeId::from_bytes([0; 32]));
+        assert_eq!(error, VaultError::BadProvider);
+        let error = refused(|r| {
+            let mut identity = [0; 32];
+            identity[0] = 1;
+            r.provider = NodeId::from_bytes(identity);
+        });
+        assert_eq!(error, VaultError::BadProvider);
+        assert_eq!(refused(|r| r.payout = address(0)), VaultError::BadPayout);
+        assert_eq!(refused(|r| r.payout = address(1)), VaultError::BadPayout);
+        assert_eq!(refused(|r| r.payout.workchain = -1), VaultError::BadPayout);
+        assert_eq!(
+            refused(|r| r.amount = NanoTon::ZERO),
+            VaultError::ZeroAmount
+        );
+        bench.allocate(2, TON / 2).unwrap();
+        let mut other = request(2, 1);
+        other.payout = address(0x51);
+        let refused = bench.command(Command::Allocate(other));
+        assert_eq!(refused, Err(VaultError::PayoutDiffers));
+        assert_eq!(bench.allocate(2, u64::MAX), Err(VaultError::AmountOverflow));
+    }
+
+    #[test]
+    fn places_are_bounded() {
+        let mut bench = Bench::new();
+        for number in 0..VAULT_ALLOCATIONS {
+            bench
+                .allocate(u8::try_from(number).unwrap() + 2, 1_000)
+                .unwrap();
+        }
+        assert_eq!(
+            bench.allocate(200, 1_000),
+            Err(VaultError::TooManyAllocations)
+        );
+        assert!(bench.allocate(2, 1_000).is_ok(), "but one may grow");
+    }
+
+    #[test]
+    fn the_hot_key_is_capped_by_the_day_and_the_owner_is_not() {
+        let mut bench = Bench::new();
+        bench.allocate(2, TON).unwrap();
+        bench.allocate(2, TON).unwrap();
+        assert_eq!(bench.allocate(2, 1), Err(VaultError::DailyCap));
+        let seqno = bench.vault.seqno();
+        bench.owner(Command::Allocate(request(3, TON))).unwrap();
+        assert_eq!(bench.vault.seqno(), seqno, "the owner's commands have none");
+        bench.now += DAY;
+        assert!(bench.allocate(2, 2 * TON).is_ok());
+        assert_eq!(bench.allocate(2, 1), Err(VaultError::DailyCap));
+    }
+
+    #[test]
+    fn orders_work_once_in_time_by_the_right_key_for_this_vault() {
+        let mut bench = Bench::new();
+        let order = bench.order(Command::Withdraw(nano(TON)));
+        let mut refused = |change: fn(&mut Order)| {
+            let mut order = order.clone();
+            change(&mut order);
+            bench.send(&Message::Order(order)).unwrap_err()
+        };
+        assert_eq!(refused(|o| o.vault = address(2)), VaultError::WrongVault);
+        assert_eq!(refused(|o| o.seqno = 1), VaultError::WrongSeqno);
+        assert_eq!(
+            refused(|o| o.valid_until = Timestamp::from_unix_secs(20_000 * DAY - 1)),
+            VaultError::Expired
+        );
+        let stranger = VaultKey::from_secret(&[8; 32]).public();
+        let mut forged = order.clone();
+        forged.signer = stranger;
+        let refused = bench.send(&Message::Order(forged));
+        assert_eq!(refused, Err(VaultError::BadSignature));
+        let message = Message::Order(order);
+        let (to, amount) = (OWNER, nano(TON));
+        assert_eq!(bench.send(&message), Ok(Some(Transfer { to, amount })));
+        assert_eq!(bench.send(&message), Err(VaultError::WrongSeqno));
+        let by_stranger = Message::OwnerCommand {
+            from: address(0x77),
+            command: Command::Close,
+        };
+        assert_eq!(bench.send(&by_stranger), Err(VaultError::NotOwner));
+    }
+
+    #[test]
+    fn a_bad_entry_undoes_its_batch_and_uses_the_order_up() {
+        let mut bench = Bench::new();
+        let batch = Command::Rebalance(vec![request(2, TON), request(3, 0)]);
+        let before = bench.vault.clone();
+        assert_eq!(bench.owner(batch.clone()), Err(VaultError::ZeroAmount));
+        assert_eq!(bench.vault, before, "sent by the owner it bounces");
+        assert_eq!(bench.command(batch), Err(VaultError::ZeroAmount));
+        assert!(bench.vault.allocations().is_empty());
+        assert_eq!(bench.vault.reserved(), NanoTon::ZERO);
+        assert_eq!(
+            bench.vault.seqno(),
+            before.seqno() + 1,
+            "it cannot be replayed"
+        );
+        assert_eq!(bench.allocate(2, TON + 1), Err(VaultError::DailyCap));
+        for bad in [vec![], vec![request(2, 1); BATCH + 1]] {
+            let refused = bench.command(Command::Rebalance(bad));
+            assert_eq!(refused, Err(VaultError::BadBatch));
+        }
+        let good = vec![
+            request(2, TON / 2),
+            request(3, TON / 4),
+            request(2, TON / 4),
+        ];
+        bench.command(Command::Rebalance(good)).unwrap();
+        assert_eq!(bench.vault.reserved(), nano(TON));
+        assert_eq!(bench.vault.allocations().len(), 2);
+    }
+
+    #[test]
+    fn unsound_parameters_allocate_nothing() {
+        let changes: [fn(&mut Parameters); 2] = [
+            |parameters| parameters.fee_basis_points = 1_001,
+            |parameters| parameters.release_delay = 2_592_001,
+        ];
+        for change in changes {
+            let mut bench = Bench::with(change);
+            assert_eq!(bench.allocate(2, TON), Err(VaultError::BadParameters));
+            assert!(bench.command(Command::Withdraw(nano(TON))).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_fee_is_swept_when_it_is_worth_it() {
+        let mut bench = Bench::with(|parameters| parameters.fee_basis_points = 1_000);
+        bench.allocate(2, TON).unwrap();
+        bench.settle(2, TON - 10).unwrap();
+        assert_eq!(bench.send(&Message::Sweep), Err(VaultError::TooSmall));
+        bench
+            .send(&Message::SettleInternal(bench.voucher(2, TON)))
+            .unwrap();
+        let swept = bench.send(&Message::Sweep).unwrap().unwrap();
+        assert_eq!(swept.to, address(0x41));
+        assert_eq!(swept.amount, nano(TON / 10 - 1_000_000));
+        assert_eq!(bench.vault.accrued(), NanoTon::ZERO);
+    }
+
+    #[test]
+    fn a_shortfall_is_nobodys_gain() {
+        let mut bench = Bench::new();
+        bench.allocate(2, TON).unwrap();
+        // Rent of years, which the model does not charge.
+        bench.vault.balance = nano(TON - 1);
+        assert_eq!(bench.settle(2, TON), Err(VaultError::Underfunded));
+        let internal = Message::SettleInternal(bench.voucher(2, TON));
+        assert_eq!(bench.send(&internal), Err(VaultError::Underfunded));
+        bench.send(&Message::TopUp(nano(1))).unwrap();
+        assert!(bench.settle(2, TON).is_ok());
+    }
+
+    #[test]
+    fn a_closed_vault_keeps_its_rent() {
+        let mut bench = Bench::new();
+        bench.allocate(2, TON).unwrap();
+        assert_eq!(bench.command(Command::Close), Err(VaultError::NotEmpty));
+        bench.release(2, 0).unwrap();
+        let sent = bench.command(Command::Close).unwrap().unwrap();
+        assert_eq!(sent.to, OWNER);
+        let rest = bench.vault.balance();
+        assert_eq!(rest, nano(5_000_000 + 4_000_000 - 900_000));
+        assert_eq!(
+            bench.command(Command::Close),
+            Err(VaultError::InsufficientFunds)
+        );
+    }
+}
