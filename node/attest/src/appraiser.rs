@@ -40,9 +40,7 @@ pub(crate) struct Judged {
 
 impl fmt::Debug for Appraiser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Appraiser")
-            .field("policy", &self.policy.id())
-            .finish_non_exhaustive()
+        f.debug_struct("Appraiser").field("policy", &self.policy.id()).finish_non_exhaustive()
     }
 }
 
@@ -91,10 +89,7 @@ impl Appraiser {
         if let Some(rules) = self.policy.tdx() {
             verified.cross_check(rules, now)?;
         }
-        Ok(Judged {
-            appraisal,
-            measurements: verified.claims.measurements,
-        })
+        Ok(Judged { appraisal, measurements: verified.claims.measurements })
     }
 
     #[cfg(feature = "dev-tee")]
@@ -126,12 +121,12 @@ impl Appraiser {
         let judgement = self
             .judge(&certificate.record.evidence, endorsements, report_data, now)
             .map(|judged| judged.appraisal)
-            .map_err(|refusal| match refusal {
-                Refusal::NotFresh => Refusal::IdentityNotBound,
-                other => other,
+            .map_err(|refusal| {
+                // The same check, but what is not bound here is a certificate.
+                let unbound = refusal == Refusal::NotFresh;
+                if unbound { Refusal::IdentityNotBound } else { refusal }
             });
-        self.lock_cache()
-            .insert(key, judgement.clone(), certificate.not_after, now);
+        self.lock_cache().insert(key, judgement.clone(), certificate.not_after, now);
         judgement
     }
 

@@ -35,10 +35,7 @@ impl VerdictCache {
         key: &CacheKey,
         now: Timestamp,
     ) -> Option<&Result<Appraisal, Refusal>> {
-        self.entries
-            .get(key)
-            .filter(|(ends, _)| now < *ends)
-            .map(|(_, judgement)| judgement)
+        self.entries.get(key).filter(|(ends, _)| now < *ends).map(|(_, judgement)| judgement)
     }
 
     /// Remembers a judgement that cannot hold beyond `not_after`.
@@ -50,10 +47,9 @@ impl VerdictCache {
         now: Timestamp,
     ) {
         let ends = match &judgement {
-            Ok(appraisal) => now
-                .after(limits::VERDICT_LIFETIME)
-                .min(not_after)
-                .min(appraisal.expires),
+            Ok(appraisal) => {
+                now.after(limits::VERDICT_LIFETIME).min(not_after).min(appraisal.expires)
+            }
             Err(_) => now.after(limits::NEGATIVE_VERDICT_LIFETIME),
         };
         if self.entries.len() >= ENTRIES && !self.entries.contains_key(&key) {
@@ -67,11 +63,7 @@ impl VerdictCache {
         if self.entries.len() < ENTRIES {
             return;
         }
-        let first = self
-            .entries
-            .iter()
-            .min_by_key(|(_, (ends, _))| *ends)
-            .map(|(key, _)| *key);
+        let first = self.entries.iter().min_by_key(|(_, (ends, _))| *ends).map(|(key, _)| *key);
         if let Some(first) = first {
             self.entries.remove(&first);
         }
@@ -89,19 +81,11 @@ mod tests {
     fn key(number: usize) -> CacheKey {
         let mut certificate = [0; 32];
         certificate[..8].copy_from_slice(&number.to_be_bytes());
-        CacheKey {
-            certificate,
-            policy: Policy::closed().id(),
-            collateral: [0; 32],
-        }
+        CacheKey { certificate, policy: Policy::closed().id(), collateral: [0; 32] }
     }
 
     fn positive(expires: Timestamp) -> Result<Appraisal, Refusal> {
-        Ok(Appraisal {
-            tier: Tier::Attested,
-            image: "image".to_owned(),
-            expires,
-        })
+        Ok(Appraisal { tier: Tier::Attested, image: "image".to_owned(), expires })
     }
 
     fn after(seconds: u64) -> Timestamp {
@@ -113,10 +97,7 @@ mod tests {
         let mut cache = VerdictCache::default();
         cache.insert(key(1), positive(Timestamp::MAX), Timestamp::MAX, NOW);
         cache.insert(key(2), Err(Refusal::Debug), Timestamp::MAX, NOW);
-        assert_eq!(
-            cache.find(&key(1), after(3599)),
-            Some(&positive(Timestamp::MAX))
-        );
+        assert_eq!(cache.find(&key(1), after(3599)), Some(&positive(Timestamp::MAX)));
         assert_eq!(cache.find(&key(1), after(3600)), None);
         assert_eq!(cache.find(&key(2), after(59)), Some(&Err(Refusal::Debug)));
         assert_eq!(cache.find(&key(2), after(60)), None);
@@ -136,12 +117,7 @@ mod tests {
     #[test]
     fn a_flood_of_refusals_never_grows_it_nor_displaces_the_good() {
         let mut cache = VerdictCache::default();
-        cache.insert(
-            key(usize::MAX),
-            positive(Timestamp::MAX),
-            Timestamp::MAX,
-            NOW,
-        );
+        cache.insert(key(usize::MAX), positive(Timestamp::MAX), Timestamp::MAX, NOW);
         for number in 0..ENTRIES + 100 {
             cache.insert(key(number), Err(Refusal::Debug), Timestamp::MAX, NOW);
         }

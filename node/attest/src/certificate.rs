@@ -75,9 +75,7 @@ impl SessionCertificate {
 /// The dates of a certificate made at `now`: from a little earlier, for clocks that are behind, for
 /// the allowed life. Whole seconds, as X.509 has them.
 pub(crate) fn validity(now: Timestamp) -> (Timestamp, Timestamp) {
-    let begin = now
-        .as_unix_secs()
-        .saturating_sub(limits::CLOCK_SKEW.get() / 1000);
+    let begin = now.as_unix_secs().saturating_sub(limits::CLOCK_SKEW.get() / 1000);
     let not_before = Timestamp::from_unix_secs(begin);
     (not_before, not_before.after(limits::CERTIFICATE_LIFETIME))
 }
@@ -91,9 +89,7 @@ pub(crate) fn issue(
 ) -> Result<Vec<u8>, rcgen::Error> {
     let mut parameters = CertificateParams::new(Vec::new())?;
     parameters.distinguished_name = DistinguishedName::new();
-    parameters
-        .distinguished_name
-        .push(DnType::CommonName, "cocoon session");
+    parameters.distinguished_name.push(DnType::CommonName, "cocoon session");
     parameters.not_before = date(not_before)?;
     parameters.not_after = date(not_after)?;
     // Not critical: TLS libraries refuse certificates with critical extensions that they do not

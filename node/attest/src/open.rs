@@ -19,9 +19,6 @@ impl Attester for OpenAttester {
     }
 
     fn quote(&self, _: &[u8; REPORT_DATA_BYTES], _: Timestamp) -> Result<Quoted, QuoteError> {
-        Ok(Quoted {
-            evidence: Evidence::None,
-            endorsements: Bytes::new(),
-        })
+        Ok(Quoted { evidence: Evidence::None, endorsements: Bytes::new() })
     }
 }

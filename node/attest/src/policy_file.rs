@@ -31,11 +31,7 @@ mod tests {
     const EXAMPLE: &str = include_str!("../testdata/policy.toml");
 
     fn refusal(text: &str) -> String {
-        parse_policy(text)
-            .unwrap_err()
-            .source()
-            .unwrap()
-            .to_string()
+        parse_policy(text).unwrap_err().source().unwrap().to_string()
     }
 
     #[test]
@@ -52,10 +48,7 @@ mod tests {
     fn mistakes_are_named_with_their_line() {
         let unknown = EXAMPLE.replace("allow_smt", "alow_smt");
         let error = refusal(&unknown);
-        assert!(
-            error.contains("unknown field `alow_smt`") && error.contains("line"),
-            "{error}"
-        );
+        assert!(error.contains("unknown field `alow_smt`") && error.contains("line"), "{error}");
 
         let partial: String = EXAMPLE
             .lines()

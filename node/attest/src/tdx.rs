@@ -28,19 +28,13 @@ pub(crate) struct Root {
 impl Root {
     /// Intel's, as the verifier's crate pins it.
     pub(crate) fn intel() -> Self {
-        Self {
-            verifier: QuoteVerifier::new_prod(),
-            common_name: "Intel SGX Root CA",
-        }
+        Self { verifier: QuoteVerifier::new_prod(), common_name: "Intel SGX Root CA" }
     }
 
     /// The public test root.
     #[cfg(feature = "dev-tee")]
     pub(crate) fn simulated(certificate: Vec<u8>, common_name: &'static str) -> Self {
-        Self {
-            verifier: QuoteVerifier::new(certificate),
-            common_name,
-        }
+        Self { verifier: QuoteVerifier::new(certificate), common_name }
     }
 }
 
@@ -69,13 +63,8 @@ impl Verified {
             policy = policy.platform_grace_period(always).qe_grace_period(always);
         }
         policy.validate(&self.vendor).map_err(|error| {
-            tracing::debug!(
-                error = format!("{error:#}"),
-                "the vendor's appraisal refused a quote"
-            );
-            Refusal::QuoteInvalid {
-                check: QuoteCheck::Appraisal,
-            }
+            tracing::debug!(error = format!("{error:#}"), "the vendor's appraisal refused a quote");
+            Refusal::QuoteInvalid { check: QuoteCheck::Appraisal }
         })
     }
 }
@@ -97,11 +86,12 @@ pub(crate) fn verify(
     let parsed = Quote::parse(quote).map_err(|_| Refusal::Malformed)?;
     // An SGX enclave's quote has no guest in it.
     let report = parsed.report.as_td10().ok_or(Refusal::Malformed)?;
+    check_padding(&parsed, quote)?;
     check_attributes(report)?;
     check_root(&parsed, root)?;
     let collateral = parse_collateral(collateral)?;
     let dates = CollateralDates::of(&collateral)?;
-    if dates.expires < now {
+    if dates.expires <= now {
         return Err(Refusal::CollateralExpired);
     }
     let vendor = root
@@ -114,18 +104,25 @@ pub(crate) fn verify(
         )
         .map_err(|error| {
             tracing::debug!(error = format!("{error:#}"), "a quote failed verification");
-            Refusal::QuoteInvalid {
-                check: QuoteCheck::Chain,
-            }
+            Refusal::QuoteInvalid { check: QuoteCheck::Chain }
         })?;
     let claims = claims(kind, &vendor, dates.issued)?;
     Ok(Verified { claims, vendor })
 }
 
+/// Some hosts pad quotes with zeros. Anything else behind the end is somebody's message.
+fn check_padding(parsed: &Quote, quote: &[u8]) -> Result<(), Refusal> {
+    let (length, rest) = quote
+        .get(parsed.signed_length()..)
+        .and_then(<[u8]>::split_first_chunk::<4>)
+        .ok_or(Refusal::Malformed)?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| Refusal::Malformed)?;
+    let padding = rest.get(length..).ok_or(Refusal::Malformed)?;
+    if padding.iter().all(|byte| *byte == 0) { Ok(()) } else { Err(Refusal::Malformed) }
+}
+
 fn check_attributes(report: &TDReport10) -> Result<(), Refusal> {
-    let invalid = Refusal::QuoteInvalid {
-        check: QuoteCheck::Attributes,
-    };
+    let invalid = Refusal::QuoteInvalid { check: QuoteCheck::Attributes };
     let attributes = TDAttributes::parse(report.td_attributes).map_err(|_| invalid.clone())?;
     if attributes.tud != 0 {
         return Err(Refusal::Debug);
@@ -154,9 +151,7 @@ fn check_root(quote: &Quote, root: &Root) -> Result<(), Refusal> {
 }
 
 fn parse_collateral(bytes: &[u8]) -> Result<QuoteCollateralV3, Refusal> {
-    let form = Refusal::QuoteInvalid {
-        check: QuoteCheck::CollateralForm,
-    };
+    let form = Refusal::QuoteInvalid { check: QuoteCheck::CollateralForm };
     if bytes.len() > limits::ATTEST_RESPONSE_BYTES {
         return Err(form);
     }
@@ -182,9 +177,7 @@ impl CollateralDates {
             issue_date: String,
             next_update: String,
         }
-        let form = || Refusal::QuoteInvalid {
-            check: QuoteCheck::CollateralForm,
-        };
+        let form = || Refusal::QuoteInvalid { check: QuoteCheck::CollateralForm };
         let (mut issued, mut expires) = (Timestamp::MAX, Timestamp::MAX);
         for json in [&collateral.tcb_info, &collateral.qe_identity] {
             let dated: Dated = serde_json::from_str(json).map_err(|_| form())?;
@@ -218,11 +211,7 @@ fn claims(
     let pck = &vendor.platform.pck;
     // The launch level, the level of today and the quoting enclave each have advisories.
     let mut advisories = vendor.tcb.advisory_ids.clone();
-    let further = vendor
-        .platform
-        .current_tcb_level
-        .iter()
-        .flat_map(|level| &level.advisory_ids);
+    let further = vendor.platform.current_tcb_level.iter().flat_map(|level| &level.advisory_ids);
     for advisory in further.chain(&vendor.qe.tcb_level.advisory_ids) {
         if !advisories.contains(advisory) {
             advisories.push(advisory.clone());
@@ -274,3 +263,6 @@ const fn tcb_status(status: dcap_qvl::TcbStatus) -> TcbStatus {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,9 +50,7 @@ where
     let tls = SharedTls::new(tls.into());
     let mut reader = FrameReader::new(tls.clone());
     let first = Box::pin(first_answer(&tls, &mut reader, &identity, &issued));
-    let answered = timeout(deadline, first)
-        .await
-        .map_err(|_| ChannelError::TimedOut)??;
+    let answered = timeout(deadline, first).await.map_err(|_| ChannelError::TimedOut)??;
     tracing::info!(consumer = %options.peer, "accepted an attested session");
     let side = Side::Provider { identity, issued };
     let (sender, receiver) = pump::start(tls, reader, side, &options.tasks);
@@ -90,7 +88,7 @@ where
     match &answer {
         Ok(answered) => {
             write_frame(&mut writer, Kind::AttestResponse, &answered.response).await?;
-        },
+        }
         Err(_) => write_frame(&mut writer, Kind::AttestUnable, &[]).await?,
     }
     writer.flush().await.map_err(|error| from_io(&error))?;

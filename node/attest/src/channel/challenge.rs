@@ -70,10 +70,7 @@ impl Challenger {
         if self.certificate.not_after < now {
             return Err(Refusal::CertificateExpired);
         }
-        if self
-            .capabilities
-            .is_some_and(|chosen| chosen != self.certificate.record.capabilities)
-        {
+        if self.capabilities.is_some_and(|chosen| chosen != self.certificate.record.capabilities) {
             return Err(Refusal::OfferMismatch);
         }
         let response = AttestResponse::from_bytes(answer).map_err(|_| Refusal::Malformed)?;
@@ -88,28 +85,20 @@ impl Challenger {
             model_manifest: response.model_manifest.as_ref(),
         }
         .report_data();
-        if !self
-            .dialled
-            .verify(Domain::SessionIdentity, &report_data, &response.signature)
-        {
+        if !self.dialled.verify(Domain::SessionIdentity, &report_data, &response.signature) {
             return Err(Refusal::NotSigned);
         }
         let judged = match &response.evidence {
             Evidence::None if self.want == Tier::Open => None,
             Evidence::None => return Err(Refusal::EvidenceMissing),
-            evidence => {
+            evidence @ (Evidence::Tdx { .. } | Evidence::SimulatedTdx { .. }) => {
                 self.judge_identity(appraiser, &response, now)?;
                 Some(appraiser.judge(evidence, &response.endorsements, &report_data, now)?)
             }
         };
-        let earned = judged
-            .as_ref()
-            .map_or(Tier::Open, |judged| judged.appraisal.tier);
+        let earned = judged.as_ref().map_or(Tier::Open, |judged| judged.appraisal.tier);
         if earned < self.want {
-            return Err(Refusal::TierTooLow {
-                asked: self.want,
-                earned,
-            });
+            return Err(Refusal::TierTooLow { asked: self.want, earned });
         }
         Ok(self.verdict(&response, judged, earned, now))
     }
@@ -136,9 +125,7 @@ impl Challenger {
             configuration: &record.configuration,
         }
         .report_data();
-        appraiser
-            .judge_identity(certificate, &response.endorsements, &report_data, now)
-            .map(|_| ())
+        appraiser.judge_identity(certificate, &response.endorsements, &report_data, now).map(|_| ())
     }
 
     fn verdict(
@@ -148,26 +135,21 @@ impl Challenger {
         tier: Tier,
         now: Timestamp,
     ) -> Verdict {
-        let expires = now
-            .after(limits::REATTEST_AFTER)
-            .min(self.certificate.not_after);
+        let expires = now.after(limits::REATTEST_AFTER).min(self.certificate.not_after);
         let kind = response.evidence.kind();
         let simulated = kind == EvidenceKind::SimulatedTdx;
         if simulated {
             tracing::warn!(provider = %self.dialled, "accepted a SIMULATED TEE: NO SECURITY");
         }
-        let (appraisal, measurements) = judged
-            .map(|judged| (judged.appraisal, judged.measurements))
-            .unzip();
+        let (appraisal, measurements) =
+            judged.map(|judged| (judged.appraisal, judged.measurements)).unzip();
         Verdict {
             peer: self.dialled,
             tier,
             simulated,
             kind,
             evidence_digest: response.evidence.digest(),
-            expires: appraisal
-                .as_ref()
-                .map_or(expires, |a| a.expires.min(expires)),
+            expires: appraisal.as_ref().map_or(expires, |a| a.expires.min(expires)),
             image: appraisal.map(|appraisal| appraisal.image),
             measurements,
             model_manifest: response.model_manifest,

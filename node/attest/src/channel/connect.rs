@@ -52,9 +52,8 @@ where
     let deadline = limits::ATTEST_TIMEOUT.to_duration();
     // Boxed: a handshake's state is large, and callers keep many of these futures.
     let handshake = Box::pin(handshake(stream, &options));
-    let (tls, challenger) = timeout(deadline, handshake)
-        .await
-        .map_err(|_| ChannelError::TimedOut)??;
+    let (tls, challenger) =
+        timeout(deadline, handshake).await.map_err(|_| ChannelError::TimedOut)??;
     let tls = SharedTls::new(tls);
     let mut reader = FrameReader::new(tls.clone());
     let first = Box::pin(first_challenge(&tls, &mut reader, &challenger));
@@ -65,16 +64,9 @@ where
         simulated = verdict.simulated,
         "opened an attested session"
     );
-    let side = Side::Consumer {
-        challenger,
-        verdict: verdict.clone(),
-    };
+    let side = Side::Consumer { challenger, verdict: Box::new(verdict.clone()) };
     let (sender, receiver) = pump::start(tls, reader, side, &options.tasks);
-    Ok(AttestedChannel {
-        verdict,
-        sender,
-        receiver,
-    })
+    Ok(AttestedChannel { verdict, sender, receiver })
 }
 
 async fn handshake<S>(
@@ -86,9 +78,7 @@ where
 {
     let verifier = Arc::new(CertificateReader::new(options.dialled, options.clock.now()));
     let config = tls::client_config(Arc::clone(&verifier))?;
-    let connected = TlsConnector::from(Arc::new(config))
-        .connect(tls::server_name()?, stream)
-        .await;
+    let connected = TlsConnector::from(Arc::new(config)).connect(tls::server_name()?, stream).await;
     let certificate = match verifier.outcome() {
         Some(Ok(certificate)) => Some(certificate.clone()),
         Some(Err(refusal)) => return Err(refusal.clone().into()),
@@ -100,9 +90,7 @@ where
     let challenger = Challenger {
         dialled: options.dialled,
         network: options.network,
-        want: options
-            .minimum_tier
-            .max(options.appraiser.policy().minimum_tier()),
+        want: options.minimum_tier.max(options.appraiser.policy().minimum_tier()),
         appraiser: Arc::clone(&options.appraiser),
         capabilities: options.capabilities,
         clock: options.clock.clone(),

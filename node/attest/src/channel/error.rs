@@ -59,10 +59,7 @@ pub enum ChannelError {
     #[error("this node's session certificate could not be made")]
     Certificate,
     /// The caller's frame is longer than a frame may be.
-    #[error(
-        "the frame is larger than {} bytes; split it",
-        cocoon_protocol::limits::FRAME_BYTES
-    )]
+    #[error("the frame is larger than {} bytes; split it", cocoon_protocol::limits::FRAME_BYTES)]
     FrameTooLong,
     /// The channel was closed on this side.
     #[error("the session is closed")]
@@ -101,9 +98,7 @@ impl From<Malformed> for Misbehaviour {
 
 /// An error of the TLS stream: TLS's own errors travel inside I/O errors.
 pub(super) fn from_io(error: &io::Error) -> ChannelError {
-    let tls = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         Some(tls) => ChannelError::Tls(tls.clone()),
         None if error.kind() == io::ErrorKind::UnexpectedEof => Misbehaviour::Truncated.into(),

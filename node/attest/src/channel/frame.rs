@@ -68,10 +68,7 @@ pub(super) struct FrameReader<R> {
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(super) fn new(stream: R) -> Self {
-        Self {
-            stream,
-            buffer: BytesMut::new(),
-        }
+        Self { stream, buffer: BytesMut::new() }
     }
 
     /// The next frame's kind and length, within its bound; `None` when the peer ended the stream
@@ -80,11 +77,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         while self.buffer.len() < HEADER_BYTES {
             if !self.fill(HEADER_BYTES).await? {
                 let whole = self.buffer.is_empty();
-                return if whole {
-                    Ok(None)
-                } else {
-                    Err(Misbehaviour::Truncated.into())
-                };
+                return if whole { Ok(None) } else { Err(Misbehaviour::Truncated.into()) };
             }
         }
         let kind = Kind::from_byte(self.buffer.get_u8()).ok_or(Misbehaviour::UnknownFrame)?;
@@ -130,14 +123,8 @@ pub(super) async fn write_frame<W: AsyncWrite + Unpin>(
     if let Some(place) = header.last_chunk_mut::<4>() {
         *place = length.to_be_bytes();
     }
-    stream
-        .write_all(&header)
-        .await
-        .map_err(|error| from_io(&error))?;
-    stream
-        .write_all(payload)
-        .await
-        .map_err(|error| from_io(&error))
+    stream.write_all(&header).await.map_err(|error| from_io(&error))?;
+    stream.write_all(payload).await.map_err(|error| from_io(&error))
 }
 
 #[cfg(test)]
@@ -155,21 +142,14 @@ mod tests {
     }
 
     fn run<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap()
-            .block_on(future)
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
     }
 
     #[tokio::test]
     async fn frames_have_golden_bytes() {
         let mut out = Vec::new();
-        write_frame(&mut out, Kind::Application, b"hello")
-            .await
-            .unwrap();
-        write_frame(&mut out, Kind::AttestUnable, b"")
-            .await
-            .unwrap();
+        write_frame(&mut out, Kind::Application, b"hello").await.unwrap();
+        write_frame(&mut out, Kind::AttestUnable, b"").await.unwrap();
         assert_eq!(out, b"\x00\x00\x00\x00\x05hello\x03\x00\x00\x00\x00");
         let expected = vec![
             (Kind::Application, Bytes::from_static(b"hello")),
@@ -180,12 +160,9 @@ mod tests {
 
     #[tokio::test]
     async fn bounds_are_held_at_the_header() {
-        for kind in [
-            Kind::Application,
-            Kind::AttestRequest,
-            Kind::AttestResponse,
-            Kind::AttestUnable,
-        ] {
+        for kind in
+            [Kind::Application, Kind::AttestRequest, Kind::AttestResponse, Kind::AttestUnable]
+        {
             let header = |length: usize| {
                 let mut header = vec![kind.as_byte()];
                 header.extend(u32::try_from(length).unwrap().to_be_bytes());
@@ -196,10 +173,7 @@ mod tests {
             assert_eq!(read, Ok(Some((kind, kind.limit()))));
             let mut bytes = &header(kind.limit() + 1)[..];
             let mut reader = FrameReader::new(&mut bytes);
-            assert_eq!(
-                reader.header().await,
-                Err(Misbehaviour::FrameTooLong.into())
-            );
+            assert_eq!(reader.header().await, Err(Misbehaviour::FrameTooLong.into()));
             assert!(reader.buffer.capacity() <= 2 * READ_STEP);
         }
         let unknown = read_all(&[9, 0, 0, 0, 0]).await;
@@ -211,15 +185,8 @@ mod tests {
         let mut bytes = &b"\x00\x00\x10\x00\x00tiny"[..];
         let mut reader = FrameReader::new(&mut bytes);
         let (_, length) = reader.header().await.unwrap().unwrap();
-        assert_eq!(
-            reader.payload(length).await,
-            Err(Misbehaviour::Truncated.into())
-        );
-        assert!(
-            reader.buffer.capacity() <= 4 * READ_STEP,
-            "{}",
-            reader.buffer.capacity()
-        );
+        assert_eq!(reader.payload(length).await, Err(Misbehaviour::Truncated.into()));
+        assert!(reader.buffer.capacity() <= 4 * READ_STEP, "{}", reader.buffer.capacity());
     }
 
     proptest! {

@@ -7,8 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cocoon_protocol::attest::{AttestRequest, AttestResponse, Evidence, IdentityBinding, IdentityRecord, NetworkId,
-    REPORT_DATA_BYTES, SessionBinding, SessionRole, Tier, gpu_digest, EvidenceKind};
+use cocoon_protocol::attest::{
+    AttestRequest, AttestResponse, Evidence, EvidenceKind, IdentityBinding, IdentityRecord,
+    NetworkId, REPORT_DATA_BYTES, SessionBinding, SessionRole, Tier, gpu_digest,
+};
 use cocoon_protocol::identity::{Domain, NodeKey};
 use cocoon_protocol::limits;
 use cocoon_protocol::units::{Millis, Timestamp};
@@ -68,6 +70,14 @@ pub(super) struct Answered {
     pub(super) evidence_digest: [u8; 32],
 }
 
+#[cfg(all(test, feature = "dev-tee"))]
+impl Issued {
+    /// SubjectPublicKeyInfo of the certificate, DER.
+    pub(super) fn public_key(&self) -> &[u8] {
+        &self.public_key
+    }
+}
+
 impl fmt::Debug for ChannelIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChannelIdentity")
@@ -80,11 +90,7 @@ impl fmt::Debug for ChannelIdentity {
 impl ChannelIdentity {
     /// An identity; its first certificate is made for its first session.
     pub fn new(options: IdentityOptions) -> Self {
-        Self {
-            options,
-            issued: Mutex::default(),
-            quoting: Semaphore::new(1),
-        }
+        Self { options, issued: Mutex::default(), quoting: Semaphore::new(1) }
     }
 
     /// The certificate for a new session: the present one, or a new one with a new key.
@@ -134,12 +140,7 @@ impl ChannelIdentity {
             until = not_after.as_unix_secs(),
             "made a session certificate"
         );
-        Ok(Issued {
-            config,
-            public_key,
-            not_before,
-            not_after,
-        })
+        Ok(Issued { config, public_key, not_before, not_after })
     }
 
     /// Answers a challenge in the session whose exporter for the request's nonce is `exporter`.
@@ -162,10 +163,7 @@ impl ChannelIdentity {
         }
         .report_data();
         let quoted = match request.want {
-            Tier::Open => Quoted {
-                evidence: Evidence::None,
-                endorsements: Bytes::new(),
-            },
+            Tier::Open => Quoted { evidence: Evidence::None, endorsements: Bytes::new() },
             Tier::Attested | Tier::Confidential => {
                 self.quote(report_data, options.clock.now()).await?
             }
@@ -189,11 +187,7 @@ impl ChannelIdentity {
         report_data: [u8; REPORT_DATA_BYTES],
         now: Timestamp,
     ) -> Result<Quoted, QuoteError> {
-        let _turn = self
-            .quoting
-            .acquire()
-            .await
-            .map_err(|_| QuoteError::Unavailable)?;
+        let _turn = self.quoting.acquire().await.map_err(|_| QuoteError::Unavailable)?;
         let attester = Arc::clone(&self.options.attester);
         let quoted = tokio::task::spawn_blocking(move || attester.quote(&report_data, now))
             .await

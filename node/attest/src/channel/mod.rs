@@ -136,15 +136,9 @@ impl FrameSender {
         let budget = budget.await.map_err(|_| self.failure.or_closed())?;
         // Time has passed; what held then need not hold now.
         self.check()?;
-        let item = Outgoing::Frame {
-            kind: Kind::Application,
-            payload: frame,
-            budget: Some(budget),
-        };
-        self.outgoing
-            .send(item)
-            .await
-            .map_err(|_| self.failure.or_closed())
+        let item =
+            Outgoing::Frame { kind: Kind::Application, payload: frame, budget: Some(budget) };
+        self.outgoing.send(item).await.map_err(|_| self.failure.or_closed())
     }
 
     /// Waits until everything queued so far was handed to the stream below.
@@ -160,9 +154,7 @@ impl FrameSender {
 
     /// On a consumer's end, what is verified about the provider now.
     pub fn verdict(&self) -> Option<Verdict> {
-        self.standing
-            .as_ref()
-            .map(|(verdict, _)| verdict.borrow().clone())
+        self.standing.as_ref().map(|(verdict, _)| verdict.borrow().clone())
     }
 
     fn check(&self) -> Result<(), ChannelError> {

@@ -40,11 +40,7 @@ const CHALLENGE_INTERVAL: Duration = Duration::from_secs(300);
 
 /// What the caller or the attester wants written.
 pub(super) enum Outgoing {
-    Frame {
-        kind: Kind,
-        payload: Bytes,
-        budget: Option<OwnedSemaphorePermit>,
-    },
+    Frame { kind: Kind, payload: Bytes, budget: Option<OwnedSemaphorePermit> },
     Flush(oneshot::Sender<()>),
 }
 
@@ -70,23 +66,14 @@ impl Failure {
 
 /// Which end of the channel this is, and what it attests with.
 pub(super) enum Side {
-    Consumer {
-        challenger: Arc<Challenger>,
-        verdict: Verdict,
-    },
-    Provider {
-        identity: Arc<ChannelIdentity>,
-        issued: Arc<Issued>,
-    },
+    Consumer { challenger: Arc<Challenger>, verdict: Box<Verdict> },
+    Provider { identity: Arc<ChannelIdentity>, issued: Arc<Issued> },
 }
 
 /// Where the reader hands attestation frames.
 enum Attestation {
     /// Answers, only while one is awaited.
-    Answers {
-        to: mpsc::Sender<Result<Bytes, Refusal>>,
-        awaited: Arc<AtomicBool>,
-    },
+    Answers { to: mpsc::Sender<Result<Bytes, Refusal>>, awaited: Arc<AtomicBool> },
     /// Challenges; one may wait while another is answered.
     Requests { to: mpsc::Sender<AttestRequest> },
 }
@@ -102,28 +89,18 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let all = tasks.cancel.child_token();
-    let (ending, closing, attesting) = (
-        all.child_token(),
-        CancellationToken::new(),
-        all.child_token(),
-    );
+    let (ending, closing, attesting) =
+        (all.child_token(), CancellationToken::new(), all.child_token());
     let failure = Failure::default();
-    let runner = Runner {
-        all,
-        failure: failure.clone(),
-        tasks: tasks.clone(),
-    };
+    let runner = Runner { all, failure: failure.clone(), tasks: tasks.clone() };
     let (outgoing, to_write) = mpsc::channel(QUEUED_FRAMES);
     let (to_read, inbox) = mpsc::channel(QUEUED_FRAMES);
     let control = outgoing.downgrade();
 
     let (attestation, standing) = match side {
-        Side::Consumer {
-            challenger,
-            verdict,
-        } => {
+        Side::Consumer { challenger, verdict } => {
             let (to, answers) = mpsc::channel(1);
-            let (verdicts, latest) = watch::channel(verdict);
+            let (verdicts, latest) = watch::channel(*verdict);
             let awaited = Arc::new(AtomicBool::new(false));
             let clock = challenger.clock.clone();
             let reattest = Reattest {
@@ -139,13 +116,7 @@ where
         }
         Side::Provider { identity, issued } => {
             let (to, requests) = mpsc::channel(1);
-            let respond = Respond {
-                tls: tls.clone(),
-                identity,
-                issued,
-                control,
-                requests,
-            };
+            let respond = Respond { tls: tls.clone(), identity, issued, control, requests };
             runner.spawn(attesting.clone(), None, (), respond.run());
             (Attestation::Requests { to }, None)
         }
@@ -164,14 +135,7 @@ where
         standing,
         _closing: closing,
     };
-    (
-        sender,
-        FrameReceiver {
-            inbox,
-            failure,
-            _ending: ending.drop_guard(),
-        },
-    )
+    (sender, FrameReceiver { inbox, failure, _ending: ending.drop_guard() })
 }
 
 /// Spawns a channel's tasks and makes one's failure everybody's end.
@@ -254,22 +218,14 @@ where
     let mut room = QUEUED_FRAMES;
     while let Some(item) = next {
         match item {
-            Outgoing::Frame {
-                kind,
-                payload,
-                budget,
-            } => {
+            Outgoing::Frame { kind, payload, budget } => {
                 write_frame(tls, kind, &payload).await?;
                 drop(budget);
             }
             Outgoing::Flush(done) => flushed.push(done),
         }
         room = room.saturating_sub(1);
-        next = if room > 0 {
-            queue.try_recv().ok()
-        } else {
-            None
-        };
+        next = if room > 0 { queue.try_recv().ok() } else { None };
     }
     tls.flush().await.map_err(|error| from_io(&error))?;
     for done in flushed {
@@ -294,14 +250,7 @@ where
             let budget = Arc::clone(&budget).acquire_many_owned(share).await;
             let budget = budget.map_err(|_| ChannelError::Closed)?;
             let payload = reader.payload(length).await?;
-            if inbox
-                .send(Incoming {
-                    payload,
-                    _budget: budget,
-                })
-                .await
-                .is_err()
-            {
+            if inbox.send(Incoming { payload, _budget: budget }).await.is_err() {
                 return Ok(());
             }
         } else {
@@ -320,18 +269,12 @@ impl Attestation {
                     return Err(Misbehaviour::UnexpectedFrame);
                 }
                 let unable = kind == Kind::AttestUnable;
-                let answer = if unable {
-                    Err(Refusal::Unable)
-                } else {
-                    Ok(payload)
-                };
-                to.try_send(answer)
-                    .map_err(|_| Misbehaviour::UnexpectedFrame)
+                let answer = if unable { Err(Refusal::Unable) } else { Ok(payload) };
+                to.try_send(answer).map_err(|_| Misbehaviour::UnexpectedFrame)
             }
             (Self::Requests { to }, Kind::AttestRequest) => {
                 let request = AttestRequest::from_bytes(&payload)?;
-                to.try_send(request)
-                    .map_err(|_| Misbehaviour::TooManyRequests)
+                to.try_send(request).map_err(|_| Misbehaviour::TooManyRequests)
             }
             _ => Err(Misbehaviour::UnexpectedFrame),
         }
@@ -350,11 +293,7 @@ struct Reattest<S> {
 
 impl<S> Reattest<S> {
     async fn run(mut self) -> Result<(), ChannelError> {
-        let pause = Millis::new(
-            limits::REATTEST_AFTER
-                .get()
-                .saturating_sub(REATTEST_MARGIN.get()),
-        );
+        let pause = Millis::new(limits::REATTEST_AFTER.get().saturating_sub(REATTEST_MARGIN.get()));
         loop {
             sleep(pause.to_duration()).await;
             // Nobody sends any more: the channel is closing, and needs no evidence.
@@ -375,25 +314,15 @@ impl<S> Reattest<S> {
         self.awaited.store(true, Ordering::Release);
         let exchange = async {
             let payload = Bytes::from(request.to_bytes());
-            let frame = Outgoing::Frame {
-                kind: Kind::AttestRequest,
-                payload,
-                budget: None,
-            };
-            control
-                .send(frame)
-                .await
-                .map_err(|_| ChannelError::Closed)?;
+            let frame = Outgoing::Frame { kind: Kind::AttestRequest, payload, budget: None };
+            control.send(frame).await.map_err(|_| ChannelError::Closed)?;
             drop(control);
             self.answers.recv().await.ok_or(ChannelError::Closed)
         };
         let answer = timeout(limits::ATTEST_TIMEOUT.to_duration(), exchange)
             .await
             .map_err(|_| Refusal::TimedOut)???;
-        Ok(self
-            .challenger
-            .judge(request.nonce, exporter, answer)
-            .await?)
+        Ok(self.challenger.judge(request.nonce, exporter, answer).await?)
     }
 }
 
@@ -415,29 +344,19 @@ impl<S> Respond<S> {
             }
             last = Instant::now();
             let exporter = self.tls.exporter(&request.nonce)?;
-            let (kind, payload) = match self
-                .identity
-                .answer(&request, &exporter, &self.issued)
-                .await
-            {
-                Ok(answered) => (Kind::AttestResponse, Bytes::from(answered.response)),
-                Err(error) => {
-                    tracing::error!(%error, "could not attest a session again");
-                    (Kind::AttestUnable, Bytes::new())
-                }
-            };
+            let (kind, payload) =
+                match self.identity.answer(&request, &exporter, &self.issued).await {
+                    Ok(answered) => (Kind::AttestResponse, Bytes::from(answered.response)),
+                    Err(error) => {
+                        tracing::error!(%error, "could not attest a session again");
+                        (Kind::AttestUnable, Bytes::new())
+                    }
+                };
             let Some(control) = self.control.upgrade() else {
                 return Ok(());
             };
-            let frame = Outgoing::Frame {
-                kind,
-                payload,
-                budget: None,
-            };
-            control
-                .send(frame)
-                .await
-                .map_err(|_| ChannelError::Closed)?;
+            let frame = Outgoing::Frame { kind, payload, budget: None };
+            control.send(frame).await.map_err(|_| ChannelError::Closed)?;
         }
         Ok(())
     }

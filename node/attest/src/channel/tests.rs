@@ -4,6 +4,8 @@
 
 mod honest;
 mod hostile;
+#[cfg(feature = "dev-tee")]
+mod simulated;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -101,19 +103,13 @@ impl World {
     }
 
     fn accept_options(&self) -> AcceptOptions {
-        AcceptOptions {
-            peer: consumer(),
-            tasks: self.tasks.clone(),
-        }
+        AcceptOptions { peer: consumer(), tasks: self.tasks.clone() }
     }
 
     async fn try_open(
         &self,
         minimum_tier: Tier,
-    ) -> (
-        Result<AttestedChannel, ChannelError>,
-        Result<AcceptedChannel, ChannelError>,
-    ) {
+    ) -> (Result<AttestedChannel, ChannelError>, Result<AcceptedChannel, ChannelError>) {
         let (near, far) = duplex(64 * 1024);
         tokio::join!(
             connect(near, self.connect_options(minimum_tier)),
@@ -150,11 +146,7 @@ impl FakeProvider {
         let (kind, length) = reader.header().await.unwrap().unwrap();
         assert_eq!(kind, Kind::AttestRequest);
         let request = AttestRequest::from_bytes(&reader.payload(length).await.unwrap()).unwrap();
-        Self {
-            tls,
-            reader,
-            request,
-        }
+        Self { tls, reader, request }
     }
 
     async fn send(&mut self, kind: Kind, payload: &[u8]) {
@@ -183,10 +175,7 @@ async fn fake_consumer(stream: DuplexStream, dialled: NodeId) -> SharedTls<Duple
     let reader = Arc::new(super::tls::CertificateReader::new(dialled, START));
     let config = super::tls::client_config(reader).unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let tls = connector
-        .connect(super::tls::server_name().unwrap(), stream)
-        .await
-        .unwrap();
+    let tls = connector.connect(super::tls::server_name().unwrap(), stream).await.unwrap();
     SharedTls::new(tls.into())
 }
 
@@ -201,7 +190,5 @@ async fn echo(channel: AcceptedChannel) -> Result<usize, ChannelError> {
 }
 
 fn frame(size: usize, seed: u8) -> Bytes {
-    (0..size)
-        .map(|i| u8::try_from(i % 251).unwrap() ^ seed)
-        .collect()
+    (0..size).map(|i| u8::try_from(i % 251).unwrap() ^ seed).collect()
 }

@@ -33,10 +33,7 @@ const APPLICATION_PROTOCOL: &[u8] = b"cocoon/session/1";
 /// X25519 remains for a peer whose library lacks the hybrid.
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     let kx_groups = vec![kx_group::X25519MLKEM768, kx_group::X25519];
-    Arc::new(CryptoProvider {
-        kx_groups,
-        ..aws_lc_rs::default_provider()
-    })
+    Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
 });
 
 /// A provider's configuration for one certificate and its key (PKCS #8).
@@ -81,19 +78,13 @@ pub(super) struct CertificateReader {
 
 impl fmt::Debug for CertificateReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CertificateReader")
-            .field("dialled", &self.dialled)
-            .finish_non_exhaustive()
+        f.debug_struct("CertificateReader").field("dialled", &self.dialled).finish_non_exhaustive()
     }
 }
 
 impl CertificateReader {
     pub(super) fn new(dialled: NodeId, now: Timestamp) -> Self {
-        Self {
-            dialled,
-            now,
-            outcome: OnceLock::new(),
-        }
+        Self { dialled, now, outcome: OnceLock::new() }
     }
 
     /// What was read; `None` before the handshake came to it. The reason of a refusal travels this
@@ -106,10 +97,7 @@ impl CertificateReader {
         let certificate = SessionCertificate::read(certificate, self.now)?;
         let presented = certificate.record.peer;
         if presented != self.dialled {
-            return Err(Refusal::WrongPeer {
-                dialled: self.dialled,
-                presented,
-            });
+            return Err(Refusal::WrongPeer { dialled: self.dialled, presented });
         }
         Ok(certificate)
     }
@@ -130,9 +118,9 @@ impl ServerCertVerifier for CertificateReader {
         });
         match outcome {
             Ok(_) => Ok(ServerCertVerified::assertion()),
-            Err(_) => Err(Error::InvalidCertificate(
-                CertificateError::ApplicationVerificationFailure,
-            )),
+            Err(_) => {
+                Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+            }
         }
     }
 
@@ -142,9 +130,7 @@ impl ServerCertVerifier for CertificateReader {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::InvalidCertificate(
-            CertificateError::ApplicationVerificationFailure,
-        ))
+        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
     }
 
     fn verify_tls13_signature(
@@ -158,9 +144,7 @@ impl ServerCertVerifier for CertificateReader {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        PROVIDER
-            .signature_verification_algorithms
-            .supported_schemes()
+        PROVIDER.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -189,27 +173,25 @@ impl<S> SharedTls<S> {
     #[cfg(test)]
     pub(super) fn key_exchange(&self) -> Option<rustls::NamedGroup> {
         let stream = self.lock();
-        stream
-            .get_ref()
-            .1
-            .negotiated_key_exchange_group()
-            .map(|group| group.name())
+        stream.get_ref().1.negotiated_key_exchange_group().map(|group| group.name())
+    }
+
+    /// The certificate that the peer showed.
+    #[cfg(all(test, feature = "dev-tee"))]
+    pub(super) fn certificate(&self) -> Vec<u8> {
+        let stream = self.lock();
+        let shown = stream.get_ref().1.peer_certificates();
+        shown.and_then(|chain| chain.first()).map(|der| der.to_vec()).unwrap_or_default()
     }
 
     /// `TLS-Exporter(EXPORTER_LABEL, nonce, 32)` of this connection (RFC 8446 §7.5).
     pub(super) fn exporter(&self, nonce: &[u8; NONCE_BYTES]) -> Result<[u8; 32], Error> {
         match &*self.lock() {
             TlsStream::Client(stream) => {
-                stream
-                    .get_ref()
-                    .1
-                    .export_keying_material([0; 32], EXPORTER_LABEL, Some(nonce))
+                stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, Some(nonce))
             }
             TlsStream::Server(stream) => {
-                stream
-                    .get_ref()
-                    .1
-                    .export_keying_material([0; 32], EXPORTER_LABEL, Some(nonce))
+                stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, Some(nonce))
             }
         }
     }

@@ -74,19 +74,13 @@ impl SimulatedAttester {
     /// Simulates `guest`, and warns in the log.
     pub fn new(guest: SimulatedGuest) -> Self {
         tracing::warn!("this node simulates a TEE: its evidence is worth NOTHING");
-        Self {
-            guest,
-            collateral: Mutex::default(),
-        }
+        Self { guest, collateral: Mutex::default() }
     }
 
     fn collateral(&self, pki: &Pki, now: Timestamp) -> Result<Bytes, QuoteError> {
         let step = now.as_unix_secs() / COLLATERAL_STEP_SECONDS;
         let issued = Timestamp::from_unix_secs(step * COLLATERAL_STEP_SECONDS);
-        let mut kept = self
-            .collateral
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.collateral.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, bytes)) = &*kept
             && *at == issued
         {
@@ -113,9 +107,7 @@ impl Attester for SimulatedAttester {
         let pki = pki::shared()?;
         let quote = forge_quote(pki, &self.guest, report_data)?;
         Ok(Quoted {
-            evidence: Evidence::SimulatedTdx {
-                quote: Bytes::from(quote),
-            },
+            evidence: Evidence::SimulatedTdx { quote: Bytes::from(quote) },
             endorsements: self.collateral(pki, now)?,
         })
     }
@@ -138,12 +130,7 @@ fn forge_quote(
     let mut quote = signed_part(guest, report_data);
     let signature = sign(&pki.attestation_key, &quote)?;
     // The point without its leading 0x04.
-    let attestation_key = pki
-        .attestation_key
-        .public_key()
-        .as_ref()
-        .get(1..)
-        .unwrap_or_default();
+    let attestation_key = pki.attestation_key.public_key().as_ref().get(1..).unwrap_or_default();
     let qe_report = qe_report(attestation_key);
 
     let mut certification = qe_report.clone();
@@ -176,12 +163,8 @@ fn signed_part(guest: &SimulatedGuest, report_data: &[u8; REPORT_DATA_BYTES]) ->
     out.extend([0; 16 + 48 + 48 + 8]);
     out.extend(guest.attributes.to_le_bytes());
     out.extend(XFAM.to_le_bytes());
-    let registers = [
-        &measured.mrtd,
-        &measured.mr_config_id,
-        &measured.mr_owner,
-        &measured.mr_owner_config,
-    ];
+    let registers =
+        [&measured.mrtd, &measured.mr_config_id, &measured.mr_owner, &measured.mr_owner_config];
     for register in registers.into_iter().chain(&measured.rtmr) {
         out.extend_from_slice(register.as_bytes());
     }

@@ -34,13 +34,8 @@ fn small_integer(value: u8) -> Vec<u8> {
 }
 
 fn object_identifier(text: &str) -> Vec<u8> {
-    let mut arcs = text
-        .split('.')
-        .map(|arc| arc.parse::<u32>().unwrap_or_default());
-    let (first, second) = (
-        arcs.next().unwrap_or_default(),
-        arcs.next().unwrap_or_default(),
-    );
+    let mut arcs = text.split('.').map(|arc| arc.parse::<u32>().unwrap_or_default());
+    let (first, second) = (arcs.next().unwrap_or_default(), arcs.next().unwrap_or_default());
     let mut content = Vec::new();
     for arc in std::iter::once(first * 40 + second).chain(arcs) {
         let mut digits = vec![low_seven(arc)];
@@ -65,9 +60,8 @@ fn named(arc: &str, value: Vec<u8>) -> Vec<u8> {
 
 /// The extension's content: PPID, the platform's TCB, PCE id, FMSPC and SGX type.
 pub(super) fn sgx_extension(ppid: [u8; 16], fmspc: [u8; 6], cpu_svn: u8, pce_svn: u8) -> Vec<u8> {
-    let mut tcb: Vec<Vec<u8>> = (1..=16)
-        .map(|index| named(&format!("2.{index}"), small_integer(cpu_svn)))
-        .collect();
+    let mut tcb: Vec<Vec<u8>> =
+        (1..=16).map(|index| named(&format!("2.{index}"), small_integer(cpu_svn))).collect();
     tcb.push(named("2.17", small_integer(pce_svn)));
     tcb.push(named("2.18", octets(&[cpu_svn; 16])));
     sequence(&[

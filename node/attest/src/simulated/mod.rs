@@ -17,9 +17,7 @@ use crate::tdx::Root;
 
 /// The test root as the appraiser uses it.
 pub(crate) fn root() -> Option<Root> {
-    pki::shared()
-        .ok()
-        .map(|pki| Root::simulated(pki.root.clone(), ROOT_COMMON_NAME))
+    pki::shared().ok().map(|pki| Root::simulated(pki.root.clone(), ROOT_COMMON_NAME))
 }
 
 /// A dev policy in TOML that accepts exactly [`SimulatedGuest::default`]: for demos and tests.

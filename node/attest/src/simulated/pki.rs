@@ -67,10 +67,7 @@ pub(super) fn shared() -> Result<&'static Pki, QuoteError> {
 
 /// A key that the whole world knows.
 fn public_private_key(role: &str) -> Result<EcdsaKeyPair, QuoteError> {
-    let scalar = Sha256::new()
-        .chain_update(SEED)
-        .chain_update(role)
-        .finalize();
+    let scalar = Sha256::new().chain_update(SEED).chain_update(role).finalize();
     let public = PrivateKey::from_private_key(&ECDH_P256, &scalar)
         .map_err(|_| QuoteError::Simulation)?
         .compute_public_key()
@@ -85,18 +82,14 @@ fn public_private_key(role: &str) -> Result<EcdsaKeyPair, QuoteError> {
 
 /// The same key for the certificate library.
 fn issuing_key(role: &str) -> Result<KeyPair, QuoteError> {
-    let document = public_private_key(role)?
-        .to_pkcs8v1()
-        .map_err(|_| QuoteError::Simulation)?;
+    let document = public_private_key(role)?.to_pkcs8v1().map_err(|_| QuoteError::Simulation)?;
     KeyPair::from_pkcs8_der_and_sign_algo(&document.as_ref().into(), &PKCS_ECDSA_P256_SHA256)
         .map_err(|_| QuoteError::Simulation)
 }
 
 /// `r ‖ s` over `message`.
 pub(super) fn sign(key: &EcdsaKeyPair, message: &[u8]) -> Result<Vec<u8>, QuoteError> {
-    let signature = key
-        .sign(&SystemRandom::new(), message)
-        .map_err(|_| QuoteError::Simulation)?;
+    let signature = key.sign(&SystemRandom::new(), message).map_err(|_| QuoteError::Simulation)?;
     Ok(signature.as_ref().to_vec())
 }
 
@@ -141,12 +134,10 @@ impl Pki {
         let ca_issuer = Issuer::new(ca_parameters, ca_key);
 
         let mut platform_parameters = parameters("COCOON DEV PCK", false)?;
-        platform_parameters
-            .custom_extensions
-            .push(CustomExtension::from_oid_content(
-                &[1, 2, 840, 113_741, 1, 13, 1],
-                der::sgx_extension(PPID, FMSPC, CPU_SVN, PCE_SVN),
-            ));
+        platform_parameters.custom_extensions.push(CustomExtension::from_oid_content(
+            &[1, 2, 840, 113_741, 1, 13, 1],
+            der::sgx_extension(PPID, FMSPC, CPU_SVN, PCE_SVN),
+        ));
         let platform = platform_parameters.signed_by(&issuing_key("platform")?, &ca_issuer)?;
         let tcb_signer = parameters("COCOON DEV TCB Signing", false)?
             .signed_by(&issuing_key("tcb-signer")?, &root_issuer)?;
@@ -267,4 +258,26 @@ fn qe_identity() -> serde_json::Value {
             "tcbStatus": "UpToDate",
         }],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use x509_cert::Certificate as Parsed;
+    use x509_cert::der::{Decode as _, Encode as _};
+
+    #[test]
+    fn the_root_is_the_same_in_every_process_and_says_what_it_is() {
+        let (one, other) = (Pki::new().unwrap(), Pki::new().unwrap());
+        let identity = |pki: &Pki| {
+            let root = Parsed::from_der(&pki.root).unwrap();
+            let body = root.tbs_certificate();
+            let key = body.subject_public_key_info().to_der().unwrap();
+            (body.subject().to_string(), hex::encode(Sha256::digest(key)))
+        };
+        assert_eq!(identity(&one), identity(&other));
+        // Golden: another value here means that nodes of two builds no longer understand each other.
+        let key = "171ade4244d440240cf71038a0f82daa1a45ef925ea4d5dca67105c8db2499cd".to_owned();
+        assert_eq!(identity(&one), ("CN=COCOON DEV ROOT - NOT A TEE".to_owned(), key));
+    }
 }

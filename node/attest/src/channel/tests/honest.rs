@@ -15,29 +15,14 @@ async fn an_open_session_proves_the_peer_and_carries_frames_both_ways() {
 
     let verdict = near.verdict();
     assert_eq!((verdict.peer, verdict.tier), (world.key.id(), Tier::Open));
-    assert_eq!(
-        (verdict.kind, verdict.simulated),
-        (EvidenceKind::None, false)
-    );
-    assert_eq!(
-        (verdict.model_manifest, verdict.capabilities),
-        (Some([5; 32]), [3; 32])
-    );
+    assert_eq!((verdict.kind, verdict.simulated), (EvidenceKind::None, false));
+    assert_eq!((verdict.model_manifest, verdict.capabilities), (Some([5; 32]), [3; 32]));
     assert!(verdict.image.is_none() && verdict.measurements.is_none());
-    assert_eq!(
-        verdict.expires,
-        verdict.attested_at.after(limits::REATTEST_AFTER)
-    );
+    assert_eq!(verdict.expires, verdict.attested_at.after(limits::REATTEST_AFTER));
 
     let echo = tokio::spawn(echo(far));
     let (mut sender, mut receiver) = near.split();
-    for (size, seed) in [
-        (0, 0),
-        (1, 1),
-        (5_000, 2),
-        (limits::FRAME_BYTES, 3),
-        (17, 4),
-    ] {
+    for (size, seed) in [(0, 0), (1, 1), (5_000, 2), (limits::FRAME_BYTES, 3), (17, 4)] {
         sender.send(frame(size, seed)).await.unwrap();
         assert_eq!(receiver.recv().await.unwrap().unwrap(), frame(size, seed));
     }
@@ -65,27 +50,14 @@ async fn the_key_exchange_is_post_quantum() {
 #[tokio::test]
 async fn an_evidence_tier_is_refused_to_a_provider_without_a_tee() {
     let world = World::open();
-    assert_eq!(
-        world.refusal(Tier::Attested).await,
-        Refusal::EvidenceMissing
-    );
-    assert_eq!(
-        world.refusal(Tier::Confidential).await,
-        Refusal::EvidenceMissing
-    );
+    assert_eq!(world.refusal(Tier::Attested).await, Refusal::EvidenceMissing);
+    assert_eq!(world.refusal(Tier::Confidential).await, Refusal::EvidenceMissing);
 }
 
 #[tokio::test]
 async fn a_policy_s_minimum_holds_against_a_request_for_less() {
-    let policy = Policy::new(
-        cocoon_protocol::attest::Trust::Production,
-        Tier::Attested,
-        None,
-    );
-    let world = World {
-        policy: policy.unwrap(),
-        ..World::open()
-    };
+    let policy = Policy::new(cocoon_protocol::attest::Trust::Production, Tier::Attested, None);
+    let world = World { policy: policy.unwrap(), ..World::open() };
     assert_eq!(world.refusal(Tier::Open).await, Refusal::EvidenceMissing);
 }
 
@@ -144,10 +116,7 @@ async fn a_receiver_that_does_not_take_frames_holds_the_sender_up() {
     }
     assert!(!sending.is_finished());
     for seed in 0..8 {
-        assert_eq!(
-            incoming.recv().await.unwrap().unwrap(),
-            frame(limits::FRAME_BYTES, seed)
-        );
+        assert_eq!(incoming.recv().await.unwrap().unwrap(), frame(limits::FRAME_BYTES, seed));
     }
     drop(sending.await.unwrap());
 }
@@ -207,8 +176,6 @@ async fn a_certificate_serves_many_sessions_and_is_replaced_before_it_ends() {
     let second = identity.current().await.unwrap();
     assert!(!Arc::ptr_eq(&first, &second));
     // A clock that was set back makes the present one invalid for everybody else.
-    world
-        .provider_clock
-        .skip(Millis::new(u64::MAX - 7200 * 1000 + 1));
+    world.provider_clock.skip(Millis::new(u64::MAX - 7200 * 1000 + 1));
     assert!(!Arc::ptr_eq(&second, &identity.current().await.unwrap()));
 }

@@ -30,10 +30,7 @@ fn forge(peer: NodeId, not_before: Timestamp, not_after: Timestamp) -> Forged {
     };
     let der = certificate::issue(&key, &record, not_before, not_after).unwrap();
     let config = super::super::tls::server_config(der, key.serialize_der()).unwrap();
-    Forged {
-        config: Arc::new(config),
-        public_key: certificate::public_key(&key),
-    }
+    Forged { config: Arc::new(config), public_key: certificate::public_key(&key) }
 }
 
 fn forge_now(peer: NodeId) -> Forged {
@@ -101,20 +98,14 @@ async fn the_forge_itself_works() {
 #[tokio::test]
 async fn another_peer_than_the_dialled_one_is_refused() {
     let world = World::open();
-    let other = World {
-        key: NodeKey::from_secret(&[9; 32]),
-        ..World::open()
-    };
+    let other = World { key: NodeKey::from_secret(&[9; 32]), ..World::open() };
     let (near, far) = duplex(64 * 1024);
     let (connected, accepted) = tokio::join!(
         connect(near, world.connect_options(Tier::Open)),
         accept(far, other.identity(), other.accept_options())
     );
     let (dialled, presented) = (world.key.id(), other.key.id());
-    assert_eq!(
-        connected.unwrap_err(),
-        refused(Refusal::WrongPeer { dialled, presented })
-    );
+    assert_eq!(connected.unwrap_err(), refused(Refusal::WrongPeer { dialled, presented }));
     assert!(accepted.is_err());
 }
 
@@ -142,9 +133,7 @@ async fn a_relay_that_holds_the_tls_key_is_refused() {
         let (near, far) = duplex(64 * 1024);
         let genuine = tokio::spawn(accept(far, Arc::clone(&identity), world.accept_options()));
         let mut onward = fake_consumer(near, world.key.id()).await;
-        write_frame(&mut onward, Kind::AttestRequest, &fake.request.to_bytes())
-            .await
-            .unwrap();
+        write_frame(&mut onward, Kind::AttestRequest, &fake.request.to_bytes()).await.unwrap();
         onward.flush().await.unwrap();
         let mut reader = FrameReader::new(onward.clone());
         let (kind, length) = reader.header().await.unwrap().unwrap();
@@ -211,15 +200,9 @@ async fn a_session_of_another_offer_or_network_is_refused() {
         connected.unwrap_err()
     };
     let options = world.connect_options(Tier::Open);
-    let other = ConnectOptions {
-        capabilities: Some([8; 32]),
-        ..options.clone()
-    };
+    let other = ConnectOptions { capabilities: Some([8; 32]), ..options.clone() };
     assert_eq!(open(other).await, refused(Refusal::OfferMismatch));
-    let other = ConnectOptions {
-        network: NetworkId::from_name("other"),
-        ..options
-    };
+    let other = ConnectOptions { network: NetworkId::from_name("other"), ..options };
     assert_eq!(open(other).await, refused(Refusal::NotSigned));
 }
 
@@ -233,11 +216,7 @@ async fn frames_out_of_turn_are_refused_by_the_consumer() {
         (Kind::AttestRequest, &[1; 67][..], unexpected),
         (Kind::AttestUnable, &[][..], refused(Refusal::Unable)),
         (Kind::AttestResponse, &[][..], refused(Refusal::Malformed)),
-        (
-            Kind::AttestResponse,
-            &[1; 400][..],
-            refused(Refusal::Malformed),
-        ),
+        (Kind::AttestResponse, &[1; 400][..], refused(Refusal::Malformed)),
     ] {
         let connected = against(&world, Arc::clone(&forged.config), async |mut fake| {
             fake.send(kind, payload).await;
@@ -251,9 +230,7 @@ async fn frames_out_of_turn_are_refused_by_the_consumer() {
 async fn oversized_and_truncated_answers_are_refused_by_the_consumer() {
     let world = World::open();
     let forged = forge_now(world.key.id());
-    let too_long = u32::try_from(limits::ATTEST_RESPONSE_BYTES + 1)
-        .unwrap()
-        .to_be_bytes();
+    let too_long = u32::try_from(limits::ATTEST_RESPONSE_BYTES + 1).unwrap().to_be_bytes();
     let oversized = [&[2][..], &too_long].concat();
     for (bytes, expected) in [
         (&oversized[..], Misbehaviour::FrameTooLong),
@@ -267,10 +244,7 @@ async fn oversized_and_truncated_answers_are_refused_by_the_consumer() {
             let _ = fake.tls.shutdown().await;
             fake.wait().await;
         });
-        assert_eq!(
-            connected.await.unwrap_err(),
-            ChannelError::Misbehaved(expected)
-        );
+        assert_eq!(connected.await.unwrap_err(), ChannelError::Misbehaved(expected));
     }
 }
 
@@ -278,10 +252,7 @@ async fn oversized_and_truncated_answers_are_refused_by_the_consumer() {
 async fn a_provider_refuses_a_job_before_attestation_and_other_nonsense() {
     let world = World::open();
     for (bytes, expected) in [
-        (
-            &b"\x00\x00\x00\x00\x03job"[..],
-            Misbehaviour::FrameBeforeAttestation,
-        ),
+        (&b"\x00\x00\x00\x00\x03job"[..], Misbehaviour::FrameBeforeAttestation),
         (b"\x02\x00\x00\x00\x00", Misbehaviour::UnexpectedFrame),
         (b"\x03\x00\x00\x00\x00", Misbehaviour::UnexpectedFrame),
         (b"\x01\x00\x00\x00\x44", Misbehaviour::FrameTooLong),
@@ -304,18 +275,12 @@ async fn a_provider_refuses_a_job_before_attestation_and_other_nonsense() {
 /// A consumer's end after a genuine attestation, in the hands of somebody else.
 async fn attested_consumer(
     world: &World,
-) -> (
-    SharedTls<DuplexStream>,
-    FrameReader<SharedTls<DuplexStream>>,
-    AcceptedChannel,
-) {
+) -> (SharedTls<DuplexStream>, FrameReader<SharedTls<DuplexStream>>, AcceptedChannel) {
     let (near, far) = duplex(64 * 1024);
     let accepting = tokio::spawn(accept(far, world.identity(), world.accept_options()));
     let mut tls = fake_consumer(near, world.key.id()).await;
     let request = request(1);
-    write_frame(&mut tls, Kind::AttestRequest, &request)
-        .await
-        .unwrap();
+    write_frame(&mut tls, Kind::AttestRequest, &request).await.unwrap();
     tls.flush().await.unwrap();
     let mut reader = FrameReader::new(tls.clone());
     let (_, length) = reader.header().await.unwrap().unwrap();
@@ -325,29 +290,18 @@ async fn attested_consumer(
 
 fn request(nonce: u8) -> Vec<u8> {
     let policy = Policy::closed().id();
-    AttestRequest {
-        nonce: [nonce; 32],
-        want: Tier::Open,
-        gpu: false,
-        policy,
-    }
-    .to_bytes()
+    AttestRequest { nonce: [nonce; 32], want: Tier::Open, gpu: false, policy }.to_bytes()
 }
 
 #[tokio::test]
 async fn a_consumer_cannot_have_quotes_made_in_quick_succession() {
     let world = World::open();
     let (mut tls, _reader, channel) = attested_consumer(&world).await;
-    write_frame(&mut tls, Kind::AttestRequest, &request(2))
-        .await
-        .unwrap();
+    write_frame(&mut tls, Kind::AttestRequest, &request(2)).await.unwrap();
     tls.flush().await.unwrap();
     let (_sender, mut receiver) = channel.split();
     let error = receiver.recv().await.unwrap_err();
-    assert_eq!(
-        error,
-        ChannelError::Misbehaved(Misbehaviour::TooManyRequests)
-    );
+    assert_eq!(error, ChannelError::Misbehaved(Misbehaviour::TooManyRequests));
 }
 
 #[tokio::test]
@@ -364,10 +318,7 @@ async fn an_open_session_refuses_nonsense_at_the_provider() {
         tls.flush().await.unwrap();
         tls.shutdown().await.unwrap();
         let (_sender, mut receiver) = channel.split();
-        assert_eq!(
-            receiver.recv().await,
-            Err(ChannelError::Misbehaved(expected))
-        );
+        assert_eq!(receiver.recv().await, Err(ChannelError::Misbehaved(expected)));
     }
 }
 
@@ -444,12 +395,7 @@ async fn a_provider_that_stops_attesting_loses_the_session() {
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap()
-        .block_on(future)
+    builder.enable_all().start_paused(true).build().unwrap().block_on(future)
 }
 
 proptest! {

@@ -1,0 +1,292 @@
+//! Quotes of real hardware and of the simulation, whole, altered, and out of their time.
+//!
+//! Owns: the verifier's behaviour on fixtures. Must not: use the present.
+
+use super::*;
+use cocoon_protocol::attest::{Appraisal, Evidence, Measurements, Policy, TdxImage, Tier, Trust};
+use cocoon_protocol::units::Millis;
+use proptest::prelude::*;
+
+use crate::Appraiser;
+use crate::appraiser::Judged;
+
+const QUOTE: &[u8] = include_bytes!("../../testdata/dcap/tdx_quote");
+const COLLATERAL: &[u8] = include_bytes!("../../testdata/dcap/tdx_quote_collateral.json");
+/// A day after the collateral was issued: 2025-06-20T10:16:03Z.
+const THEN: Timestamp = Timestamp::from_unix_secs(1_750_414_563);
+/// Header and report of a version 4 quote: what its signature covers.
+const SIGNED: usize = 632;
+
+fn real(quote: &[u8], collateral: &[u8], now: Timestamp) -> Result<Claims, Refusal> {
+    verify(EvidenceKind::Tdx, quote, collateral, &Root::intel(), now).map(|v| v.claims)
+}
+
+fn genuine() -> Claims {
+    real(QUOTE, COLLATERAL, THEN).unwrap()
+}
+
+fn rules(measured: &Measurements) -> TdxRules {
+    let [rtmr0, rtmr1, rtmr2, rtmr3] = measured.rtmr;
+    TdxRules {
+        tcb_status: [TcbStatus::UpToDate].into(),
+        reject_advisories: Vec::new(),
+        min_tcb_evaluation_data_number: 17,
+        max_collateral_age: Millis::from_secs(168 * 3600),
+        allow_smt: true,
+        allow_dynamic_platform: true,
+        allow_cached_keys: true,
+        allowed_ppid: Vec::new(),
+        images: vec![TdxImage {
+            name: "sample".to_owned(),
+            mrtd: measured.mrtd,
+            rtmr0: vec![rtmr0],
+            rtmr1,
+            rtmr2,
+            rtmr3,
+            mr_config_id: Some(measured.mr_config_id),
+            mr_owner: Some(measured.mr_owner),
+            mr_owner_config: Some(measured.mr_owner_config),
+        }],
+    }
+}
+
+/// Judges the genuine quote by the rules that fit it, changed.
+fn judge(
+    change: impl FnOnce(&mut TdxRules),
+    report_data: &[u8; 64],
+    now: Timestamp,
+) -> Result<Appraisal, Refusal> {
+    let mut rules = rules(&genuine().measurements);
+    change(&mut rules);
+    let policy = Policy::new(Trust::Production, Tier::Open, Some(rules)).unwrap();
+    let evidence = Evidence::Tdx { quote: QUOTE.into() };
+    Appraiser::new(policy)
+        .judge(&evidence, COLLATERAL, report_data, now)
+        .map(|Judged { appraisal, .. }| appraisal)
+}
+
+#[test]
+fn a_quote_of_real_hardware_is_read() {
+    let claims = genuine();
+    assert_eq!(claims.kind, EvidenceKind::Tdx);
+    assert_eq!(claims.tcb_status, TcbStatus::UpToDate);
+    assert_eq!(claims.attributes, 1 << 28);
+    assert_eq!(claims.ppid.len(), 16);
+    // This machine, like every real server seen, is a dynamic platform with cached keys and SMT.
+    let platform = PlatformFlags { dynamic_platform: true, cached_keys: true, smt: true };
+    assert_eq!(claims.platform, platform);
+    // The fields are where Intel's specification has them.
+    assert_eq!(claims.measurements.mrtd.as_bytes()[..], QUOTE[184..232]);
+    assert_eq!(claims.measurements.rtmr[3].as_bytes()[..], QUOTE[520..568]);
+    assert_eq!(claims.report_data[..], QUOTE[568..632]);
+    assert_eq!(claims.collateral_issued, Timestamp::from_unix_secs(1_750_328_163));
+    assert!(claims.collateral_expires > THEN);
+}
+
+#[test]
+fn a_policy_that_lists_the_image_accepts_it_and_each_rule_can_refuse_it() {
+    let bound = genuine().report_data;
+    let judged = judge(|_| {}, &bound, THEN).unwrap();
+    assert_eq!((judged.tier, judged.image.as_str()), (Tier::Attested, "sample"));
+
+    assert_eq!(judge(|_| {}, &[0; 64], THEN), Err(Refusal::NotFresh));
+    let (later, limit) = (THEN.after(Millis::from_secs(24 * 3600)), Millis::from_secs(24 * 3600));
+    assert_eq!(
+        judge(|rules| rules.max_collateral_age = limit, &bound, later),
+        Err(Refusal::CollateralTooOld { age: Millis::from_secs(48 * 3600), limit })
+    );
+    let newer = u32::MAX;
+    assert!(matches!(
+        judge(|rules| rules.min_tcb_evaluation_data_number = newer, &bound, THEN),
+        Err(Refusal::CollateralOutdated { minimum: u32::MAX, .. })
+    ));
+    for forbid in [
+        |rules: &mut TdxRules| rules.allow_smt = false,
+        |rules: &mut TdxRules| rules.allow_dynamic_platform = false,
+        |rules: &mut TdxRules| rules.allow_cached_keys = false,
+        |rules: &mut TdxRules| rules.allowed_ppid = vec![vec![0; 16]],
+    ] {
+        let refused = judge(forbid, &bound, THEN);
+        assert!(matches!(refused, Err(Refusal::PlatformNotAllowed { .. })), "{refused:?}");
+    }
+    let mrtd = genuine().measurements.mrtd;
+    assert_eq!(
+        judge(|rules| rules.images.clear(), &bound, THEN),
+        Err(Refusal::UnknownMeasurement { mrtd, differs: None })
+    );
+    assert_eq!(
+        judge(|rules| rules.images[0].rtmr2 = Register::from_bytes([1; 48]), &bound, THEN),
+        Err(Refusal::UnknownMeasurement { mrtd, differs: Some("rtmr2") })
+    );
+}
+
+#[test]
+fn collateral_is_good_in_its_time_only() {
+    let at = |text| parse_date(text).unwrap();
+    assert_eq!(THEN, at("2025-06-20T10:16:03Z"));
+    assert!(real(QUOTE, COLLATERAL, at("2025-06-19T10:32:27Z")).is_ok());
+    assert!(real(QUOTE, COLLATERAL, at("2025-07-19T10:00:34Z")).is_ok());
+    let before = real(QUOTE, COLLATERAL, at("2025-06-19T10:32:26Z"));
+    assert_eq!(before, Err(Refusal::QuoteInvalid { check: QuoteCheck::Chain }));
+    let after = real(QUOTE, COLLATERAL, at("2025-07-19T10:00:35Z"));
+    assert_eq!(after, Err(Refusal::CollateralExpired));
+}
+
+#[test]
+fn collateral_of_another_form_is_refused() {
+    let form = Err(Refusal::QuoteInvalid { check: QuoteCheck::CollateralForm });
+    for collateral in [&b""[..], b"{}", b"null", b"[", &COLLATERAL[..COLLATERAL.len() - 1]] {
+        assert_eq!(real(QUOTE, collateral, THEN), form);
+    }
+    let oversized = [COLLATERAL, &vec![b' '; limits::ATTEST_RESPONSE_BYTES]].concat();
+    assert_eq!(real(QUOTE, &oversized, THEN), form);
+}
+
+#[test]
+fn dates_are_read_in_intels_form_only() {
+    assert_eq!(parse_date("1970-01-01T00:00:01Z"), Some(Timestamp::from_unix_secs(1)));
+    for text in ["", "now", "2025-06-20", "2025-06-20T10:16:03+02:00", "1969-12-31T23:59:59Z"] {
+        assert_eq!(parse_date(text), None, "{text}");
+    }
+}
+
+/// Holds every truncation and every `step`th byte's alterations against the unaltered claims.
+fn alter(quote: &[u8], step: usize, judge: impl Fn(&[u8]) -> Result<Claims, Refusal>) {
+    let whole = judge(quote).unwrap();
+    for length in 0..quote.len() {
+        // Cheap below, and the interesting lengths are all there.
+        if length < SIGNED + 700 || length % step == 0 {
+            // Only the zeros behind the quote may be missing.
+            if let Ok(claims) = judge(&quote[..length]) {
+                assert!(quote[length..].iter().all(|byte| *byte == 0), "truncated to {length}");
+                assert_eq!(claims, whole);
+            }
+        }
+    }
+    let mut altered = quote.to_vec();
+    for position in (0..quote.len()).step_by(step) {
+        let masks: &[u8] = if position < SIGNED { &[0x01, 0x80] } else { &[0x01] };
+        for mask in masks {
+            altered[position] ^= mask;
+            match judge(&altered) {
+                Ok(_) if position < SIGNED => panic!("byte {position} is signed"),
+                // A byte that nobody reads, such as a PEM comment or padding.
+                Ok(claims) => assert_eq!(claims, whole, "byte {position}"),
+                Err(_) => {}
+            }
+            altered[position] ^= mask;
+        }
+    }
+}
+
+#[test]
+fn alterations_of_a_real_quote_are_refused_or_change_nothing() {
+    alter(QUOTE, 3, |quote| real(quote, COLLATERAL, THEN));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn random_quotes_and_collateral_never_panic(
+        quote in prop::collection::vec(any::<u8>(), 0..2_000),
+        collateral in ".{0,200}",
+    ) {
+        prop_assert!(real(&quote, COLLATERAL, THEN).is_err());
+        prop_assert!(real(QUOTE, collateral.as_bytes(), THEN).is_err());
+    }
+
+    #[test]
+    fn altered_collateral_is_refused_or_changes_nothing(
+        position in 0..COLLATERAL.len(), value: u8,
+    ) {
+        let mut collateral = COLLATERAL.to_vec();
+        collateral[position] = value;
+        if let Ok(claims) = real(QUOTE, &collateral, THEN) {
+            prop_assert_eq!(claims, genuine());
+        }
+    }
+}
+
+#[cfg(feature = "dev-tee")]
+mod simulated {
+    use super::*;
+    use crate::Attester as _;
+    use crate::simulated::{SimulatedAttester, SimulatedGuest, root};
+
+    const NOW: Timestamp = Timestamp::from_unix_secs(1_800_000_000);
+
+    fn quoted(guest: SimulatedGuest) -> (Vec<u8>, Vec<u8>) {
+        let quoted = SimulatedAttester::new(guest).quote(&[7; 64], NOW).unwrap();
+        (quoted.evidence.quote().to_vec(), quoted.endorsements.to_vec())
+    }
+
+    fn simulated(quote: &[u8], collateral: &[u8], now: Timestamp) -> Result<Claims, Refusal> {
+        let root = root().unwrap();
+        verify(EvidenceKind::SimulatedTdx, quote, collateral, &root, now).map(|v| v.claims)
+    }
+
+    #[test]
+    fn each_root_refuses_the_other_s_quotes() {
+        let (quote, collateral) = quoted(SimulatedGuest::default());
+        assert!(simulated(&quote, &collateral, NOW).is_ok());
+        assert_eq!(real(&quote, &collateral, NOW), Err(Refusal::UntrustedRoot));
+        assert_eq!(simulated(QUOTE, COLLATERAL, THEN), Err(Refusal::UntrustedRoot));
+        // The right name is not the right key.
+        let intel_by_name =
+            Root { common_name: crate::simulated::ROOT_COMMON_NAME, ..Root::intel() };
+        let refused =
+            verify(EvidenceKind::Tdx, &quote, &collateral, &intel_by_name, NOW).map(|v| v.claims);
+        assert_eq!(refused, Err(Refusal::QuoteInvalid { check: QuoteCheck::Chain }));
+    }
+
+    #[test]
+    fn the_simulation_claims_what_it_was_told() {
+        let guest =
+            SimulatedGuest { tcb_status: TcbStatus::OutOfDate, ..SimulatedGuest::default() };
+        let (quote, collateral) = quoted(guest);
+        let claims = simulated(&quote, &collateral, NOW).unwrap();
+        assert_eq!(claims.measurements, guest.measurements);
+        assert_eq!(claims.tcb_status, TcbStatus::OutOfDate);
+        assert_eq!(claims.tcb_evaluation_data_number, guest.tcb_evaluation_data_number);
+        assert_eq!(claims.report_data, [7; 64]);
+    }
+
+    #[test]
+    fn guests_without_their_protections_are_refused() {
+        let with = |attributes| {
+            let (quote, collateral) =
+                quoted(SimulatedGuest { attributes, ..SimulatedGuest::default() });
+            simulated(&quote, &collateral, NOW).map(|_| ())
+        };
+        let honest = 1 << 28;
+        assert_eq!(with(honest), Ok(()));
+        assert_eq!(with(honest | 1), Err(Refusal::Debug));
+        assert_eq!(with(honest | 1 << 5), Err(Refusal::Debug));
+        assert_eq!(with(honest | 1 << 29), Err(Refusal::Migratable));
+        let attributes = Err(Refusal::QuoteInvalid { check: QuoteCheck::Attributes });
+        assert_eq!(with(0), attributes);
+        assert_eq!(with(honest | 1 << 40), attributes);
+    }
+
+    #[test]
+    fn a_revoked_platform_is_refused_before_any_policy() {
+        let guest = SimulatedGuest { tcb_status: TcbStatus::Revoked, ..SimulatedGuest::default() };
+        let (quote, collateral) = quoted(guest);
+        let chain = Err(Refusal::QuoteInvalid { check: QuoteCheck::Chain });
+        assert_eq!(simulated(&quote, &collateral, NOW), chain);
+    }
+
+    #[test]
+    fn simulated_collateral_ends_after_thirty_days() {
+        let (quote, collateral) = quoted(SimulatedGuest::default());
+        let later = NOW.after(Millis::from_secs(31 * 24 * 3600));
+        assert_eq!(simulated(&quote, &collateral, later), Err(Refusal::CollateralExpired));
+    }
+
+    #[test]
+    fn every_alteration_of_a_simulated_quote_is_refused_or_changes_nothing() {
+        let (quote, collateral) = quoted(SimulatedGuest::default());
+        alter(&quote, 1, |quote| simulated(quote, &collateral, NOW));
+    }
+}
