@@ -1,3 +1,19 @@
-//! placeholder
+//! Everything of a Cocoon node that touches the world.
+//!
+//! Owns: the map of the modules, so that tests and the binary see the same node.
+//! Must not: hold code.
 
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod data_folder;
+pub mod identity;
 pub mod net;
+pub mod run;
+pub mod shutdown;
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,148 @@
+//! `status`: how a running node is.
+//!
+//! Owns: the layout. Must not: work out anything that the node did not say.
+
+use cocoon_protocol::units::Timestamp;
+
+use super::output::{Printer, roughly, short, word};
+use super::{Context, Failure, channel, unexpected};
+use crate::clock::{Clock as _, SystemClock};
+use crate::control::{Answer, Request, Status};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(context: &Context, arguments: Arguments) -> Result<(), Failure> {
+    let Answer::Status(status) = context.ask(Request::Status)? else {
+        return Err(unexpected());
+    };
+    if arguments.json {
+        return context.printer.json(&status);
+    }
+    print(&context.printer, &status, SystemClock.now())
+}
+
+fn print(printer: &Printer, status: &Status, now: Timestamp) -> Result<(), Failure> {
+    let draining = if status.draining {
+        ", finishing its jobs"
+    } else {
+        ""
+    };
+    printer.line(format_args!("node       {}", status.node))?;
+    printer.line(format_args!(
+        "program    cocoon-node {}, process {}, up {}{draining}",
+        status.version,
+        status.process,
+        roughly(now.since(status.started)),
+    ))?;
+    printer.line(format_args!("roles      {}", roles(status)))?;
+    printer.line(format_args!(
+        "network    {}, ledger {}",
+        word(&status.network),
+        status.ledger
+    ))?;
+    if let Some(address) = &status.ledger_listen {
+        printer.line(format_args!("ledger at  http://{address}"))?;
+    }
+    if let Some(gateway) = &status.gateway {
+        printer.line(format_args!("endpoint   http://{gateway}/v1"))?;
+    }
+    for address in &status.addresses {
+        printer.line(format_args!("address    {address}"))?;
+    }
+    printer.line("")?;
+    peers(printer, status)?;
+    offers(printer, status, now)?;
+    channel::table(printer, &status.channels)?;
+    jobs(printer, status)
+}
+
+fn roles(status: &Status) -> String {
+    let tier = status
+        .offered_tier
+        .map_or_else(String::new, |tier| format!(" ({tier})"));
+    let simulated = if status.simulated_tee {
+        ", SIMULATED TEE: protects nothing"
+    } else {
+        ""
+    };
+    let least = status
+        .minimum_tier
+        .map_or_else(String::new, |tier| format!(" (at least {tier})"));
+    match (status.provides, status.consumes) {
+        (true, true) => format!("provider{tier}{simulated}; consumer{least}"),
+        (true, false) => format!("provider{tier}{simulated}"),
+        (false, true) => format!("consumer{least}"),
+        (false, false) => "bare peer".to_owned(),
+    }
+}
+
+fn peers(printer: &Printer, status: &Status) -> Result<(), Failure> {
+    let rows: Vec<_> = status
+        .peers
+        .iter()
+        .map(|peer| {
+            let session = if peer.session { "open" } else { "-" };
+            vec![short(peer.node), session.to_owned(), peer.address.clone()]
+        })
+        .collect();
+    printer.table("peers", &["NODE", "SESSION", "ADDRESS"], &rows)
+}
+
+fn offers(printer: &Printer, status: &Status, now: Timestamp) -> Result<(), Failure> {
+    let rows: Vec<_> = status
+        .offers
+        .iter()
+        .map(|offer| {
+            let provider = short(offer.provider);
+            vec![
+                if offer.own {
+                    format!("{provider} (self)")
+                } else {
+                    provider
+                },
+                offer.name.clone(),
+                offer.tier.to_string(),
+                offer.prompt_price.to_string(),
+                offer.completion_price.to_string(),
+                format!("{} tokens", offer.context),
+                roughly(offer.expires.since(now)),
+            ]
+        })
+        .collect();
+    let columns = [
+        "PROVIDER",
+        "MODEL",
+        "TIER",
+        "PROMPT/MILLION",
+        "COMPLETION/MILLION",
+        "CONTEXT",
+        "HOLDS",
+    ];
+    printer.table("offers", &columns, &rows)
+}
+
+fn jobs(printer: &Printer, status: &Status) -> Result<(), Failure> {
+    let rows: Vec<_> = status
+        .jobs
+        .iter()
+        .map(|job| {
+            vec![
+                short(job.job),
+                if job.provided { "serving" } else { "asking" }.to_owned(),
+                short(job.peer),
+                format!("{} tokens", job.completion),
+                job.cost.to_string(),
+            ]
+        })
+        .collect();
+    printer.table(
+        "jobs",
+        &["JOB", "ROLE", "PEER", "COMPLETION", "COST"],
+        &rows,
+    )
+}

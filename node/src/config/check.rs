@@ -1,0 +1,129 @@
+//! Settings that must agree with one another.
+//!
+//! Owns: the rules between settings. Must not: repeat what a setting's own type refuses.
+
+use cocoon_protocol::identity::Network;
+use cocoon_protocol::limits;
+use cocoon_protocol::units::{NanoTon, Prices};
+
+use super::Config;
+use super::choice::{AttesterChoice, EngineChoice, LedgerChoice};
+
+/// Two settings that do not go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// The gateway would be open to the network without a key.
+    #[error("`gateway_listen` is beyond loopback and `api_key` is not set")]
+    OpenGateway,
+    /// A provider that runs llama.cpp has nothing to load.
+    #[error("`provide` is on and `model` is not set")]
+    NoModel,
+    /// An allocation cannot be taken from a smaller vault.
+    #[error("`allocation` is larger than `vault_deposit` less the vault's own reserve")]
+    AllocationAboveDeposit,
+    /// Real or test coins on a chain that nobody else sees.
+    #[error("the embedded ledger is for a devnet only")]
+    EmbeddedBeyondDevnet,
+    /// There is no ledger here to serve.
+    #[error("`ledger_listen` serves the embedded ledger, and `ledger` names another one")]
+    NothingToServe,
+    /// Simulated evidence was not built in.
+    #[error("`attester = \"simulated\"` needs a build with the feature `dev-tee`")]
+    SimulatedNotBuilt,
+    /// Simulated evidence where real money is.
+    #[error("`attester = \"simulated\"` is refused on mainnet")]
+    SimulatedOnMainnet,
+    /// Not even one step of the default length can be paid.
+    #[error(
+        "`max_cost` or `allocation` does not cover one step of {} tokens at our own prices",
+        limits::CREDIT_STEP
+    )]
+    CannotPayOneStep,
+}
+
+impl Conflict {
+    /// What to do about it.
+    pub const fn hint(self) -> &'static str {
+        match self {
+            Self::OpenGateway => "set `COCOON_API_KEY`, or listen on 127.0.0.1",
+            Self::NoModel => {
+                "`cocoon-node models add FILE` makes a model known; then give `--model NAME`"
+            }
+            Self::AllocationAboveDeposit => "raise `--vault-deposit` or lower `--allocation`",
+            Self::EmbeddedBeyondDevnet => "give `--ledger URL`, or `--network devnet`",
+            Self::NothingToServe => "drop one of `--ledger` and `--ledger-listen`",
+            Self::SimulatedNotBuilt => "build with `--features dev-tee`, or use `--attester auto`",
+            Self::SimulatedOnMainnet => "use `--attester auto`",
+            Self::CannotPayOneStep => "raise `--max-cost` and `--allocation`",
+        }
+    }
+}
+
+impl Config {
+    /// Checks the rules between settings; the first that is broken.
+    pub(super) fn check(&self) -> Result<(), Conflict> {
+        let rules = [
+            (self.open_gateway(), Conflict::OpenGateway),
+            (self.without_model(), Conflict::NoModel),
+            (
+                self.allocation > self.largest_allocation(),
+                Conflict::AllocationAboveDeposit,
+            ),
+            (
+                self.ledger == LedgerChoice::Embedded && self.network != Network::Devnet,
+                Conflict::EmbeddedBeyondDevnet,
+            ),
+            (
+                self.ledger != LedgerChoice::Embedded && self.ledger_listen.is_some(),
+                Conflict::NothingToServe,
+            ),
+            (
+                self.simulated() && self.network == Network::Mainnet,
+                Conflict::SimulatedOnMainnet,
+            ),
+            (
+                self.simulated() && !cfg!(feature = "dev-tee"),
+                Conflict::SimulatedNotBuilt,
+            ),
+            (
+                self.consume && self.step_cost() > self.max_cost,
+                Conflict::CannotPayOneStep,
+            ),
+            (
+                self.consume && self.step_cost() > self.allocation,
+                Conflict::CannotPayOneStep,
+            ),
+        ];
+        match rules.into_iter().find(|(broken, _)| *broken) {
+            Some((_, conflict)) => Err(conflict),
+            None => Ok(()),
+        }
+    }
+
+    fn open_gateway(&self) -> bool {
+        self.consume && !self.gateway_listen.ip().is_loopback() && self.api_key.is_none()
+    }
+
+    fn without_model(&self) -> bool {
+        self.provide && self.engine == EngineChoice::Llama && self.model.is_none()
+    }
+
+    fn simulated(&self) -> bool {
+        self.provide && self.attester == AttesterChoice::Simulated
+    }
+
+    fn largest_allocation(&self) -> NanoTon {
+        self.vault_deposit.saturating_sub(limits::VAULT_RESERVE)
+    }
+
+    /// What one step of credit costs at this node's own prices, as a measure of a useful amount.
+    fn step_cost(&self) -> NanoTon {
+        let prices = Prices {
+            prompt: self.prompt_price,
+            completion: self.completion_price,
+        };
+        prices
+            .cost(limits::CREDIT_STEP, limits::CREDIT_STEP)
+            .unwrap_or(NanoTon::MAX)
+    }
+}

@@ -1,0 +1,75 @@
+//! Settings that choose between implementations of a port.
+//!
+//! Owns: the choices. Must not: make what was chosen.
+
+use std::fmt;
+
+/// Which evidence a provider makes about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttesterChoice {
+    /// The TEE that the machine runs in, if any; otherwise none.
+    Auto,
+    /// None, even inside a TEE.
+    Open,
+    /// A simulated TEE, for demonstrations and tests. Protects nothing.
+    Simulated,
+}
+
+/// Which engine serves the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// llama.cpp in a child process.
+    Llama,
+    /// Deterministic text, for tests and load.
+    Echo,
+}
+
+/// Where the TON ledger is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LedgerChoice {
+    /// Inside this process: a real TVM on a chain of its own.
+    Embedded,
+    /// Behind a toncenter-shaped HTTP interface at this URL.
+    Remote(String),
+}
+
+impl fmt::Display for LedgerChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded => f.write_str("embedded"),
+            Self::Remote(url) => f.write_str(url),
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+/// Which log lines are written: `RUST_LOG` syntax, checked when it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+impl LogFilter {
+    /// A filter, or `None` when the text is not one.
+    pub fn new(text: &str) -> Option<Self> {
+        // Filters are ASCII; the library's own reader panics on some other texts.
+        let legal = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+        if text.is_empty() || !text.bytes().all(legal) {
+            return None;
+        }
+        tracing_subscriber::EnvFilter::try_new(text)
+            .ok()
+            .map(|_| Self(text.to_owned()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}

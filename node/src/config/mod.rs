@@ -1,0 +1,256 @@
+//! Every setting of a node: one table gives the struct, the flags, the file's keys, the
+//! environment variables and `config print`, so that they cannot drift apart.
+//!
+//! Owns: the table, and the plain `Config` that the rest of the node is given.
+//! Must not: read the environment, a terminal or a home folder; the binary hands them in.
+//! Order of sources, the later one wins: default, file, environment, flag.
+
+mod check;
+mod choice;
+mod file;
+mod load;
+mod print;
+mod setting;
+mod value;
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+
+use cocoon_protocol::attest::Tier;
+use cocoon_protocol::identity::Network;
+use cocoon_protocol::units::{Millis, NanoTon, PricePerMillion, Prices, Tokens};
+use multiaddr::Multiaddr;
+
+pub use check::Conflict;
+pub use choice::{AttesterChoice, EngineChoice, LedgerChoice, LogFilter, LogFormat};
+pub use file::FileError;
+pub use load::{ConfigError, Layers, Loaded, Origin, unknown_variables};
+pub use print::{print_json, print_toml};
+pub use setting::{Fallback, Kind, Setting, Surroundings, VARIABLE_PREFIX};
+pub use value::{Name, Raw, Secret, SettingValue, Shown, TextValue, ValueError, duration_text};
+
+use Fallback::{Derived, Text, Unset};
+
+/// Turns the table into [`Config`], [`SETTINGS`], and the functions that fill and show them.
+macro_rules! settings {
+    ($(
+        $heading:literal {
+            $(
+                $(#[doc = $line:literal])+
+                $key:ident: $type:ty = $fallback:expr $(, $part:ident: $value:expr)*;
+            )+
+        }
+    )+) => {
+        /// A node's settings, resolved and typed. Plain data: read once, handed down, never changed.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Config {
+            $($(
+                $(#[doc = $line])+
+                pub $key: $type,
+            )+)+
+        }
+
+        /// The table: one row a setting, in the order of the help.
+        pub static SETTINGS: &[Setting] = &[
+            $($(
+                Setting {
+                    $($part: $value,)*
+                    ..Setting::row(
+                        stringify!($key),
+                        $heading,
+                        &[$($line),+],
+                        $fallback,
+                        <$type as SettingValue>::KIND,
+                    )
+                },
+            )+)+
+        ];
+
+        impl Config {
+            /// Reads every setting from `layers`, without checking one against another.
+            fn read(layers: &load::Resolver<'_>) -> Result<Self, ConfigError> {
+                Ok(Self {
+                    $($( $key: layers.read(stringify!($key))?, )+)+
+                })
+            }
+
+            /// Every setting's value as it is shown, in the order of [`SETTINGS`].
+            pub fn shown(&self) -> Vec<Shown> {
+                vec![$($( self.$key.show(), )+)+]
+            }
+        }
+    };
+}
+
+settings! {
+    "Node" {
+        /// Folder for the node's key, store, models and control socket.
+        ///
+        /// Created with mode 0700. One running node per folder.
+        data_dir: PathBuf = Derived("the user's data folder + /cocoon", |surroundings| {
+            surroundings.data_home.as_ref().map(|home| format!("{home}/cocoon"))
+        }), placeholder: "DIR", everywhere: true;
+
+        /// Serve a model to others and earn TON.
+        provide: bool = Text("false");
+
+        /// Offer an OpenAI-compatible endpoint on this machine, served by others.
+        ///
+        /// With neither this nor `--provide` the node is a bare peer: an entry point and relay.
+        consume: bool = Text("false");
+
+        /// TON network that money is on: devnet, testnet or mainnet.
+        ///
+        /// A devnet is a chain run by one's own nodes, with play money; the safe default.
+        network: Network = Text("devnet"), placeholder: "NETWORK";
+
+        /// How long running jobs may take to finish after a first SIGINT or SIGTERM.
+        ///
+        /// Half a minute lets an ordinary answer end; a second signal stops at once.
+        shutdown_grace: Millis = Text("30 s"), placeholder: "TIME";
+    }
+    "Peers" {
+        /// Addresses to listen on for peers; repeat the flag for several.
+        ///
+        /// QUIC first, TCP for networks that drop UDP. Port 0 takes a free port, so that several
+        /// nodes start on one machine; an entry point sets ports of its own.
+        listen: Vec<Multiaddr> = Text("/ip4/0.0.0.0/udp/0/quic-v1,/ip4/0.0.0.0/tcp/0"),
+            placeholder: "MULTIADDR";
+
+        /// Addresses of peers to join the network through; repeat the flag for several.
+        entry_points: Vec<Multiaddr> = Text(""), placeholder: "MULTIADDR";
+
+        /// Where this node is, as a hint for latency: any short word, such as `eu-west`.
+        region: Option<Name> = Unset, placeholder: "NAME";
+    }
+    "Consumer" {
+        /// Address of the OpenAI-compatible endpoint.
+        ///
+        /// Loopback by default; beyond it, an API key must be set.
+        gateway_listen: SocketAddr = Text("127.0.0.1:10000"), placeholder: "ADDRESS:PORT";
+
+        /// Key that clients of the endpoint must send; none by default.
+        ///
+        /// Flags are visible to other users of the machine: prefer the file or the environment.
+        api_key: Option<Secret> = Unset, placeholder: "KEY", secret: true;
+
+        /// Lowest protection that a prompt may be sent under: open, attested or confidential.
+        ///
+        /// An `open` provider can read every prompt, so that has to be asked for.
+        minimum_tier: Tier = Text("attested"), placeholder: "TIER";
+
+        /// File with the attestation policy: which hardware and images count as trusted.
+        ///
+        /// Without one no evidence is accepted, and only `open` providers can serve.
+        policy: Option<PathBuf> = Unset, placeholder: "FILE";
+
+        /// Most that one request may cost; dearer offers are refused.
+        ///
+        /// About 800,000 completion tokens at this node's own default price.
+        max_cost: NanoTon = Text("0.05 TON"), placeholder: "AMOUNT";
+
+        /// Deposit when the vault is opened.
+        ///
+        /// Five allocations; what is not spent can be withdrawn.
+        vault_deposit: NanoTon = Text("0.5 TON"), placeholder: "AMOUNT";
+
+        /// Part of the vault that is reserved for one provider at a time.
+        ///
+        /// Large enough for thousands of answers between two transactions on the ledger.
+        allocation: NanoTon = Text("0.1 TON"), placeholder: "AMOUNT";
+
+        /// Time that a provider has to settle after the consumer alone releases an allocation.
+        ///
+        /// Six hours outlast an ordinary outage; on a devnet nobody wants to wait.
+        release_delay: Millis = Derived("6 h; 60 s on a devnet", |surroundings| {
+            let devnet = surroundings.network == Network::Devnet;
+            Some(if devnet { "60 s" } else { "6 h" }.to_owned())
+        }), placeholder: "TIME";
+    }
+    "Provider" {
+        /// Model to serve: a name from `models list` or a `blake3:` hash.
+        model: Option<Name> = Unset, placeholder: "MODEL";
+
+        /// Name that offers give to the model; its name in the catalogue by default.
+        model_name: Option<Name> = Unset, placeholder: "NAME";
+
+        /// What runs the model: llama (llama.cpp in a child process) or echo (test text).
+        engine: EngineChoice = Text("llama"), placeholder: "ENGINE";
+
+        /// Threads for inference on the CPU; all but one by default.
+        ///
+        /// One is left for the network, so that tokens leave while others are computed.
+        engine_threads: NonZeroU16 = Derived("all but one", |surroundings| {
+            Some(surroundings.threads.saturating_sub(1).max(1).to_string())
+        }), placeholder: "COUNT", unit: "threads";
+
+        /// Jobs that are computed at the same time; more are refused as busy.
+        ///
+        /// Eight fill a batch on a small machine without starving each of them.
+        engine_slots: NonZeroU16 = Text("8"), placeholder: "COUNT", unit: "jobs";
+
+        /// Context of one job, prompt and completion together.
+        ///
+        /// Long enough for a dialogue; memory for the context grows with it and with the slots.
+        context_tokens: Tokens = Text("4096"), placeholder: "COUNT", unit: "tokens";
+
+        /// Price of a million prompt tokens.
+        ///
+        /// Of the order of what hosted endpoints ask for small open models.
+        prompt_price: PricePerMillion = Text("0.02 TON"), placeholder: "AMOUNT",
+            unit: "per million tokens";
+
+        /// Price of a million completion tokens.
+        ///
+        /// Three times the prompt's: decoding one token costs a whole pass over the weights.
+        completion_price: PricePerMillion = Text("0.06 TON"), placeholder: "AMOUNT",
+            unit: "per million tokens";
+
+        /// Evidence to offer: auto (the machine's TEE if it has one), open, or simulated.
+        attester: AttesterChoice = Text("auto"), placeholder: "KIND";
+
+        /// Unsettled earnings on one channel from which they are settled on the ledger.
+        ///
+        /// Two orders of magnitude above what a settlement costs (about 0.001 TON).
+        settle_threshold: NanoTon = Text("0.12 TON"), placeholder: "AMOUNT";
+
+        /// Pause before each token of the echo engine.
+        echo_delay: Millis = Text("0 ms"), placeholder: "TIME", hidden: true;
+    }
+    "Ledger" {
+        /// Where the TON ledger is: embedded, or the URL of a toncenter-shaped interface.
+        ///
+        /// Embedded is a chain of this node's own, enough for one machine and for devnets.
+        ledger: LedgerChoice = Text("embedded"), placeholder: "URL";
+
+        /// Address to serve the embedded ledger on, for the other nodes of a devnet.
+        ledger_listen: Option<SocketAddr> = Unset, placeholder: "ADDRESS:PORT";
+    }
+    "Log" {
+        /// Which log lines are written, to standard error: `info`, `info,cocoon_node=debug`, …
+        log: LogFilter = Text("info"), placeholder: "FILTER", also_variable: Some("RUST_LOG"),
+            everywhere: true;
+
+        /// How log lines look: text or json.
+        log_format: LogFormat = Text("text"), placeholder: "FORMAT";
+    }
+}
+
+impl Config {
+    /// What this node charges as a provider.
+    pub const fn prices(&self) -> Prices {
+        Prices {
+            prompt: self.prompt_price,
+            completion: self.completion_price,
+        }
+    }
+}
+
+/// The row of the table with this key.
+pub fn setting(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,325 @@
+//! What a user can ask a running node, and what it answers.
+//!
+//! Owns: the JSON on the control socket, which is also the JSON that `--json` prints.
+//! Must not: carry a prompt, a completion or a secret.
+//! Amounts are nanoTON and say so in their names; times are milliseconds since the Unix epoch.
+
+use cocoon_protocol::attest::Tier;
+use cocoon_protocol::identity::{JobId, ModelHash, Network, NodeId, ReceiptHash, TonAddress};
+use cocoon_protocol::units::{NanoTon, Timestamp, Tokens};
+use serde::{Deserialize, Serialize};
+
+/// Version of the messages. A node answers its own version only: node and command line come in
+/// one binary, and a mix of two means that an old node still runs.
+pub const VERSION: u32 = 1;
+
+/// A request and the version that it is written in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Envelope {
+    /// [`VERSION`] of the writer.
+    pub version: u32,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// How the node is; answered by [`Answer::Status`].
+    Status,
+    /// Its payment channels; answered by [`Answer::Channels`].
+    ChannelList,
+    /// Redeem the best voucher on the ledger; answered by [`Answer::Settlements`].
+    ChannelSettle {
+        /// Of the channel with this peer; of all channels when absent.
+        peer: Option<NodeId>,
+    },
+    /// Give an allocation back to the vault; answered by [`Answer::Channels`].
+    ChannelRelease {
+        /// The channel's other end.
+        peer: NodeId,
+    },
+    /// The newest receipts; answered by [`Answer::Receipts`].
+    ReceiptList {
+        /// How many at most.
+        limit: u32,
+    },
+    /// One receipt; answered by [`Answer::Receipt`].
+    ReceiptShow {
+        /// Which.
+        receipt: ReceiptHash,
+    },
+    /// The wallet and its vault; answered by [`Answer::Wallet`].
+    WalletShow,
+    /// Coins from the devnet's faucet; answered by [`Answer::Wallet`].
+    WalletFund {
+        /// How many.
+        #[serde(rename = "amount_nano")]
+        amount: NanoTon,
+    },
+    /// Finish the running jobs and end; answered by [`Answer::Accepted`] at once.
+    Shutdown,
+}
+
+/// What a node answers: one of the two.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// What was asked for.
+    Ok(Answer),
+    /// Why not.
+    Error(Refusal),
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// How the node is.
+    Status(Box<Status>),
+    /// Channels, in the order of their peers.
+    Channels(Vec<ChannelStatus>),
+    /// What was settled.
+    Settlements(Vec<Settlement>),
+    /// Receipts, newest first.
+    Receipts(Vec<ReceiptFile>),
+    /// One receipt.
+    Receipt(ReceiptFile),
+    /// The wallet and its vault.
+    Wallet(WalletStatus),
+    /// It will be done.
+    Accepted,
+}
+
+/// Why a request was not served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Refusal {
+    /// The request is not one of ours, or too long.
+    #[error("the node did not understand the request: {reason}")]
+    Malformed {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The node runs another version of the program.
+    #[error("the running node speaks control version {node}")]
+    OtherVersion {
+        /// The node's version.
+        node: u32,
+    },
+    /// There is no such channel, receipt or peer.
+    #[error("the node knows no such {what}")]
+    NotFound {
+        /// What was looked for.
+        what: String,
+    },
+    /// The node's roles or network do not allow it.
+    #[error("the node cannot do that: {reason}")]
+    NotPossible {
+        /// Why.
+        reason: String,
+    },
+    /// It was tried and did not work.
+    #[error("it did not work: {reason}")]
+    Failed {
+        /// Why.
+        reason: String,
+    },
+    /// The node took too long.
+    #[error("the node took too long to answer")]
+    TimedOut,
+    /// Too many requests at a time.
+    #[error("the node answers too many requests already")]
+    Busy,
+}
+
+/// How a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: String,
+    /// The node's identity.
+    pub node: NodeId,
+    /// The process.
+    pub process: u32,
+    /// The network that money is on.
+    pub network: Network,
+    /// Whether it serves a model.
+    pub provides: bool,
+    /// Whether it asks for others' service.
+    pub consumes: bool,
+    /// When it started.
+    #[serde(rename = "started_ms")]
+    pub started: Timestamp,
+    /// Whether it no longer accepts new work.
+    pub draining: bool,
+    /// Addresses at which peers reach it, with its peer id.
+    pub addresses: Vec<String>,
+    /// Address of the OpenAI-compatible endpoint, when it consumes.
+    pub gateway: Option<String>,
+    /// The protection that it offers, when it provides.
+    pub offered_tier: Option<Tier>,
+    /// Its evidence is simulated and protects nothing.
+    pub simulated_tee: bool,
+    /// The lowest protection that it accepts, when it consumes.
+    pub minimum_tier: Option<Tier>,
+    /// The ledger: `embedded` or a URL.
+    pub ledger: String,
+    /// Address at which it serves its embedded ledger to others.
+    pub ledger_listen: Option<String>,
+    /// Connected peers.
+    pub peers: Vec<PeerStatus>,
+    /// Its own offer's models, then those of others that it knows.
+    pub offers: Vec<OfferStatus>,
+    /// Payment channels.
+    pub channels: Vec<ChannelStatus>,
+    /// Jobs that run now.
+    pub jobs: Vec<JobStatus>,
+}
+
+/// A connected peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Who.
+    pub node: NodeId,
+    /// At which address.
+    pub address: String,
+    /// An attested session is open.
+    pub session: bool,
+}
+
+/// A model on offer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferStatus {
+    /// Who offers it.
+    pub provider: NodeId,
+    /// It is this node's own.
+    pub own: bool,
+    /// The name that the provider gives it.
+    pub name: String,
+    /// Which weights.
+    pub model: ModelHash,
+    /// The protection that is offered.
+    pub tier: Tier,
+    /// Price of a million prompt tokens.
+    #[serde(rename = "prompt_price_nano")]
+    pub prompt_price: NanoTon,
+    /// Price of a million completion tokens.
+    #[serde(rename = "completion_price_nano")]
+    pub completion_price: NanoTon,
+    /// Longest context.
+    #[serde(rename = "context_tokens")]
+    pub context: Tokens,
+    /// Until when the offer holds.
+    #[serde(rename = "expires_ms")]
+    pub expires: Timestamp,
+}
+
+/// Which end of a channel this node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelRole {
+    /// It pays.
+    Payer,
+    /// It is paid.
+    Payee,
+}
+
+/// A payment channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelStatus {
+    /// The other end; absent for a payer whose node is not connected and was never named.
+    pub peer: Option<NodeId>,
+    /// Which end this node is.
+    pub role: ChannelRole,
+    /// The vault that pays.
+    pub vault: TonAddress,
+    /// The allocation's epoch.
+    pub epoch: u32,
+    /// What the allocation can pay in all.
+    #[serde(rename = "limit_nano")]
+    pub limit: NanoTon,
+    /// The highest voucher.
+    #[serde(rename = "promised_nano")]
+    pub promised: NanoTon,
+    /// What was paid on the ledger.
+    #[serde(rename = "settled_nano")]
+    pub settled: NanoTon,
+}
+
+/// A job that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// Which.
+    pub job: JobId,
+    /// The other end.
+    pub peer: NodeId,
+    /// Whether this node serves it.
+    pub provided: bool,
+    /// Which weights.
+    pub model: ModelHash,
+    /// Completion tokens so far.
+    #[serde(rename = "completion_tokens")]
+    pub completion: Tokens,
+    /// What it cost so far.
+    #[serde(rename = "cost_nano")]
+    pub cost: NanoTon,
+}
+
+/// A redeemed voucher.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settlement {
+    /// The vault that paid.
+    pub vault: TonAddress,
+    /// What this settlement paid.
+    #[serde(rename = "amount_nano")]
+    pub amount: NanoTon,
+    /// What the channel has paid on the ledger in all.
+    #[serde(rename = "settled_nano")]
+    pub settled: NanoTon,
+}
+
+/// A receipt as it is shown, exported and verified.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptFile {
+    /// The receipt's name.
+    pub receipt: ReceiptHash,
+    /// The signed bytes and the signature, in hexadecimal digits.
+    pub signed: String,
+    /// Key of the commitments to prompt and completion, in hexadecimal digits. Whoever has it and
+    /// guesses a text can check the guess, so it goes only to those who may know the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub salt: Option<String>,
+    /// Whether this node was the provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provided: Option<bool>,
+}
+
+impl std::fmt::Debug for ReceiptFile {
+    /// Without the salt.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReceiptFile")
+            .field("receipt", &self.receipt)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A wallet and the vault that it owns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalletStatus {
+    /// The network.
+    pub network: Network,
+    /// The wallet's address.
+    pub address: TonAddress,
+    /// What the wallet holds; absent when the ledger was not asked.
+    #[serde(rename = "balance_nano")]
+    pub balance: Option<NanoTon>,
+    /// The vault's address, once it is known.
+    pub vault: Option<TonAddress>,
+    /// What the vault holds, reserved amounts and reserve included.
+    #[serde(rename = "vault_balance_nano")]
+    pub vault_balance: Option<NanoTon>,
+}

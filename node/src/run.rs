@@ -1,0 +1,164 @@
+//! A node from its settings to its end: the one place where the parts are put together.
+//!
+//! Owns: the order in which parts start and stop. Must not: decide anything else.
+//! Start: signals, data folder and its lock, key, store, then the tasks. Stop: see `shutdown.rs`.
+
+use std::sync::Arc;
+
+use cocoon_protocol::identity::{NodeId, NodeKey};
+use cocoon_protocol::units::Timestamp;
+use futures::future::BoxFuture;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::control::{self, Answer, ControlHandler, Refusal, Request, Status};
+use crate::data_folder::{DataFolder, FolderError, InstanceLock, LockError};
+use crate::identity::{self, KeyFileError};
+use crate::shutdown::{Fault, Shutdown, SignalError, Tasks};
+use crate::store::{self, Store};
+
+/// Why a node did not start, or ended other than by a request.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// SIGINT and SIGTERM cannot be heard.
+    #[error("the node could not start")]
+    Signals(#[source] SignalError),
+    /// The data folder cannot be used.
+    #[error("the node could not start")]
+    Folder(#[source] FolderError),
+    /// Another node runs on the data folder.
+    #[error("the node could not start")]
+    Lock(#[source] LockError),
+    /// The node's key cannot be read or made.
+    #[error("the node could not start")]
+    Key(#[source] KeyFileError),
+    /// The store cannot be opened.
+    #[error("the node could not start")]
+    Store(#[source] store::OpenError),
+    /// The control socket cannot be made.
+    #[error("the node could not start")]
+    Control(#[source] control::BindError),
+    /// A part on which the node depends failed while it ran.
+    #[error("the node stopped because of a fault")]
+    Fault(#[source] Fault),
+}
+
+/// What every node has before it talks to anyone.
+#[derive(Debug)]
+pub struct Foundation {
+    /// Where everything is.
+    pub folder: DataFolder,
+    /// Proof that no other process uses the folder; held to the end.
+    pub lock: InstanceLock,
+    /// The node's identity.
+    pub key: NodeKey,
+    /// What survives a crash.
+    pub store: Store,
+}
+
+impl Foundation {
+    /// Opens, and where needed makes, what is in the data folder.
+    pub fn open(config: &Config) -> Result<Self, RunError> {
+        let folder = DataFolder::open(&config.data_dir).map_err(RunError::Folder)?;
+        let lock = folder.lock().map_err(RunError::Lock)?;
+        let key = identity::load_or_create(&folder.node_key(), &lock).map_err(RunError::Key)?;
+        let store = Store::open(&folder.store()).map_err(RunError::Store)?;
+        Ok(Self {
+            folder,
+            lock,
+            key,
+            store,
+        })
+    }
+}
+
+/// Runs a node until it is asked to end or cannot go on. Within a tokio runtime.
+pub async fn run(config: Config) -> Result<(), RunError> {
+    let shutdown = Shutdown::new(config.shutdown_grace).map_err(RunError::Signals)?;
+    let foundation = Foundation::open(&config)?;
+    start(&config, &foundation, &shutdown.tasks())?;
+    tracing::info!(
+        node = %foundation.key.id(),
+        network = ?config.network,
+        provide = config.provide,
+        consume = config.consume,
+        data_dir = %foundation.folder.path().display(),
+        "the node runs"
+    );
+    let ended = shutdown.wait_for_end().await.map_err(RunError::Fault);
+    // The store's last clone waits for its writer, the lock goes last of all.
+    let Foundation { store, lock, .. } = foundation;
+    drop(store);
+    drop(lock);
+    tracing::info!("the node has ended");
+    ended
+}
+
+/// Starts every part of the node. The driver, once it is here, takes the control socket over.
+fn start(config: &Config, foundation: &Foundation, tasks: &Tasks) -> Result<(), RunError> {
+    let bare = Bare {
+        config: config.clone(),
+        node: foundation.key.id(),
+        started: SystemClock.now(),
+        tasks: tasks.clone(),
+    };
+    let socket =
+        control::Server::bind(&foundation.folder.control_socket()).map_err(RunError::Control)?;
+    tasks.spawn_service("control socket", socket.run(Arc::new(bare), tasks.clone()));
+    Ok(())
+}
+
+/// A node without a driver: it knows itself and nobody else.
+#[derive(Debug)]
+struct Bare {
+    config: Config,
+    node: NodeId,
+    started: Timestamp,
+    tasks: Tasks,
+}
+
+impl ControlHandler for Bare {
+    fn handle(&self, request: Request) -> BoxFuture<'_, Result<Answer, Refusal>> {
+        let answer = match request {
+            Request::Status => Ok(Answer::Status(Box::new(self.status()))),
+            Request::ChannelList => Ok(Answer::Channels(vec![])),
+            Request::ReceiptList { .. } => Ok(Answer::Receipts(vec![])),
+            Request::Shutdown => Ok(Answer::Accepted),
+            Request::ChannelSettle { .. }
+            | Request::ChannelRelease { .. }
+            | Request::ReceiptShow { .. }
+            | Request::WalletShow
+            | Request::WalletFund { .. } => Err(Refusal::NotPossible {
+                reason: "it is a bare peer".to_owned(),
+            }),
+        };
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+impl Bare {
+    fn status(&self) -> Status {
+        let config = &self.config;
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.node,
+            process: std::process::id(),
+            network: config.network,
+            provides: config.provide,
+            consumes: config.consume,
+            started: self.started,
+            draining: self.tasks.draining().is_cancelled(),
+            addresses: vec![],
+            gateway: None,
+            offered_tier: None,
+            simulated_tee: false,
+            minimum_tier: config.consume.then_some(config.minimum_tier),
+            ledger: config.ledger.to_string(),
+            ledger_listen: None,
+            peers: vec![],
+            offers: vec![],
+            channels: vec![],
+            jobs: vec![],
+        }
+    }
+}
