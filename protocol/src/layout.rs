@@ -52,8 +52,7 @@ impl Writer {
 
     /// Workchain and account hash.
     pub(crate) fn address(self, address: TonAddress) -> Self {
-        self.bytes(&address.workchain.to_be_bytes())
-            .bytes(&address.hash)
+        self.bytes(&address.workchain.to_be_bytes()).bytes(&address.hash)
     }
 
     /// The record's bytes.
@@ -76,10 +75,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
-        let (field, rest) = self
-            .0
-            .split_first_chunk::<N>()
-            .ok_or(RecordError::WrongLength)?;
+        let (field, rest) = self.0.split_first_chunk::<N>().ok_or(RecordError::WrongLength)?;
         self.0 = rest;
         Ok(*field)
     }
@@ -107,10 +103,7 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn address(&mut self) -> Result<TonAddress, RecordError> {
         let [workchain] = self.array::<1>()?;
-        Ok(TonAddress {
-            workchain: i8::from_be_bytes([workchain]),
-            hash: self.array()?,
-        })
+        Ok(TonAddress { workchain: i8::from_be_bytes([workchain]), hash: self.array()? })
     }
 
     /// All that follows, for a last field with a strict reader of its own.
@@ -120,10 +113,6 @@ impl<'a> Reader<'a> {
 
     /// Ends the record: nothing may follow.
     pub(crate) fn finish(self) -> Result<(), RecordError> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(RecordError::WrongLength)
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(RecordError::WrongLength) }
     }
 }

@@ -29,14 +29,7 @@ pub struct Allocation {
 impl Allocation {
     /// As the contract makes it.
     pub const fn new(payout: TonAddress, limit: NanoTon, epoch: u32) -> Self {
-        Self {
-            payout,
-            limit,
-            paid: NanoTon::ZERO,
-            epoch,
-            unlock_at: None,
-            receipts_root: [0; 32],
-        }
+        Self { payout, limit, paid: NanoTon::ZERO, epoch, unlock_at: None, receipts_root: [0; 32] }
     }
 
     /// What may still be paid out of it.

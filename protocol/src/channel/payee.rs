@@ -46,10 +46,7 @@ impl PayeeState {
 
     /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
-        let record = self
-            .channel
-            .write(Writer::new(KIND))
-            .bytes(self.vault_key.as_bytes());
+        let record = self.channel.write(Writer::new(KIND)).bytes(self.vault_key.as_bytes());
         let record = self
             .allocation
             .write(record)
@@ -85,14 +82,7 @@ impl PayeeState {
         if allocation.epoch != channel.epoch {
             return Err(RecordError::BadField("epoch"));
         }
-        Ok(Self {
-            channel,
-            vault_key,
-            allocation,
-            best,
-            surplus,
-            owed,
-        })
+        Ok(Self { channel, vault_key, allocation, best, surplus, owed })
     }
 }
 
@@ -227,10 +217,7 @@ impl Payee {
         payout: TonAddress,
     ) -> Result<Self, PayeeError> {
         if allocation.payout != payout {
-            return Err(PayeeError::WrongPayout {
-                found: allocation.payout,
-                expected: payout,
-            });
+            return Err(PayeeError::WrongPayout { found: allocation.payout, expected: payout });
         }
         if allocation.epoch != channel.epoch {
             let (found, expected) = (allocation.epoch, channel.epoch);
@@ -248,10 +235,7 @@ impl Payee {
 
     /// Continues from the last durable record. Jobs that ran are gone.
     pub const fn restore(state: PayeeState) -> Self {
-        Self {
-            state,
-            jobs: BTreeMap::new(),
-        }
+        Self { state, jobs: BTreeMap::new() }
     }
 
     /// What must survive a crash.
@@ -281,10 +265,7 @@ impl Payee {
 
     /// Everything promised so far, also beyond the limit; at least what the chain has paid out.
     pub fn promised(&self) -> NanoTon {
-        let best = self
-            .state
-            .best
-            .map_or(NanoTon::ZERO, |best| best.voucher.cumulative);
+        let best = self.state.best.map_or(NanoTon::ZERO, |best| best.voucher.cumulative);
         best.max(self.state.allocation.paid)
     }
 
@@ -359,10 +340,7 @@ impl Payee {
         let unpaid = cost.saturating_sub(paid);
         self.state.owed = self.state.owed.saturating_add(unpaid);
         self.add_surplus(paid.saturating_sub(cost));
-        Closed {
-            record: self.state.clone(),
-            unpaid,
-        }
+        Closed { record: self.state.clone(), unpaid }
     }
 
     /// Takes a voucher, and the total that its message claims for a job.
@@ -389,12 +367,7 @@ impl Payee {
         self.add_surplus(credited);
         let job_paid = claim.map_or(NanoTon::ZERO, |claim| self.draw(claim));
         let uncovered = cumulative.saturating_sub(self.state.allocation.limit);
-        Ok(Accepted {
-            record: self.state.clone(),
-            credited,
-            uncovered,
-            job_paid,
-        })
+        Ok(Accepted { record: self.state.clone(), credited, uncovered, job_paid })
     }
 
     /// The ledger shows the allocation anew: raised, settled, being released, or no longer so. What
@@ -411,15 +384,9 @@ impl Payee {
         }
         let before = self.credited();
         // Limit and paid only ever rise within an epoch; a lower one is an older view.
-        let (limit, paid) = (
-            current.limit.max(allocation.limit),
-            current.paid.max(allocation.paid),
-        );
-        self.state.allocation = Allocation {
-            limit,
-            paid,
-            ..allocation
-        };
+        let (limit, paid) =
+            (current.limit.max(allocation.limit), current.paid.max(allocation.paid));
+        self.state.allocation = Allocation { limit, paid, ..allocation };
         let grown = self.credited().saturating_sub(before);
         self.add_surplus(grown);
         Ok(&self.state)
@@ -445,9 +412,7 @@ impl Payee {
 
     /// What an open job lacks of the total claimed for it.
     fn lacking(&self, claim: JobTotal) -> NanoTon {
-        self.jobs
-            .get(&claim.job)
-            .map_or(NanoTon::ZERO, |paid| claim.total.saturating_sub(*paid))
+        self.jobs.get(&claim.job).map_or(NanoTon::ZERO, |paid| claim.total.saturating_sub(*paid))
     }
 
     /// Moves what the job lacks from the surplus to the job, as far as it goes.
@@ -465,11 +430,8 @@ impl Payee {
     /// overtaken message may be about to claim it, and an old debt must not starve a paid job.
     fn add_surplus(&mut self, amount: NanoTon) {
         let surplus = self.state.surplus.saturating_add(amount);
-        let covered = if self.jobs.is_empty() {
-            surplus.min(self.state.owed)
-        } else {
-            NanoTon::ZERO
-        };
+        let covered =
+            if self.jobs.is_empty() { surplus.min(self.state.owed) } else { NanoTon::ZERO };
         self.state.surplus = surplus.saturating_sub(covered);
         self.state.owed = self.state.owed.saturating_sub(covered);
     }
@@ -492,21 +454,12 @@ mod tests {
 
     const fn claim(number: u8, total: u64) -> Option<JobTotal> {
         let job = JobId::from_bytes([number; 32]);
-        Some(JobTotal {
-            job,
-            total: NanoTon::from_nano(total),
-        })
+        Some(JobTotal { job, total: NanoTon::from_nano(total) })
     }
 
-    const PAYOUT: TonAddress = TonAddress {
-        workchain: 0,
-        hash: [4; 32],
-    };
+    const PAYOUT: TonAddress = TonAddress { workchain: 0, hash: [4; 32] };
     const CHANNEL: ChannelId = ChannelId {
-        vault: TonAddress {
-            workchain: 0,
-            hash: [1; 32],
-        },
+        vault: TonAddress { workchain: 0, hash: [1; 32] },
         provider: NodeId::from_bytes([2; 32]),
         epoch: 3,
     };
@@ -576,16 +529,9 @@ mod tests {
         assert_eq!((accepted.credited, accepted.job_paid), (nano(25), nano(15)));
         assert_eq!(payee.surplus(), nano(10));
         let accepted = payee.accept(claim(1, 10), &promise(10)).unwrap();
-        assert_eq!(
-            (accepted.credited, accepted.job_paid),
-            (NanoTon::ZERO, nano(10))
-        );
+        assert_eq!((accepted.credited, accepted.job_paid), (NanoTon::ZERO, nano(10)));
         assert_eq!(payee.surplus(), NanoTon::ZERO);
-        assert_eq!(
-            payee.best(),
-            Some(promise(25).signed()),
-            "the highest is kept"
-        );
+        assert_eq!(payee.best(), Some(promise(25).signed()), "the highest is kept");
         let (cumulative, best) = (nano(10), nano(25));
         assert_eq!(
             payee.accept(claim(1, 10), &promise(10)),
@@ -610,25 +556,16 @@ mod tests {
         let _ = payee.accept(None, &promise(40)).unwrap();
         let before = payee.state().clone();
         let voucher = CHANNEL.voucher(nano(50), [0; 32]);
-        let vault = TonAddress {
-            workchain: -1,
-            ..CHANNEL.vault
-        };
+        let vault = TonAddress { workchain: -1, ..CHANNEL.vault };
         let provider = NodeId::from_bytes([3; 32]);
         let mut refused = |voucher| payee.accept(None, &voucher).unwrap_err();
         let error = refused(verified(Voucher { vault, ..voucher }));
         assert_eq!(error, VoucherError::WrongVault { found: vault });
         assert_eq!(error.blame(), VoucherBlame::Peer);
-        let error = refused(verified(Voucher {
-            provider,
-            ..voucher
-        }));
+        let error = refused(verified(Voucher { provider, ..voucher }));
         assert_eq!(error, VoucherError::WrongProvider);
         for found in [2, 4] {
-            let error = refused(verified(Voucher {
-                epoch: found,
-                ..voucher
-            }));
+            let error = refused(verified(Voucher { epoch: found, ..voucher }));
             let expected = 3;
             assert_eq!(error, VoucherError::WrongEpoch { found, expected });
             assert_eq!(error.blame(), VoucherBlame::Nobody);
@@ -648,10 +585,7 @@ mod tests {
         let mut payee = payee(100);
         payee.open(job(1)).unwrap();
         let accepted = payee.accept(claim(1, 130), &promise(130)).unwrap();
-        assert_eq!(
-            (accepted.credited, accepted.uncovered),
-            (nano(100), nano(30))
-        );
+        assert_eq!((accepted.credited, accepted.uncovered), (nano(100), nano(30)));
         assert_eq!(accepted.job_paid, nano(100));
         assert_eq!(payee.headroom(), NanoTon::ZERO);
         assert_eq!(payee.unsettled(), nano(100));
@@ -682,10 +616,7 @@ mod tests {
         assert_eq!(closed.unpaid, nano(7));
         assert_eq!(payee.owed(), nano(7));
         let _ = payee.accept(claim(1, 47), &promise(47)).unwrap();
-        assert_eq!(
-            (payee.owed(), payee.surplus()),
-            (NanoTon::ZERO, NanoTon::ZERO)
-        );
+        assert_eq!((payee.owed(), payee.surplus()), (NanoTon::ZERO, NanoTon::ZERO));
     }
 
     #[test]
@@ -722,17 +653,9 @@ mod tests {
         assert_eq!(payee.open(job(200)), Err(OpenError::TooManyJobs));
         let _ = payee.close(job(0), NanoTon::ZERO);
         let unlock_at = Some(Timestamp::from_unix_secs(9));
-        payee
-            .observe(Allocation {
-                unlock_at,
-                ..allocation(1_000)
-            })
-            .unwrap();
+        payee.observe(Allocation { unlock_at, ..allocation(1_000) }).unwrap();
         assert_eq!(payee.open(job(200)), Err(OpenError::Releasing));
-        assert!(
-            payee.accept(claim(1, 5), &promise(5)).is_ok(),
-            "running jobs are paid on"
-        );
+        assert!(payee.accept(claim(1, 5), &promise(5)).is_ok(), "running jobs are paid on");
         payee.observe(allocation(1_000)).unwrap();
         assert_eq!(payee.open(job(200)), Ok(()), "the release was cancelled");
     }
@@ -744,67 +667,35 @@ mod tests {
         let _ = payee.accept(None, &promise(120)).unwrap();
         assert!(payee.should_settle(nano(120)));
         assert!(!payee.should_settle(nano(121)));
-        let releasing = Allocation {
-            unlock_at: Some(Timestamp::from_unix_secs(9)),
-            ..allocation(1_000)
-        };
+        let releasing =
+            Allocation { unlock_at: Some(Timestamp::from_unix_secs(9)), ..allocation(1_000) };
         payee.observe(releasing).unwrap();
         assert!(payee.should_settle(nano(121)));
-        payee
-            .observe(Allocation {
-                paid: nano(120),
-                ..releasing
-            })
-            .unwrap();
+        payee.observe(Allocation { paid: nano(120), ..releasing }).unwrap();
         assert!(!payee.should_settle(nano(1)), "all is settled");
         payee.observe(allocation(1_000)).unwrap();
-        assert_eq!(
-            payee.unsettled(),
-            NanoTon::ZERO,
-            "an older view unsettles nothing"
-        );
+        assert_eq!(payee.unsettled(), NanoTon::ZERO, "an older view unsettles nothing");
     }
 
     #[test]
     fn an_allocation_that_pays_somebody_else_is_no_channel() {
-        let payout = TonAddress {
-            workchain: 0,
-            hash: [5; 32],
-        };
-        let wrong = PayeeError::WrongPayout {
-            found: PAYOUT,
-            expected: payout,
-        };
+        let payout = TonAddress { workchain: 0, hash: [5; 32] };
+        let wrong = PayeeError::WrongPayout { found: PAYOUT, expected: payout };
         let made = Payee::new(CHANNEL, allocation(10), key().public(), payout);
         assert_eq!(made.map(|payee| payee.state().clone()), Err(wrong));
-        let other_epoch = Allocation {
-            epoch: 4,
-            ..allocation(10)
-        };
-        let wrong = PayeeError::WrongEpoch {
-            found: 4,
-            expected: 3,
-        };
+        let other_epoch = Allocation { epoch: 4, ..allocation(10) };
+        let wrong = PayeeError::WrongEpoch { found: 4, expected: 3 };
         assert_eq!(payee(10).observe(other_epoch).cloned(), Err(wrong));
     }
 
     #[test]
     fn what_the_chain_paid_was_promised_even_if_the_store_forgot() {
-        let paid = Allocation {
-            paid: nano(60),
-            ..allocation(100)
-        };
+        let paid = Allocation { paid: nano(60), ..allocation(100) };
         let mut payee = Payee::new(CHANNEL, paid, key().public(), PAYOUT).unwrap();
         assert_eq!(payee.headroom(), nano(40));
         let (cumulative, best) = (nano(59), nano(60));
-        assert_eq!(
-            payee.accept(None, &promise(59)),
-            Err(VoucherError::Lower { cumulative, best })
-        );
-        assert_eq!(
-            payee.accept(None, &promise(61)).map(|a| a.credited),
-            Ok(nano(1))
-        );
+        assert_eq!(payee.accept(None, &promise(59)), Err(VoucherError::Lower { cumulative, best }));
+        assert_eq!(payee.accept(None, &promise(61)).map(|a| a.credited), Ok(nano(1)));
     }
 
     fn decoded(state: &PayeeState) -> Payee {
@@ -823,10 +714,7 @@ mod tests {
         assert_eq!(restored.jobs(), 0);
         let closed = restored.close(job(7), nano(20));
         let restored = decoded(&closed.record);
-        assert_eq!(
-            (restored.owed(), restored.surplus()),
-            (nano(5), NanoTon::ZERO)
-        );
+        assert_eq!((restored.owed(), restored.surplus()), (nano(5), NanoTon::ZERO));
     }
 
     proptest! {

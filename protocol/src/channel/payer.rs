@@ -62,13 +62,7 @@ impl PayerState {
         let releasing = reader.flag("releasing")?;
         let receipts = Peaks::read(&mut reader)?;
         reader.finish()?;
-        Ok(Self {
-            channel,
-            limit,
-            cumulative,
-            releasing,
-            receipts,
-        })
+        Ok(Self { channel, limit, cumulative, releasing, receipts })
     }
 }
 
@@ -87,10 +81,7 @@ pub enum ReserveError {
     #[error("the channel is being released; allocate again to use it")]
     Releasing,
     /// As many jobs as a provider takes from one consumer run already.
-    #[error(
-        "{} jobs run in this channel; wait for one to end",
-        limits::JOBS_PER_PEER
-    )]
+    #[error("{} jobs run in this channel; wait for one to end", limits::JOBS_PER_PEER)]
     TooManyJobs,
 }
 
@@ -183,12 +174,7 @@ impl Payer {
 
     /// Continues from the last durable record. Jobs that ran are gone; what was promised is not.
     pub const fn restore(state: PayerState, key: Arc<VaultKey>) -> Self {
-        Self {
-            key,
-            state,
-            jobs: BTreeMap::new(),
-            outstanding: NanoTon::ZERO,
-        }
+        Self { key, state, jobs: BTreeMap::new(), outstanding: NanoTon::ZERO }
     }
 
     /// What must survive a crash.
@@ -232,10 +218,7 @@ impl Payer {
         if self.state.releasing {
             return NanoTon::ZERO;
         }
-        self.state
-            .limit
-            .saturating_sub(self.state.cumulative)
-            .saturating_sub(self.outstanding)
+        self.state.limit.saturating_sub(self.state.cumulative).saturating_sub(self.outstanding)
     }
 
     /// Sets aside what the job may cost at most. Called again for the same job it raises the
@@ -248,27 +231,16 @@ impl Payer {
         if account.is_none() && self.jobs.len() >= limits::JOBS_PER_PEER {
             return Err(ReserveError::TooManyJobs);
         }
-        let Account { reserved, paid } = account.unwrap_or(Account {
-            reserved: NanoTon::ZERO,
-            paid: NanoTon::ZERO,
-        });
+        let Account { reserved, paid } =
+            account.unwrap_or(Account { reserved: NanoTon::ZERO, paid: NanoTon::ZERO });
         let needed = max_cost.saturating_sub(reserved);
         let headroom = self.headroom();
-        let outstanding = self
-            .outstanding
-            .checked_add(needed)
-            .filter(|_| needed <= headroom);
+        let outstanding = self.outstanding.checked_add(needed).filter(|_| needed <= headroom);
         let Some(outstanding) = outstanding else {
             return Err(ReserveError::NoHeadroom { headroom, needed });
         };
         self.outstanding = outstanding;
-        self.jobs.insert(
-            job,
-            Account {
-                reserved: reserved.max(max_cost),
-                paid,
-            },
-        );
+        self.jobs.insert(job, Account { reserved: reserved.max(max_cost), paid });
         Ok(())
     }
 
@@ -282,9 +254,7 @@ impl Payer {
     fn promise(&mut self, job: JobId, total: NanoTon) -> Result<JobTotal, PayError> {
         let account = self.jobs.get_mut(&job).ok_or(PayError::UnknownJob)?;
         let Account { reserved, paid } = *account;
-        let growth = total
-            .checked_sub(paid)
-            .ok_or(PayError::NotMonotone { paid, total })?;
+        let growth = total.checked_sub(paid).ok_or(PayError::NotMonotone { paid, total })?;
         if total > reserved {
             return Err(PayError::BeyondReservation { reserved, total });
         }
@@ -319,9 +289,7 @@ impl Payer {
     /// the rest of its reservation is free. `None` when the job is not known.
     pub fn abandon(&mut self, job: JobId) -> Option<NanoTon> {
         let Account { reserved, paid } = self.jobs.remove(&job)?;
-        self.outstanding = self
-            .outstanding
-            .saturating_sub(reserved.saturating_sub(paid));
+        self.outstanding = self.outstanding.saturating_sub(reserved.saturating_sub(paid));
         Some(paid)
     }
 
@@ -381,11 +349,7 @@ impl Payer {
     }
 
     fn payment(&self, job: JobTotal) -> Payment {
-        Payment {
-            record: self.state.clone(),
-            voucher: self.sign(),
-            job,
-        }
+        Payment { record: self.state.clone(), voucher: self.sign(), job }
     }
 
     fn sign(&self) -> SignedVoucher {
@@ -416,20 +380,14 @@ mod tests {
 
     const fn channel() -> ChannelId {
         ChannelId {
-            vault: TonAddress {
-                workchain: 0,
-                hash: [1; 32],
-            },
+            vault: TonAddress { workchain: 0, hash: [1; 32] },
             provider: NodeId::from_bytes([2; 32]),
             epoch: 3,
         }
     }
 
     const fn allocation(limit: u64) -> Allocation {
-        let payout = TonAddress {
-            workchain: 0,
-            hash: [4; 32],
-        };
+        let payout = TonAddress { workchain: 0, hash: [4; 32] };
         Allocation::new(payout, NanoTon::from_nano(limit), 3)
     }
 
@@ -447,10 +405,7 @@ mod tests {
 
     fn cumulative(payment: &Payment) -> u64 {
         assert!(payment.voucher.verify(&public()).is_ok());
-        assert_eq!(
-            payment.voucher.voucher.cumulative,
-            payment.record.cumulative()
-        );
+        assert_eq!(payment.voucher.voucher.cumulative, payment.record.cumulative());
         payment.voucher.voucher.cumulative.as_nano()
     }
 
@@ -464,13 +419,7 @@ mod tests {
         assert_eq!(cumulative(&payer.pay(job(2), nano(50)).unwrap()), 150);
         let payment = payer.pay(job(1), nano(130)).unwrap();
         assert_eq!(cumulative(&payment), 180);
-        assert_eq!(
-            payment.job,
-            JobTotal {
-                job: job(1),
-                total: nano(130)
-            }
-        );
+        assert_eq!(payment.job, JobTotal { job: job(1), total: nano(130) });
         assert_eq!(payer.headroom(), nano(200), "paying draws on reservations");
         let payment = payer.finish(job(1), nano(140), receipt(1)).unwrap();
         assert_eq!(cumulative(&payment), 190);
@@ -506,24 +455,15 @@ mod tests {
         assert_eq!(payer.pay(job(2), nano(1)), Err(PayError::UnknownJob));
         assert_eq!(
             payer.pay(job(1), nano(19)),
-            Err(PayError::NotMonotone {
-                paid: nano(20),
-                total: nano(19)
-            })
+            Err(PayError::NotMonotone { paid: nano(20), total: nano(19) })
         );
-        let beyond = PayError::BeyondReservation {
-            reserved: nano(60),
-            total: nano(61),
-        };
+        let beyond = PayError::BeyondReservation { reserved: nano(60), total: nano(61) };
         assert_eq!(payer.pay(job(1), nano(61)), Err(beyond));
         assert_eq!(payer.finish(job(1), nano(61), receipt(1)), Err(beyond));
         assert_eq!(payer.jobs(), 1, "the job goes on");
         assert_eq!(
             payer.reserve(job(2), nano(41)),
-            Err(ReserveError::NoHeadroom {
-                headroom: nano(40),
-                needed: nano(41)
-            })
+            Err(ReserveError::NoHeadroom { headroom: nano(40), needed: nano(41) })
         );
         assert_eq!(payer.latest_voucher(), Some(first.voucher));
         assert_eq!(payer.pay(job(1), nano(20)), Ok(first), "the same again");
@@ -546,14 +486,9 @@ mod tests {
     fn jobs_in_one_channel_are_bounded() {
         let mut payer = payer(1_000);
         for number in 0..limits::JOBS_PER_PEER {
-            payer
-                .reserve(job(u8::try_from(number).unwrap()), nano(1))
-                .unwrap();
+            payer.reserve(job(u8::try_from(number).unwrap()), nano(1)).unwrap();
         }
-        assert_eq!(
-            payer.reserve(job(200), nano(1)),
-            Err(ReserveError::TooManyJobs)
-        );
+        assert_eq!(payer.reserve(job(200), nano(1)), Err(ReserveError::TooManyJobs));
         assert_eq!(payer.reserve(job(0), nano(2)), Ok(()), "but one may grow");
     }
 
@@ -591,25 +526,12 @@ mod tests {
     fn the_ledger_tells_of_releases_and_of_forgotten_promises() {
         let mut payer = payer(100);
         let unlock_at = Some(Timestamp::from_unix_secs(5));
-        let _ = payer.observe(&Allocation {
-            unlock_at,
-            ..allocation(100)
-        });
+        let _ = payer.observe(&Allocation { unlock_at, ..allocation(100) });
         assert_eq!(payer.headroom(), NanoTon::ZERO);
         let paid = nano(30);
-        let _ = payer.observe(&Allocation {
-            paid,
-            ..allocation(100)
-        });
-        assert_eq!(
-            payer.cumulative(),
-            paid,
-            "the contract paid it: it was promised"
-        );
-        let other_epoch = Allocation {
-            epoch: 4,
-            ..allocation(900)
-        };
+        let _ = payer.observe(&Allocation { paid, ..allocation(100) });
+        assert_eq!(payer.cumulative(), paid, "the contract paid it: it was promised");
+        let other_epoch = Allocation { epoch: 4, ..allocation(900) };
         let _ = payer.observe(&other_epoch);
         assert_eq!(payer.limit(), nano(100));
     }
@@ -622,30 +544,17 @@ mod tests {
         let held = held.verify(&public()).unwrap();
 
         let mut after = payer(100);
-        assert_eq!(
-            after.catch_up(&held).map(PayerState::cumulative),
-            Ok(nano(70))
-        );
+        assert_eq!(after.catch_up(&held).map(PayerState::cumulative), Ok(nano(70)));
         after.reserve(job(2), nano(30)).unwrap();
         assert_eq!(cumulative(&after.pay(job(2), nano(1)).unwrap()), 71);
-        assert_eq!(
-            after.catch_up(&held).map(PayerState::cumulative),
-            Ok(nano(71)),
-            "never back"
-        );
+        assert_eq!(after.catch_up(&held).map(PayerState::cumulative), Ok(nano(71)), "never back");
 
-        let mut other = Payer::new(
-            channel(),
-            &allocation(100),
-            Arc::new(VaultKey::from_secret(&[8; 32])),
-        );
+        let mut other =
+            Payer::new(channel(), &allocation(100), Arc::new(VaultKey::from_secret(&[8; 32])));
         assert_eq!(other.catch_up(&held), Err(CatchUpError::Foreign));
         let mut small = payer(69);
         let (cumulative, limit) = (nano(70), nano(69));
-        assert_eq!(
-            small.catch_up(&held),
-            Err(CatchUpError::BeyondLimit { cumulative, limit })
-        );
+        assert_eq!(small.catch_up(&held), Err(CatchUpError::BeyondLimit { cumulative, limit }));
     }
 
     proptest! {

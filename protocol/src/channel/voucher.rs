@@ -39,25 +39,12 @@ pub struct ChannelId {
 impl ChannelId {
     /// A voucher in this channel.
     pub(crate) const fn voucher(self, cumulative: NanoTon, receipts_root: [u8; 32]) -> Voucher {
-        let Self {
-            vault,
-            provider,
-            epoch,
-        } = self;
-        Voucher {
-            vault,
-            provider,
-            epoch,
-            cumulative,
-            receipts_root,
-        }
+        let Self { vault, provider, epoch } = self;
+        Voucher { vault, provider, epoch, cumulative, receipts_root }
     }
 
     pub(crate) fn write(self, writer: Writer) -> Writer {
-        writer
-            .address(self.vault)
-            .bytes(self.provider.as_bytes())
-            .u32(self.epoch)
+        writer.address(self.vault).bytes(self.provider.as_bytes()).u32(self.epoch)
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, RecordError> {
@@ -87,11 +74,7 @@ pub struct Voucher {
 impl Voucher {
     /// The channel that it pays in.
     pub const fn channel(&self) -> ChannelId {
-        ChannelId {
-            vault: self.vault,
-            provider: self.provider,
-            epoch: self.epoch,
-        }
+        ChannelId { vault: self.vault, provider: self.provider, epoch: self.epoch }
     }
 
     /// The representation hash of the voucher's cell: what is signed.
@@ -99,12 +82,7 @@ impl Voucher {
     /// One ordinary cell of 907 bits and no references: `magic:uint32 vault:MsgAddressInt
     /// provider:uint256 epoch:uint32 cumulative:uint64 receipts_root:uint256`.
     pub fn cell_hash(&self) -> [u8; 32] {
-        claim_hash(
-            VOUCHER_MAGIC,
-            self.channel(),
-            self.cumulative,
-            &self.receipts_root,
-        )
+        claim_hash(VOUCHER_MAGIC, self.channel(), self.cumulative, &self.receipts_root)
     }
 }
 
@@ -124,11 +102,7 @@ pub struct Release {
 impl Release {
     /// The channel that it ends.
     pub const fn channel(&self) -> ChannelId {
-        ChannelId {
-            vault: self.vault,
-            provider: self.provider,
-            epoch: self.epoch,
-        }
+        ChannelId { vault: self.vault, provider: self.provider, epoch: self.epoch }
     }
 
     /// The representation hash of the release's cell: a voucher's layout with its own magic and a
@@ -139,10 +113,7 @@ impl Release {
 
     /// Signs with the provider's node key.
     pub fn sign(self, key: &NodeKey) -> SignedRelease {
-        SignedRelease {
-            release: self,
-            signature: sign(key, &self.cell_hash()),
-        }
+        SignedRelease { release: self, signature: sign(key, &self.cell_hash()) }
     }
 }
 
@@ -220,10 +191,7 @@ impl VaultKey {
 
     /// Signs a voucher. The same voucher always gets the same signature (RFC 8032).
     pub fn sign(&self, voucher: Voucher) -> SignedVoucher {
-        SignedVoucher {
-            voucher,
-            signature: self.sign_hash(&voucher.cell_hash()),
-        }
+        SignedVoucher { voucher, signature: self.sign_hash(&voucher.cell_hash()) }
     }
 
     /// Signs a cell's hash: for commands to the vault, whose cells the ledger client builds.
@@ -235,9 +203,7 @@ impl VaultKey {
 
 impl fmt::Debug for VaultKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("VaultKey")
-            .field(&self.public())
-            .finish_non_exhaustive()
+        f.debug_tuple("VaultKey").field(&self.public()).finish_non_exhaustive()
     }
 }
 
@@ -255,8 +221,7 @@ fn sign(key: &NodeKey, hash: &[u8; 32]) -> [u8; 64] {
 /// keys and points of small order.
 fn verify(key: &[u8; 32], hash: &[u8; 32], signature: &[u8; 64]) -> Result<(), BadSignature> {
     let key = VerifyingKey::from_bytes(key).map_err(|_| BadSignature)?;
-    key.verify_strict(hash, &Signature::from_bytes(signature))
-        .map_err(|_| BadSignature)
+    key.verify_strict(hash, &Signature::from_bytes(signature)).map_err(|_| BadSignature)
 }
 
 /// A voucher with a signature that nobody has checked yet.
@@ -270,9 +235,7 @@ pub struct SignedVoucher {
 
 impl fmt::Debug for SignedVoucher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SignedVoucher")
-            .field(&self.voucher)
-            .finish_non_exhaustive()
+        f.debug_tuple("SignedVoucher").field(&self.voucher).finish_non_exhaustive()
     }
 }
 
@@ -280,10 +243,7 @@ impl SignedVoucher {
     /// Checks the signature. Slow (tens of microseconds): done at the edge, before a machine.
     pub fn verify(self, key: &VaultPublicKey) -> Result<VerifiedVoucher, BadSignature> {
         verify(&key.0, &self.voucher.cell_hash(), &self.signature)?;
-        Ok(VerifiedVoucher {
-            signed: self,
-            key: *key,
-        })
+        Ok(VerifiedVoucher { signed: self, key: *key })
     }
 
     /// The provider's consent to have this voucher settled by an external message: its node key's
@@ -294,12 +254,7 @@ impl SignedVoucher {
 
     /// Whether `consent` is by the provider that the voucher names.
     pub fn has_consent(&self, consent: &[u8; 64]) -> bool {
-        verify(
-            self.voucher.provider.as_bytes(),
-            &self.voucher.cell_hash(),
-            consent,
-        )
-        .is_ok()
+        verify(self.voucher.provider.as_bytes(), &self.voucher.cell_hash(), consent).is_ok()
     }
 
     /// The stored form.
@@ -362,20 +317,14 @@ pub struct SignedRelease {
 
 impl fmt::Debug for SignedRelease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SignedRelease")
-            .field(&self.release)
-            .finish_non_exhaustive()
+        f.debug_tuple("SignedRelease").field(&self.release).finish_non_exhaustive()
     }
 }
 
 impl SignedRelease {
     /// Checks that the provider whom it names signed it.
     pub fn verify(&self) -> Result<(), BadSignature> {
-        verify(
-            self.release.provider.as_bytes(),
-            &self.release.cell_hash(),
-            &self.signature,
-        )
+        verify(self.release.provider.as_bytes(), &self.release.cell_hash(), &self.signature)
     }
 }
 
@@ -396,10 +345,7 @@ mod tests {
     }
 
     fn bytes<const N: usize>(case: &Value, field: &str) -> [u8; N] {
-        hex::decode(case[field].as_str().unwrap())
-            .unwrap()
-            .try_into()
-            .unwrap()
+        hex::decode(case[field].as_str().unwrap()).unwrap().try_into().unwrap()
     }
 
     fn voucher(case: &Value) -> Voucher {
@@ -426,17 +372,9 @@ mod tests {
     fn vouchers_have_the_hash_and_signature_that_the_reference_library_makes() {
         for case in vectors("vouchers") {
             let (name, voucher) = (&case["name"], voucher(&case));
-            assert_eq!(
-                voucher.cell_hash(),
-                bytes::<32>(&case, "cell_hash"),
-                "{name}"
-            );
+            assert_eq!(voucher.cell_hash(), bytes::<32>(&case, "cell_hash"), "{name}");
             let key = VaultKey::from_secret(&seed(&case["signer"]));
-            assert_eq!(
-                *key.public().as_bytes(),
-                bytes::<32>(&case, "signer"),
-                "{name}"
-            );
+            assert_eq!(*key.public().as_bytes(), bytes::<32>(&case, "signer"), "{name}");
             let signed = key.sign(voucher);
             assert_eq!(signed.signature, bytes::<64>(&case, "signature"), "{name}");
             assert!(signed.verify(&key.public()).is_ok(), "{name}");
@@ -448,12 +386,8 @@ mod tests {
         let mut without_receipts = 0;
         for case in vectors("releases") {
             let (name, claim) = (&case["name"], voucher(&case));
-            let hash = claim_hash(
-                RELEASE_MAGIC,
-                claim.channel(),
-                claim.cumulative,
-                &claim.receipts_root,
-            );
+            let hash =
+                claim_hash(RELEASE_MAGIC, claim.channel(), claim.cumulative, &claim.receipts_root);
             assert_eq!(hash, bytes::<32>(&case, "cell_hash"), "{name}");
             if claim.receipts_root != [0; 32] {
                 continue;
@@ -485,32 +419,21 @@ mod tests {
             any::<u64>(),
             any::<[u8; 32]>(),
         );
-        parts.prop_map(
-            |(workchain, hash, provider, epoch, cumulative, receipts_root)| Voucher {
-                vault: TonAddress { workchain, hash },
-                provider: NodeId::from_bytes(provider),
-                epoch,
-                cumulative: NanoTon::from_nano(cumulative),
-                receipts_root,
-            },
-        )
+        parts.prop_map(|(workchain, hash, provider, epoch, cumulative, receipts_root)| Voucher {
+            vault: TonAddress { workchain, hash },
+            provider: NodeId::from_bytes(provider),
+            epoch,
+            cumulative: NanoTon::from_nano(cumulative),
+            receipts_root,
+        })
     }
 
     #[test]
     fn a_release_is_never_a_voucher() {
         let provider = NodeKey::from_secret(&[3; 32]);
-        let vault = TonAddress {
-            workchain: 0,
-            hash: [1; 32],
-        };
+        let vault = TonAddress { workchain: 0, hash: [1; 32] };
         let (epoch, cumulative) = (4, NanoTon::from_nano(5));
-        let release = Release {
-            vault,
-            provider: provider.id(),
-            epoch,
-            cumulative,
-        }
-        .sign(&provider);
+        let release = Release { vault, provider: provider.id(), epoch, cumulative }.sign(&provider);
         let voucher = SignedVoucher {
             voucher: Voucher {
                 vault,
@@ -523,29 +446,20 @@ mod tests {
         };
         let same_key = VaultPublicKey::from_bytes(*provider.id().as_bytes());
         assert_eq!(voucher.verify(&same_key), Err(BadSignature));
-        assert!(
-            !voucher.has_consent(&release.signature),
-            "nor a consent to one"
-        );
+        assert!(!voucher.has_consent(&release.signature), "nor a consent to one");
     }
 
     #[test]
     fn a_secret_key_is_never_printed() {
         let shown = format!("{:?}", key());
         assert!(!shown.contains(&hex::encode([9; 32])), "{shown}");
-        assert!(
-            shown.contains(&hex::encode(key().public().as_bytes())),
-            "{shown}"
-        );
+        assert!(shown.contains(&hex::encode(key().public().as_bytes())), "{shown}");
     }
 
     #[test]
     fn a_key_of_small_order_verifies_nothing() {
         let voucher = key().sign(Voucher {
-            vault: TonAddress {
-                workchain: 0,
-                hash: [1; 32],
-            },
+            vault: TonAddress { workchain: 0, hash: [1; 32] },
             provider: NodeId::from_bytes([2; 32]),
             epoch: 1,
             cumulative: NanoTon::ZERO,

@@ -90,24 +90,11 @@ pub fn prompt_commitment(salt: &Salt, prompt: &Prompt) -> [u8; 32] {
 /// What a receipt says about how tokens were drawn: BLAKE3 of the exact bits of every number of the
 /// sampling and of the stop strings. No secret is in it; an auditor who repeats a draw recomputes it.
 pub fn sampling_digest(sampling: &Sampling, stop: &[String]) -> [u8; 32] {
-    let Sampling {
-        temperature,
-        top_p,
-        top_k,
-        min_p,
-        frequency_penalty,
-        presence_penalty,
-        seed,
-    } = sampling;
+    let Sampling { temperature, top_p, top_k, min_p, frequency_penalty, presence_penalty, seed } =
+        sampling;
     let mut bytes = Vec::new();
     append_length_prefixed(&mut bytes, b"cocoon/sampling/v1");
-    for number in [
-        temperature,
-        top_p,
-        min_p,
-        frequency_penalty,
-        presence_penalty,
-    ] {
+    for number in [temperature, top_p, min_p, frequency_penalty, presence_penalty] {
         bytes.extend_from_slice(&number.to_bits().to_be_bytes());
     }
     bytes.extend_from_slice(&top_k.to_be_bytes());
@@ -129,10 +116,8 @@ mod tests {
     }
 
     fn chat(turns: &[(Role, &str)]) -> Prompt {
-        let turn = |(role, content): &(Role, &str)| Turn {
-            role: *role,
-            content: (*content).into(),
-        };
+        let turn =
+            |(role, content): &(Role, &str)| Turn { role: *role, content: (*content).into() };
         Prompt::Chat(turns.iter().map(turn).collect())
     }
 
@@ -156,10 +141,8 @@ mod tests {
             chat(&[(Role::User, "ab"), (Role::User, "")]),
             chat(&[(Role::User, ""), (Role::User, "ab")]),
         ];
-        let distinct: std::collections::BTreeSet<_> = prompts
-            .iter()
-            .map(|prompt| prompt_commitment(&salt(), prompt))
-            .collect();
+        let distinct: std::collections::BTreeSet<_> =
+            prompts.iter().map(|prompt| prompt_commitment(&salt(), prompt)).collect();
         assert_eq!(distinct.len(), prompts.len());
     }
 
@@ -167,27 +150,16 @@ mod tests {
     fn every_number_of_the_sampling_is_in_its_digest() {
         let base = Sampling::with_seed(1);
         let changed = [
-            Sampling {
-                temperature: 0.5,
-                ..base
-            },
+            Sampling { temperature: 0.5, ..base },
             Sampling { top_p: 0.5, ..base },
             Sampling { top_k: 5, ..base },
             Sampling { min_p: 0.5, ..base },
-            Sampling {
-                frequency_penalty: 0.5,
-                ..base
-            },
-            Sampling {
-                presence_penalty: 0.5,
-                ..base
-            },
+            Sampling { frequency_penalty: 0.5, ..base },
+            Sampling { presence_penalty: 0.5, ..base },
             Sampling { seed: 2, ..base },
         ];
-        let mut digests: std::collections::BTreeSet<_> = changed
-            .iter()
-            .map(|sampling| sampling_digest(sampling, &[]))
-            .collect();
+        let mut digests: std::collections::BTreeSet<_> =
+            changed.iter().map(|sampling| sampling_digest(sampling, &[])).collect();
         digests.insert(sampling_digest(&base, &[]));
         digests.insert(sampling_digest(&base, &["ab".into()]));
         digests.insert(sampling_digest(&base, &["a".into(), "b".into()]));

@@ -20,20 +20,11 @@ const PROOF_KIND: [u8; 4] = *b"CIp1";
 const PATH_LENGTH: usize = 64;
 
 fn leaf(bytes: &[u8]) -> [u8; 32] {
-    Sha256::new()
-        .chain_update([0])
-        .chain_update(bytes)
-        .finalize()
-        .into()
+    Sha256::new().chain_update([0]).chain_update(bytes).finalize().into()
 }
 
 fn node(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
-    Sha256::new()
-        .chain_update([1])
-        .chain_update(left)
-        .chain_update(right)
-        .finalize()
-        .into()
+    Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
 }
 
 /// What appending needs to know of a log: a few hundred bytes, whatever its length.
@@ -75,12 +66,7 @@ impl Peaks {
 
     /// The root over all receipts; zeros when there are none.
     pub fn root(&self) -> [u8; 32] {
-        let bagged = self
-            .peaks
-            .iter()
-            .rev()
-            .copied()
-            .reduce(|right, peak| node(&peak, &right));
+        let bagged = self.peaks.iter().rev().copied().reduce(|right, peak| node(&peak, &right));
         bagged.unwrap_or([0; 32])
     }
 
@@ -105,26 +91,19 @@ impl Peaks {
     }
 
     pub(crate) fn write(&self, writer: Writer) -> Writer {
-        self.peaks
-            .iter()
-            .fold(writer.u64(self.count), |writer, peak| writer.bytes(peak))
+        self.peaks.iter().fold(writer.u64(self.count), |writer, peak| writer.bytes(peak))
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, RecordError> {
         let count = reader.u64()?;
         let peaks = (0..count.count_ones()).map(|_| reader.array());
-        Ok(Self {
-            count,
-            peaks: peaks.collect::<Result<_, _>>()?,
-        })
+        Ok(Self { count, peaks: peaks.collect::<Result<_, _>>()? })
     }
 }
 
 impl Extend<ReceiptHash> for Peaks {
     fn extend<I: IntoIterator<Item = ReceiptHash>>(&mut self, receipts: I) {
-        receipts
-            .into_iter()
-            .for_each(|receipt| self.append(receipt));
+        receipts.into_iter().for_each(|receipt| self.append(receipt));
     }
 }
 
@@ -278,21 +257,14 @@ impl InclusionProof {
         if last != 0 {
             return Err(ProofError::WrongShape);
         }
-        if tree == *root {
-            Ok(())
-        } else {
-            Err(ProofError::WrongRoot)
-        }
+        if tree == *root { Ok(()) } else { Err(ProofError::WrongRoot) }
     }
 
     /// The stored form: a file beside a receipt.
     pub fn encode(&self) -> Vec<u8> {
         let head = Writer::new(PROOF_KIND).u64(self.index).u64(self.size);
         let length = u8::try_from(self.path.len()).unwrap_or(u8::MAX);
-        self.path
-            .iter()
-            .fold(head.u8(length), |writer, hash| writer.bytes(hash))
-            .finish()
+        self.path.iter().fold(head.u8(length), |writer, hash| writer.bytes(hash)).finish()
     }
 
     /// Reads the stored form.
@@ -303,9 +275,7 @@ impl InclusionProof {
         if usize::from(length) > PATH_LENGTH {
             return Err(RecordError::BadField("path"));
         }
-        let path = (0..length)
-            .map(|_| reader.array())
-            .collect::<Result<_, _>>()?;
+        let path = (0..length).map(|_| reader.array()).collect::<Result<_, _>>()?;
         reader.finish()?;
         Ok(Self { index, size, path })
     }
@@ -319,34 +289,13 @@ mod tests {
     /// Inputs and roots of the reference tests of Certificate Transparency
     /// (certificate-transparency-go and trillian, `merkle_tree_test`): the root after each input.
     const PUBLISHED: [(&str, &str); 8] = [
-        (
-            "",
-            "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
-        ),
-        (
-            "00",
-            "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
-        ),
-        (
-            "10",
-            "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
-        ),
-        (
-            "2021",
-            "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
-        ),
-        (
-            "3031",
-            "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
-        ),
-        (
-            "40414243",
-            "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
-        ),
-        (
-            "5051525354555657",
-            "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
-        ),
+        ("", "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"),
+        ("00", "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"),
+        ("10", "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77"),
+        ("2021", "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7"),
+        ("3031", "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4"),
+        ("40414243", "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef"),
+        ("5051525354555657", "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c"),
         (
             "606162636465666768696a6b6c6d6e6f",
             "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
@@ -377,10 +326,7 @@ mod tests {
     }
 
     fn naive_root_of(receipts: &[ReceiptHash]) -> [u8; 32] {
-        let leaves: Vec<_> = receipts
-            .iter()
-            .map(|receipt| leaf(receipt.as_bytes()))
-            .collect();
+        let leaves: Vec<_> = receipts.iter().map(|receipt| leaf(receipt.as_bytes())).collect();
         naive_root(&leaves)
     }
 
@@ -389,12 +335,7 @@ mod tests {
         let mut peaks = Peaks::default();
         for (input, root) in PUBLISHED {
             peaks.append_leaf(leaf(&hex::decode(input).unwrap()));
-            assert_eq!(
-                hex::encode(peaks.root()),
-                root,
-                "after {} leaves",
-                peaks.count()
-            );
+            assert_eq!(hex::encode(peaks.root()), root, "after {} leaves", peaks.count());
         }
     }
 
@@ -409,17 +350,11 @@ mod tests {
         let proof = InclusionProof {
             index: 5,
             size: 8,
-            path: path
-                .iter()
-                .map(|hash| hex::decode(hash).unwrap().try_into().unwrap())
-                .collect(),
+            path: path.iter().map(|hash| hex::decode(hash).unwrap().try_into().unwrap()).collect(),
         };
         let (input, _) = PUBLISHED[5];
         let root = hex::decode(PUBLISHED[7].1).unwrap().try_into().unwrap();
-        assert_eq!(
-            proof.verify_leaf(leaf(&hex::decode(input).unwrap()), &root),
-            Ok(())
-        );
+        assert_eq!(proof.verify_leaf(leaf(&hex::decode(input).unwrap()), &root), Ok(()));
     }
 
     #[test]
@@ -437,33 +372,17 @@ mod tests {
             assert_eq!(log.size_at(&root), Some(size));
             for (index, receipt) in log.receipts()[..size].iter().enumerate() {
                 let proof = log.prove(*receipt, size).unwrap();
-                assert_eq!(
-                    proof.verify(receipt, &root),
-                    Ok(()),
-                    "leaf {index} of {size}"
-                );
+                assert_eq!(proof.verify(receipt, &root), Ok(()), "leaf {index} of {size}");
             }
-            assert_eq!(
-                log.prove(receipt(size), size),
-                None,
-                "a later receipt is not in it"
-            );
+            assert_eq!(log.prove(receipt(size), size), None, "a later receipt is not in it");
         }
-        assert_eq!(
-            log.prove(receipt(0), 41),
-            None,
-            "the log is not that long yet"
-        );
+        assert_eq!(log.prove(receipt(0), 41), None, "the log is not that long yet");
     }
 
     #[test]
     fn an_inner_node_does_not_pass_for_a_leaf() {
         let log: Log = receipts(2).into_iter().collect();
-        let one_leaf = InclusionProof {
-            index: 0,
-            size: 1,
-            path: vec![],
-        };
+        let one_leaf = InclusionProof { index: 0, size: 1, path: vec![] };
         assert_eq!(
             one_leaf.verify(&ReceiptHash::from_bytes(log.root()), &log.root()),
             Err(ProofError::WrongRoot)

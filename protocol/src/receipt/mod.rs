@@ -5,10 +5,7 @@
 
 mod commitment;
 mod log;
-#[expect(
-    clippy::module_inception,
-    reason = "the folder and its main type have one name"
-)]
+#[expect(clippy::module_inception, reason = "the folder and its main type have one name")]
 mod receipt;
 
 pub use commitment::{Commitment, Salt, commitment, prompt_commitment, sampling_digest};

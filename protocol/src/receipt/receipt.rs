@@ -219,10 +219,7 @@ impl Receipt {
             return Err(ReceiptError::WrongPrice { price, expected });
         }
         if self.fee > price {
-            return Err(ReceiptError::FeeAbovePrice {
-                fee: self.fee,
-                price,
-            });
+            return Err(ReceiptError::FeeAbovePrice { fee: self.fee, price });
         }
         if self.ended < self.started {
             return Err(ReceiptError::EndsBeforeStart);
@@ -262,9 +259,7 @@ pub struct SignedReceipt {
 
 impl fmt::Debug for SignedReceipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SignedReceipt")
-            .field(&self.hash())
-            .finish_non_exhaustive()
+        f.debug_tuple("SignedReceipt").field(&self.hash()).finish_non_exhaustive()
     }
 }
 
@@ -278,18 +273,11 @@ impl SignedReceipt {
     /// agree. Whether that provider, vault and job are the expected ones is for the caller.
     pub fn verify(&self) -> Result<VerifiedReceipt, ReceiptError> {
         let receipt = Receipt::decode(&self.bytes).map_err(ReceiptError::Malformed)?;
-        if !receipt
-            .provider
-            .verify(Domain::Receipt, &self.bytes, &self.signature)
-        {
+        if !receipt.provider.verify(Domain::Receipt, &self.bytes, &self.signature) {
             return Err(ReceiptError::BadSignature);
         }
         receipt.check()?;
-        Ok(VerifiedReceipt {
-            receipt,
-            hash: self.hash(),
-            signed: self.clone(),
-        })
+        Ok(VerifiedReceipt { receipt, hash: self.hash(), signed: self.clone() })
     }
 
     /// One file or record: the signed bytes, then the signature.
@@ -299,16 +287,11 @@ impl SignedReceipt {
 
     /// Splits what [`SignedReceipt::encode`] joined. Nothing is checked but the length.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let (bytes, signature) = bytes
-            .split_last_chunk::<64>()
-            .ok_or(RecordError::WrongLength)?;
+        let (bytes, signature) = bytes.split_last_chunk::<64>().ok_or(RecordError::WrongLength)?;
         if bytes.len() != Receipt::BYTES {
             return Err(RecordError::WrongLength);
         }
-        Ok(Self {
-            bytes: bytes.to_vec(),
-            signature: *signature,
-        })
+        Ok(Self { bytes: bytes.to_vec(), signature: *signature })
     }
 }
 
@@ -354,17 +337,11 @@ mod tests {
 
     fn prompt() -> Prompt {
         let content = "What is the capital of France?".into();
-        Prompt::Chat(vec![Turn {
-            role: Role::User,
-            content,
-        }])
+        Prompt::Chat(vec![Turn { role: Role::User, content }])
     }
 
     fn receipt() -> Receipt {
-        let usage = Usage {
-            prompt: Tokens::new(14),
-            completion: Tokens::new(3),
-        };
+        let usage = Usage { prompt: Tokens::new(14), completion: Tokens::new(3) };
         let prices = Prices {
             prompt: PricePerMillion::from_nano(50_000_000),
             completion: PricePerMillion::from_nano(200_000_000),
@@ -372,10 +349,7 @@ mod tests {
         Receipt {
             job: JobId::from_bytes([1; 32]),
             provider: key().id(),
-            vault: TonAddress {
-                workchain: 0,
-                hash: [2; 32],
-            },
+            vault: TonAddress { workchain: 0, hash: [2; 32] },
             epoch: 7,
             model: ModelHash::from_bytes([3; 32]),
             tier: Tier::Attested,
@@ -436,10 +410,7 @@ mod tests {
     #[test]
     fn only_the_named_provider_can_sign() {
         let other = NodeKey::from_secret(&[6; 32]);
-        assert_eq!(
-            receipt().sign(&other).verify(),
-            Err(ReceiptError::BadSignature)
-        );
+        assert_eq!(receipt().sign(&other).verify(), Err(ReceiptError::BadSignature));
         // Nor does its signature on another kind of message pass.
         let bytes = receipt().encode();
         let signature = key().sign(Domain::Offer, &bytes);
@@ -457,10 +428,7 @@ mod tests {
         let expected = receipt().price;
         assert_eq!(
             with(|r| r.price = NanoTon::from_nano(1_299)),
-            ReceiptError::WrongPrice {
-                price: NanoTon::from_nano(1_299),
-                expected
-            }
+            ReceiptError::WrongPrice { price: NanoTon::from_nano(1_299), expected }
         );
         assert!(matches!(
             with(|r| r.usage.completion = Tokens::new(4)),
@@ -470,10 +438,7 @@ mod tests {
             with(|r| r.fee = NanoTon::from_nano(1_301)),
             ReceiptError::FeeAbovePrice { .. }
         ));
-        assert_eq!(
-            with(|r| r.ended = Timestamp::EPOCH),
-            ReceiptError::EndsBeforeStart
-        );
+        assert_eq!(with(|r| r.ended = Timestamp::EPOCH), ReceiptError::EndsBeforeStart);
     }
 
     #[test]
@@ -484,16 +449,9 @@ mod tests {
         let other = Prompt::Text("What is the capital of France?".into());
         assert_eq!(check(&prompt(), Some("Paris.")), Ok(()));
         assert_eq!(check(&other, Some("Paris.")), Err(TextMismatch::Prompt));
-        assert_eq!(
-            check(&prompt(), Some("Paris")),
-            Err(TextMismatch::Completion)
-        );
+        assert_eq!(check(&prompt(), Some("Paris")), Err(TextMismatch::Completion));
         assert_eq!(check(&other, Some("Lyon.")), Err(TextMismatch::Both));
-        assert_eq!(
-            receipt.check_texts(&salt(), None, None),
-            Ok(()),
-            "nothing to check"
-        );
+        assert_eq!(receipt.check_texts(&salt(), None, None), Ok(()), "nothing to check");
         let wrong_salt = Salt::from_bytes([0; 32]);
         assert_eq!(
             receipt.check_texts(&wrong_salt, None, Some("Paris.")),

@@ -36,6 +36,7 @@ const STEP: u64 = limits::CREDIT_STEP.get() as u64;
 const CHANNELS: usize = 2;
 const RELEASE_DELAY: u32 = 30;
 const BASIS_POINTS: u16 = 1_000;
+/// At least; `PROPTEST_CASES` asks for more.
 const CASES: u32 = 256;
 const ACTIONS: std::ops::Range<usize> = 60..300;
 
@@ -75,14 +76,15 @@ fn run(costly: bool, actions: &[Action], counts: &RefCell<Counts>) -> Result<(),
 #[test]
 fn no_history_loses_money_or_makes_any() {
     let counts = RefCell::new(Counts::default());
+    let config = Config::default();
     let mut runner = TestRunner::new(Config {
-        cases: CASES,
+        cases: config.cases.max(CASES),
         // Committed, so that a history that once failed is tried first for ever.
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
             "tests/channel_model/regressions",
         ))),
         max_shrink_iters: 4_000,
-        ..Config::default()
+        ..config
     });
     let histories = (any::<bool>(), prop::collection::vec(action(), ACTIONS));
     let result = runner.run(&histories, |(costly, actions)| run(costly, &actions, &counts));

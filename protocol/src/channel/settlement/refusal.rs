@@ -182,13 +182,9 @@ mod tests {
             })
             .filter(|(name, _)| !UNSPOKEN.contains(name))
             .collect();
-        let ours: std::collections::BTreeMap<_, _> = ALL
-            .map(|error| (contract_name(error), error.exit_code()))
-            .into();
-        let ours = ours
-            .iter()
-            .map(|(name, code)| (name.as_str(), *code))
-            .collect();
+        let ours: std::collections::BTreeMap<_, _> =
+            ALL.map(|error| (contract_name(error), error.exit_code())).into();
+        let ours = ours.iter().map(|(name, code)| (name.as_str(), *code)).collect();
         assert_eq!(theirs, ours);
     }
 }

@@ -42,10 +42,7 @@ struct Failure {
 
 impl From<VaultError> for Failure {
     fn from(error: VaultError) -> Self {
-        Self {
-            error,
-            accepted: false,
-        }
+        Self { error, accepted: false }
     }
 }
 
@@ -126,10 +123,7 @@ impl Vault {
 
     /// What may be allocated or withdrawn, less the gas of doing so.
     pub const fn free(&self) -> NanoTon {
-        let rest = self
-            .balance
-            .saturating_sub(self.reserved)
-            .saturating_sub(self.accrued);
+        let rest = self.balance.saturating_sub(self.reserved).saturating_sub(self.accrued);
         rest.saturating_sub(VAULT_RESERVE)
     }
 
@@ -183,10 +177,7 @@ impl Vault {
                 ensure(order.vault == self.address, VaultError::WrongVault)?;
                 ensure(order.seqno == self.seqno, VaultError::WrongSeqno)?;
                 ensure(now <= order.valid_until.as_unix_secs(), VaultError::Expired)?;
-                ensure(
-                    order.signer == self.parameters.client_key,
-                    VaultError::BadSignature,
-                )?;
+                ensure(order.signer == self.parameters.client_key, VaultError::BadSignature)?;
                 self.execute(&order.command, Authority::HotKey, fees, now)
             }
             Message::OwnerCommand { from, command } => {
@@ -235,13 +226,7 @@ impl Vault {
                 self.ensure_sound()?;
                 let allocation = self.prepare_allocation(request)?;
                 self.use_daily_cap(request.amount, authority, now)?;
-                self.accept(
-                    authority,
-                    fees,
-                    request.amount,
-                    NanoTon::ZERO,
-                    VAULT_RESERVE,
-                )?;
+                self.accept(authority, fees, request.amount, NanoTon::ZERO, VAULT_RESERVE)?;
                 self.write_allocation(request, allocation);
                 Ok(None)
             }
@@ -259,13 +244,7 @@ impl Vault {
                 let allocation = self.find(provider)?;
                 let unlock_at = allocation.unlock_at.ok_or(VaultError::TooEarly)?;
                 ensure(now >= unlock_at.as_unix_secs(), VaultError::TooEarly)?;
-                self.accept(
-                    authority,
-                    fees,
-                    NanoTon::ZERO,
-                    allocation.remainder(),
-                    RENT_FLOOR,
-                )?;
+                self.accept(authority, fees, NanoTon::ZERO, allocation.remainder(), RENT_FLOOR)?;
                 self.remove_allocation(provider, &allocation);
                 Ok(None)
             }
@@ -277,10 +256,7 @@ impl Vault {
             }
             Command::Close => {
                 ensure(self.allocations.is_empty(), VaultError::NotEmpty)?;
-                let kept = self
-                    .accrued
-                    .saturating_add(fees.bound)
-                    .saturating_add(CLOSED_REMAINDER);
+                let kept = self.accrued.saturating_add(fees.bound).saturating_add(CLOSED_REMAINDER);
                 let amount = self.balance.saturating_sub(kept);
                 ensure(amount > fees.transfer, VaultError::InsufficientFunds)?;
                 self.accept(authority, fees, amount, NanoTon::ZERO, CLOSED_REMAINDER)?;
@@ -298,15 +274,10 @@ impl Vault {
         now: u64,
     ) -> Result<Option<Transfer>, Failure> {
         self.ensure_sound()?;
-        ensure(
-            !requests.is_empty() && requests.len() <= BATCH,
-            VaultError::BadBatch,
-        )?;
+        ensure(!requests.is_empty() && requests.len() <= BATCH, VaultError::BadBatch)?;
         let sum = requests
             .iter()
-            .try_fold(NanoTon::ZERO, |sum, request| {
-                sum.checked_add(request.amount)
-            })
+            .try_fold(NanoTon::ZERO, |sum, request| sum.checked_add(request.amount))
             .ok_or(VaultError::BadBatch)?;
         self.use_daily_cap(sum, authority, now)?;
         self.accept(authority, fees, sum, NanoTon::ZERO, VAULT_RESERVE)?;
@@ -316,10 +287,7 @@ impl Vault {
                 Ok(allocation) => self.write_allocation(request, allocation),
                 Err(error) => {
                     *self = committed;
-                    return Err(Failure {
-                        error,
-                        accepted: authority == Authority::HotKey,
-                    });
+                    return Err(Failure { error, accepted: authority == Authority::HotKey });
                 }
             }
         }
@@ -338,10 +306,7 @@ impl Vault {
         ensure(release.vault == self.address, VaultError::WrongVault)?;
         let allocation = self.find(&release.provider)?;
         ensure(release.epoch == allocation.epoch, VaultError::WrongEpoch)?;
-        ensure(
-            release.cumulative <= allocation.limit,
-            VaultError::OverLimit,
-        )?;
+        ensure(release.cumulative <= allocation.limit, VaultError::OverLimit)?;
         ensure(signed.verify().is_ok(), VaultError::BadSignature)?;
         let due = release.cumulative.saturating_sub(allocation.paid);
         let fee = self.parameters.fee(due);
@@ -385,9 +350,7 @@ impl Vault {
         ensure(voucher.vault == self.address, VaultError::WrongVault)?;
         let allocation = self.find(&voucher.provider)?;
         ensure(voucher.epoch == allocation.epoch, VaultError::WrongEpoch)?;
-        let released = allocation
-            .unlock_at
-            .is_some_and(|at| now >= at.as_unix_secs());
+        let released = allocation.unlock_at.is_some_and(|at| now >= at.as_unix_secs());
         ensure(!released, VaultError::Released)?;
         let worth = voucher.cumulative.min(allocation.limit);
         let amount = worth.saturating_sub(allocation.paid);
@@ -420,40 +383,23 @@ impl Vault {
             bytes
         };
         let provider = request.provider.as_bytes();
-        ensure(
-            *provider != [0; 32] && *provider != IDENTITY,
-            VaultError::BadProvider,
-        )?;
+        ensure(*provider != [0; 32] && *provider != IDENTITY, VaultError::BadProvider)?;
         if let Some(existing) = self.allocations.get(&request.provider) {
             ensure(existing.payout == request.payout, VaultError::PayoutDiffers)?;
             let limit = existing.limit.checked_add(request.amount);
             let limit = limit.ok_or(VaultError::AmountOverflow)?;
-            return Ok(Allocation {
-                limit,
-                unlock_at: None,
-                ..*existing
-            });
+            return Ok(Allocation { limit, unlock_at: None, ..*existing });
         }
         let payout = request.payout;
         let usable = payout.workchain == 0 && payout.hash != [0; 32];
-        ensure(
-            usable && payout.hash != self.address.hash,
-            VaultError::BadPayout,
-        )?;
+        ensure(usable && payout.hash != self.address.hash, VaultError::BadPayout)?;
         ensure(request.amount > NanoTon::ZERO, VaultError::ZeroAmount)?;
-        ensure(
-            self.allocations.len() < VAULT_ALLOCATIONS,
-            VaultError::TooManyAllocations,
-        )?;
+        ensure(self.allocations.len() < VAULT_ALLOCATIONS, VaultError::TooManyAllocations)?;
         Ok(Allocation::new(payout, request.amount, self.next_epoch))
     }
 
     fn write_allocation(&mut self, request: &AllocationRequest, allocation: Allocation) {
-        if self
-            .allocations
-            .insert(request.provider, allocation)
-            .is_none()
-        {
+        if self.allocations.insert(request.provider, allocation).is_none() {
             self.next_epoch = self.next_epoch.wrapping_add(1);
         }
         self.reserved = self.reserved.saturating_add(request.amount);
@@ -474,11 +420,7 @@ impl Vault {
             return Ok(());
         }
         let today = now.checked_div(SECONDS_PER_DAY).unwrap_or(0);
-        let before = if self.day == today {
-            self.allocated_today
-        } else {
-            NanoTon::ZERO
-        };
+        let before = if self.day == today { self.allocated_today } else { NanoTon::ZERO };
         let used = before.checked_add(amount).ok_or(VaultError::DailyCap)?;
         ensure(used <= self.parameters.daily_cap, VaultError::DailyCap)?;
         (self.day, self.allocated_today) = (today, used);
@@ -486,18 +428,11 @@ impl Vault {
     }
 
     fn find(&self, provider: &NodeId) -> Result<Allocation, VaultError> {
-        self.allocations
-            .get(provider)
-            .copied()
-            .ok_or(VaultError::NoAllocation)
+        self.allocations.get(provider).copied().ok_or(VaultError::NoAllocation)
     }
 
     fn ensure_sound(&self) -> Result<(), VaultError> {
-        let Parameters {
-            fee_basis_points,
-            release_delay,
-            ..
-        } = self.parameters;
+        let Parameters { fee_basis_points, release_delay, .. } = self.parameters;
         let sound = fee_basis_points <= FEE_BASIS_POINTS && release_delay <= RELEASE_DELAY_SECONDS;
         ensure(sound, VaultError::BadParameters)
     }
@@ -520,11 +455,7 @@ impl Vault {
     /// A transfer that cannot pay its own way is skipped, and the money stays.
     fn send_to_owner(&mut self, amount: NanoTon, fees: Fees) -> Option<Transfer> {
         let owner = self.parameters.owner;
-        if amount < fees.transfer {
-            None
-        } else {
-            self.send(owner, amount)
-        }
+        if amount < fees.transfer { None } else { self.send(owner, amount) }
     }
 }
 
@@ -555,10 +486,7 @@ mod tests {
     }
 
     const fn address(byte: u8) -> TonAddress {
-        TonAddress {
-            workchain: 0,
-            hash: [byte; 32],
-        }
+        TonAddress { workchain: 0, hash: [byte; 32] }
     }
 
     const OWNER: TonAddress = address(0x40);
@@ -593,17 +521,13 @@ mod tests {
                 treasury: address(0x41),
             };
             change(&mut parameters);
-            let mut bench = Self {
-                vault: Vault::new(address(1), parameters),
-                now: 20_000 * DAY,
-            };
+            let mut bench = Self { vault: Vault::new(address(1), parameters), now: 20_000 * DAY };
             bench.send(&Message::TopUp(nano(10 * TON))).unwrap();
             bench
         }
 
         fn send(&mut self, message: &Message) -> Result<Option<Transfer>, VaultError> {
-            self.vault
-                .handle(message, FEES, Timestamp::from_unix_secs(self.now))
+            self.vault.handle(message, FEES, Timestamp::from_unix_secs(self.now))
         }
 
         fn order(&self, command: Command) -> Order {
@@ -621,10 +545,7 @@ mod tests {
         }
 
         fn owner(&mut self, command: Command) -> Result<Option<Transfer>, VaultError> {
-            self.send(&Message::OwnerCommand {
-                from: OWNER,
-                command,
-            })
+            self.send(&Message::OwnerCommand { from: OWNER, command })
         }
 
         fn allocate(&mut self, number: u8, amount: u64) -> Result<Option<Transfer>, VaultError> {
@@ -634,11 +555,7 @@ mod tests {
         fn channel(&self, number: u8) -> ChannelId {
             let provider = provider(number).id();
             let epoch = self.vault.allocation(&provider).map_or(0, |a| a.epoch);
-            ChannelId {
-                vault: self.vault.address(),
-                provider,
-                epoch,
-            }
+            ChannelId { vault: self.vault.address(), provider, epoch }
         }
 
         fn voucher(&self, number: u8, cumulative: u64) -> SignedVoucher {
@@ -653,27 +570,14 @@ mod tests {
         }
 
         fn release(&mut self, number: u8, cumulative: u64) -> Result<Option<Transfer>, VaultError> {
-            let ChannelId {
-                vault,
-                provider: id,
-                epoch,
-            } = self.channel(number);
-            let release = Release {
-                vault,
-                provider: id,
-                epoch,
-                cumulative: nano(cumulative),
-            };
+            let ChannelId { vault, provider: id, epoch } = self.channel(number);
+            let release = Release { vault, provider: id, epoch, cumulative: nano(cumulative) };
             self.command(Command::Release(release.sign(&provider(number))))
         }
     }
 
     fn request(number: u8, amount: u64) -> AllocationRequest {
-        AllocationRequest {
-            provider: provider(number).id(),
-            payout: PAYOUT,
-            amount: nano(amount),
-        }
+        AllocationRequest { provider: provider(number).id(), payout: PAYOUT, amount: nano(amount) }
     }
 
     #[test]
@@ -724,11 +628,7 @@ mod tests {
         assert_eq!(bench.settle(2, too_little), Err(VaultError::TooSmall));
         let internal = Message::SettleInternal(bench.voucher(2, too_little));
         let paid = bench.send(&internal).unwrap().unwrap();
-        assert_eq!(
-            paid.amount,
-            nano(3_960_000),
-            "who pays the gas may settle any amount"
-        );
+        assert_eq!(paid.amount, nano(3_960_000), "who pays the gas may settle any amount");
     }
 
     #[test]
@@ -739,19 +639,12 @@ mod tests {
         bench.settle(2, 5 * TON).unwrap();
         let provider = provider(2).id();
         assert_eq!(bench.vault.allocation(&provider).unwrap().paid, nano(TON));
-        assert_eq!(
-            bench.vault.reserved(),
-            nano(TON),
-            "the other's is untouched"
-        );
+        assert_eq!(bench.vault.reserved(), nano(TON), "the other's is untouched");
         assert_eq!(bench.settle(2, 5 * TON), Err(VaultError::NothingToSettle));
         bench.now += DAY;
         bench.allocate(2, TON).unwrap();
         bench.settle(2, 5 * TON).unwrap();
-        assert_eq!(
-            bench.vault.allocation(&provider).unwrap().paid,
-            nano(2 * TON)
-        );
+        assert_eq!(bench.vault.allocation(&provider).unwrap().paid, nano(2 * TON));
     }
 
     #[test]
@@ -766,10 +659,7 @@ mod tests {
         let forged = stranger.sign(voucher.voucher);
         let refused = bench.send(&Message::SettleInternal(forged));
         assert_eq!(refused, Err(VaultError::BadSignature));
-        let elsewhere = ChannelId {
-            vault: address(2),
-            ..bench.channel(2)
-        };
+        let elsewhere = ChannelId { vault: address(2), ..bench.channel(2) };
         let elsewhere = key().sign(elsewhere.voucher(nano(TON), [0; 32]));
         let refused = bench.send(&Message::SettleInternal(elsewhere));
         assert_eq!(refused, Err(VaultError::WrongVault));
@@ -814,9 +704,7 @@ mod tests {
     fn allocating_again_cancels_a_release() {
         let mut bench = Bench::new();
         bench.allocate(2, TON).unwrap();
-        bench
-            .command(Command::RequestRelease(provider(2).id()))
-            .unwrap();
+        bench.command(Command::RequestRelease(provider(2).id())).unwrap();
         bench.allocate(2, 0).unwrap();
         bench.now += 3_600;
         assert!(bench.settle(2, TON / 2).is_ok());
@@ -843,11 +731,7 @@ mod tests {
         let refused = bench.command(Command::Release(by_other));
         assert_eq!(refused, Err(VaultError::WrongEpoch));
         let paid = bench.release(2, TON / 2).unwrap().unwrap();
-        assert_eq!(
-            paid.amount,
-            nano(247_500_000),
-            "a quarter, less one percent"
-        );
+        assert_eq!(paid.amount, nano(247_500_000), "a quarter, less one percent");
         assert_eq!(bench.vault.reserved(), NanoTon::ZERO);
         assert!(bench.vault.allocations().is_empty());
     }
@@ -873,11 +757,7 @@ mod tests {
         let withdraw = bench.command(Command::Withdraw(nano(TON)));
         assert_eq!(withdraw, Err(VaultError::InsufficientFunds));
         // A release can still be asked for, out of the reserve.
-        assert!(
-            bench
-                .command(Command::RequestRelease(provider(2).id()))
-                .is_ok()
-        );
+        assert!(bench.command(Command::RequestRelease(provider(2).id())).is_ok());
     }
 
     #[test]
@@ -899,10 +779,7 @@ mod tests {
         assert_eq!(refused(|r| r.payout = address(0)), VaultError::BadPayout);
         assert_eq!(refused(|r| r.payout = address(1)), VaultError::BadPayout);
         assert_eq!(refused(|r| r.payout.workchain = -1), VaultError::BadPayout);
-        assert_eq!(
-            refused(|r| r.amount = NanoTon::ZERO),
-            VaultError::ZeroAmount
-        );
+        assert_eq!(refused(|r| r.amount = NanoTon::ZERO), VaultError::ZeroAmount);
         bench.allocate(2, TON / 2).unwrap();
         let mut other = request(2, 1);
         other.payout = address(0x51);
@@ -915,14 +792,9 @@ mod tests {
     fn places_are_bounded() {
         let mut bench = Bench::new();
         for number in 0..VAULT_ALLOCATIONS {
-            bench
-                .allocate(u8::try_from(number).unwrap() + 2, 1_000)
-                .unwrap();
+            bench.allocate(u8::try_from(number).unwrap() + 2, 1_000).unwrap();
         }
-        assert_eq!(
-            bench.allocate(200, 1_000),
-            Err(VaultError::TooManyAllocations)
-        );
+        assert_eq!(bench.allocate(200, 1_000), Err(VaultError::TooManyAllocations));
         assert!(bench.allocate(2, 1_000).is_ok(), "but one may grow");
     }
 
@@ -964,10 +836,7 @@ mod tests {
         let (to, amount) = (OWNER, nano(TON));
         assert_eq!(bench.send(&message), Ok(Some(Transfer { to, amount })));
         assert_eq!(bench.send(&message), Err(VaultError::WrongSeqno));
-        let by_stranger = Message::OwnerCommand {
-            from: address(0x77),
-            command: Command::Close,
-        };
+        let by_stranger = Message::OwnerCommand { from: address(0x77), command: Command::Close };
         assert_eq!(bench.send(&by_stranger), Err(VaultError::NotOwner));
     }
 
@@ -981,21 +850,13 @@ mod tests {
         assert_eq!(bench.command(batch), Err(VaultError::ZeroAmount));
         assert!(bench.vault.allocations().is_empty());
         assert_eq!(bench.vault.reserved(), NanoTon::ZERO);
-        assert_eq!(
-            bench.vault.seqno(),
-            before.seqno() + 1,
-            "it cannot be replayed"
-        );
+        assert_eq!(bench.vault.seqno(), before.seqno() + 1, "it cannot be replayed");
         assert_eq!(bench.allocate(2, TON + 1), Err(VaultError::DailyCap));
         for bad in [vec![], vec![request(2, 1); BATCH + 1]] {
             let refused = bench.command(Command::Rebalance(bad));
             assert_eq!(refused, Err(VaultError::BadBatch));
         }
-        let good = vec![
-            request(2, TON / 2),
-            request(3, TON / 4),
-            request(2, TON / 4),
-        ];
+        let good = vec![request(2, TON / 2), request(3, TON / 4), request(2, TON / 4)];
         bench.command(Command::Rebalance(good)).unwrap();
         assert_eq!(bench.vault.reserved(), nano(TON));
         assert_eq!(bench.vault.allocations().len(), 2);
@@ -1020,9 +881,7 @@ mod tests {
         bench.allocate(2, TON).unwrap();
         bench.settle(2, TON - 10).unwrap();
         assert_eq!(bench.send(&Message::Sweep), Err(VaultError::TooSmall));
-        bench
-            .send(&Message::SettleInternal(bench.voucher(2, TON)))
-            .unwrap();
+        bench.send(&Message::SettleInternal(bench.voucher(2, TON))).unwrap();
         let swept = bench.send(&Message::Sweep).unwrap().unwrap();
         assert_eq!(swept.to, address(0x41));
         assert_eq!(swept.amount, nano(TON / 10 - 1_000_000));
@@ -1052,9 +911,6 @@ mod tests {
         assert_eq!(sent.to, OWNER);
         let rest = bench.vault.balance();
         assert_eq!(rest, nano(5_000_000 + 4_000_000 - 900_000));
-        assert_eq!(
-            bench.command(Command::Close),
-            Err(VaultError::InsufficientFunds)
-        );
+        assert_eq!(bench.command(Command::Close), Err(VaultError::InsufficientFunds));
     }
 }
