@@ -38,14 +38,14 @@ test('more than the free money is refused before it is accepted', async () => {
 
 test('an allocation never touches the reserve', async () => {
   const vault = await Fixture.create();
-  let amount = toNano('1');
-  // The largest amount that is accepted, to the last 10,000 nanoTON.
-  for (;;) {
-    const request = { provider: publicOf('provider'), payout: vault.payout, amount };
-    if ((await vault.command(Command.allocate(request))).accepted) break;
-    amount -= 10_000n;
-    if (amount < toNano('0.9')) assert.fail('nothing can be allocated');
-    if (amount > toNano('0.96')) amount = toNano('0.96');
+  const allocate = (amount) =>
+    vault.command(Command.allocate({ provider: publicOf('provider'), payout: vault.payout, amount }));
+  // What is accepted last lies within 10,000 nanoTON of the most that can be.
+  let [good, bad] = [0n, toNano('1')];
+  while (bad - good > 10_000n) {
+    const middle = (good + bad) / 2n;
+    if ((await allocate(middle - good)).accepted) good = middle;
+    else bad = middle;
   }
   const { reserved } = await vault.storage();
   assert.ok((await vault.balance()) - reserved >= RESERVE);

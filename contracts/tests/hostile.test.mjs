@@ -264,14 +264,14 @@ test('a forward fee above the payment is refused before it is accepted', async (
 
 // ---- histories
 
-test('in 40 random histories the vault always covers what it owes', async () => {
+test('in 16 random histories the vault always covers what it owes', async () => {
   const names = ['provider', 'other', 'third'];
   let happened = 0;
-  for (let seed = 1; seed <= 40; seed += 1) {
+  for (let seed = 1; seed <= 16; seed += 1) {
     const random = numbers(seed);
     const pick = (bound) => (random.next().value >>> 8) % bound;
     const vault = await Fixture.create({ parameters: { feeBasisPoints: (seed % 3) * 500 } });
-    for (let step = 0; step < 15; step += 1) {
+    for (let step = 0; step < 25; step += 1) {
       const name = names[pick(3)];
       const key = { provider: publicOf(name) };
       const amount = (pick(40) / 100).toFixed(2);
@@ -299,5 +299,5 @@ test('in 40 random histories the vault always covers what it owes', async () => 
       await vault.assertCovered();
     }
   }
-  assert.ok(happened > 100, `only ${happened} external messages were accepted`);
+  assert.ok(happened > 60, `only ${happened} external messages were accepted`);
 });
