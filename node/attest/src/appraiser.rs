@@ -111,7 +111,11 @@ impl Appraiser {
         now: Timestamp,
     ) -> Result<Appraisal, Refusal> {
         let key = CacheKey {
-            certificate: certificate.digest,
+            certificate: Sha256::new()
+                .chain_update(certificate.digest)
+                .chain_update(report_data)
+                .finalize()
+                .into(),
             policy: self.policy.id(),
             collateral: Sha256::digest(endorsements).into(),
         };

@@ -26,6 +26,9 @@ pub enum QuoteError {
     /// The quote or its endorsements are larger than a verifier accepts.
     #[error("the TEE's evidence is larger than the protocol allows")]
     TooLarge,
+    /// One peer has had more quotes made than its share.
+    #[error("the peer asks for quotes faster than this node makes them")]
+    Quota,
     /// The simulation's own keys or certificates could not be made.
     #[error("the simulated TEE could not forge its evidence")]
     Simulation,

@@ -12,7 +12,7 @@ use cocoon_protocol::units::Timestamp;
 /// What a judgement depends on. A change of any part is another judgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct CacheKey {
-    /// SHA-256 of the certificate.
+    /// SHA-256 of the certificate's hash and of what its quote must be bound to.
     pub(crate) certificate: [u8; 32],
     /// The policy.
     pub(crate) policy: PolicyId,

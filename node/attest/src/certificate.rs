@@ -33,7 +33,8 @@ pub(crate) struct SessionCertificate {
 }
 
 impl SessionCertificate {
-    /// Reads a certificate that must be valid at `now`.
+    /// Reads a certificate that must be valid at `now`. Its own signature is not looked at: TLS
+    /// proves that the peer holds the key, and the identity quote covers key and dates.
     pub(crate) fn read(der: &[u8], now: Timestamp) -> Result<Self, Refusal> {
         let invalid = |_| Refusal::CertificateInvalid;
         let certificate = Certificate::from_der(der).map_err(invalid)?;

@@ -48,11 +48,12 @@ where
         .map_err(|_| ChannelError::TimedOut)?
         .map_err(|error| from_io(&error))?;
     let tls = SharedTls::new(tls.into());
+    tls.check_protocol()?;
     let mut reader = FrameReader::new(tls.clone());
-    let first = Box::pin(first_answer(&tls, &mut reader, &identity, &issued));
+    let first = Box::pin(first_answer(&tls, &mut reader, (&identity, options.peer), &issued));
     let answered = timeout(deadline, first).await.map_err(|_| ChannelError::TimedOut)??;
     tracing::info!(consumer = %options.peer, "accepted an attested session");
-    let side = Side::Provider { identity, issued };
+    let side = Side::Provider { identity, issued, peer: options.peer };
     let (sender, receiver) = pump::start(tls, reader, side, &options.tasks);
     Ok(AcceptedChannel {
         peer: options.peer,
@@ -66,7 +67,7 @@ where
 async fn first_answer<S>(
     tls: &SharedTls<S>,
     reader: &mut FrameReader<SharedTls<S>>,
-    identity: &ChannelIdentity,
+    (identity, peer): (&ChannelIdentity, NodeId),
     issued: &Issued,
 ) -> Result<Answered, ChannelError>
 where
@@ -83,7 +84,7 @@ where
     let request =
         AttestRequest::from_bytes(&reader.payload(length).await?).map_err(Misbehaviour::from)?;
     let exporter = tls.exporter(&request.nonce)?;
-    let answer = identity.answer(&request, &exporter, issued).await;
+    let answer = identity.answer(peer, &request, &exporter, issued).await;
     let mut writer = tls.clone();
     match &answer {
         Ok(answered) => {

@@ -55,6 +55,7 @@ where
     let (tls, challenger) =
         timeout(deadline, handshake).await.map_err(|_| ChannelError::TimedOut)??;
     let tls = SharedTls::new(tls);
+    tls.check_protocol()?;
     let mut reader = FrameReader::new(tls.clone());
     let first = Box::pin(first_challenge(&tls, &mut reader, &challenger));
     let verdict = first.await?;

@@ -29,6 +29,9 @@ pub enum Misbehaviour {
     /// A challenge that does not parse.
     #[error("a malformed attestation request")]
     MalformedRequest,
+    /// TLS, but for another purpose.
+    #[error("a TLS session for another protocol")]
+    OtherProtocol,
     /// The stream ended within a frame or without a goodbye.
     #[error("a truncated stream")]
     Truncated,

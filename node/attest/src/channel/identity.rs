@@ -4,14 +4,14 @@
 //! Must not: write the TLS key anywhere, or have anything quoted but the two bindings.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use cocoon_protocol::attest::{
     AttestRequest, AttestResponse, Evidence, EvidenceKind, IdentityBinding, IdentityRecord,
     NetworkId, REPORT_DATA_BYTES, SessionBinding, SessionRole, Tier, gpu_digest,
 };
-use cocoon_protocol::identity::{Domain, NodeKey};
+use cocoon_protocol::identity::{Domain, NodeId, NodeKey};
 use cocoon_protocol::limits;
 use cocoon_protocol::units::{Millis, Timestamp};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -22,6 +22,7 @@ use crate::Clock;
 use crate::attester::{Attester, QuoteError, Quoted};
 use crate::certificate;
 use crate::channel::error::ChannelError;
+use crate::channel::quota::QuoteQuota;
 use crate::channel::tls;
 
 /// A certificate is replaced this long before it ends, so that a session opened with it can still
@@ -53,6 +54,7 @@ pub struct ChannelIdentity {
     issued: Mutex<Option<Arc<Issued>>>,
     /// TEEs make one quote at a time; a queue here is fairer than one in a driver.
     quoting: Semaphore,
+    quota: std::sync::Mutex<QuoteQuota>,
 }
 
 /// A certificate in use.
@@ -90,7 +92,12 @@ impl fmt::Debug for ChannelIdentity {
 impl ChannelIdentity {
     /// An identity; its first certificate is made for its first session.
     pub fn new(options: IdentityOptions) -> Self {
-        Self { options, issued: Mutex::default(), quoting: Semaphore::new(1) }
+        Self {
+            options,
+            issued: Mutex::default(),
+            quoting: Semaphore::new(1),
+            quota: std::sync::Mutex::default(),
+        }
     }
 
     /// The certificate for a new session: the present one, or a new one with a new key.
@@ -143,9 +150,10 @@ impl ChannelIdentity {
         Ok(Issued { config, public_key, not_before, not_after })
     }
 
-    /// Answers a challenge in the session whose exporter for the request's nonce is `exporter`.
+    /// Answers `peer`'s challenge in the session whose exporter for the request's nonce is `exporter`.
     pub(super) async fn answer(
         &self,
+        peer: NodeId,
         request: &AttestRequest,
         exporter: &[u8; 32],
         issued: &Issued,
@@ -165,7 +173,11 @@ impl ChannelIdentity {
         let quoted = match request.want {
             Tier::Open => Quoted { evidence: Evidence::None, endorsements: Bytes::new() },
             Tier::Attested | Tier::Confidential => {
-                self.quote(report_data, options.clock.now()).await?
+                let now = options.clock.now();
+                if options.attester.kind() != EvidenceKind::None && !self.take_quota(peer, now) {
+                    return Err(QuoteError::Quota);
+                }
+                self.quote(report_data, now).await?
             }
         };
         let (kind, evidence_digest) = (quoted.evidence.kind(), quoted.evidence.digest());
@@ -180,6 +192,10 @@ impl ChannelIdentity {
             return Err(QuoteError::TooLarge);
         }
         Ok(Answered { response, kind, evidence_digest })
+    }
+
+    fn take_quota(&self, peer: NodeId, now: Timestamp) -> bool {
+        self.quota.lock().unwrap_or_else(PoisonError::into_inner).take(peer, now)
     }
 
     async fn quote(

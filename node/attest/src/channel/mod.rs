@@ -15,6 +15,7 @@ mod error;
 mod frame;
 mod identity;
 mod pump;
+mod quota;
 mod tls;
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cocoon_protocol::attest::{AttestRequest, Refusal, Verdict};
+use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::limits;
 use cocoon_protocol::units::Millis;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -67,7 +68,7 @@ impl Failure {
 /// Which end of the channel this is, and what it attests with.
 pub(super) enum Side {
     Consumer { challenger: Arc<Challenger>, verdict: Box<Verdict> },
-    Provider { identity: Arc<ChannelIdentity>, issued: Arc<Issued> },
+    Provider { identity: Arc<ChannelIdentity>, issued: Arc<Issued>, peer: NodeId },
 }
 
 /// Where the reader hands attestation frames.
@@ -114,9 +115,9 @@ where
             runner.spawn(attesting.clone(), None, (), reattest.run());
             (Attestation::Answers { to, awaited }, Some((latest, clock)))
         }
-        Side::Provider { identity, issued } => {
+        Side::Provider { identity, issued, peer } => {
             let (to, requests) = mpsc::channel(1);
-            let respond = Respond { tls: tls.clone(), identity, issued, control, requests };
+            let respond = Respond { tls: tls.clone(), identity, issued, peer, control, requests };
             runner.spawn(attesting.clone(), None, (), respond.run());
             (Attestation::Requests { to }, None)
         }
@@ -331,6 +332,7 @@ struct Respond<S> {
     tls: SharedTls<S>,
     identity: Arc<ChannelIdentity>,
     issued: Arc<Issued>,
+    peer: NodeId,
     control: mpsc::WeakSender<Outgoing>,
     requests: mpsc::Receiver<AttestRequest>,
 }
@@ -345,7 +347,7 @@ impl<S> Respond<S> {
             last = Instant::now();
             let exporter = self.tls.exporter(&request.nonce)?;
             let (kind, payload) =
-                match self.identity.answer(&request, &exporter, &self.issued).await {
+                match self.identity.answer(self.peer, &request, &exporter, &self.issued).await {
                     Ok(answered) => (Kind::AttestResponse, Bytes::from(answered.response)),
                     Err(error) => {
                         tracing::error!(%error, "could not attest a session again");

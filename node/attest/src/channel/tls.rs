@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
 use crate::certificate::SessionCertificate;
-use crate::channel::error::ChannelError;
+use crate::channel::error::{ChannelError, Misbehaviour};
 
 /// Keeps a peer that speaks TLS for another purpose from going on.
 const APPLICATION_PROTOCOL: &[u8] = b"cocoon/session/1";
@@ -182,6 +182,14 @@ impl<S> SharedTls<S> {
         let stream = self.lock();
         let shown = stream.get_ref().1.peer_certificates();
         shown.and_then(|chain| chain.first()).map(|der| der.to_vec()).unwrap_or_default()
+    }
+
+    /// Whether both ends named our protocol. TLS lets a peer that names none pass.
+    pub(super) fn check_protocol(&self) -> Result<(), Misbehaviour> {
+        match self.lock().get_ref().1.alpn_protocol() {
+            Some(APPLICATION_PROTOCOL) => Ok(()),
+            _ => Err(Misbehaviour::OtherProtocol),
+        }
     }
 
     /// `TLS-Exporter(EXPORTER_LABEL, nonce, 32)` of this connection (RFC 8446 §7.5).

@@ -272,6 +272,31 @@ async fn a_provider_refuses_a_job_before_attestation_and_other_nonsense() {
     }
 }
 
+#[tokio::test]
+async fn tls_for_another_purpose_is_refused_on_both_sides() {
+    let world = World::open();
+    let other = ChannelError::Misbehaved(Misbehaviour::OtherProtocol);
+
+    let (near, far) = duplex(64 * 1024);
+    let accepting = tokio::spawn(accept(far, world.identity(), world.accept_options()));
+    let verifier = super::super::tls::CertificateReader::new(world.key.id(), START);
+    let mut config = super::super::tls::client_config(Arc::new(verifier)).unwrap();
+    config.alpn_protocols.clear();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let name = super::super::tls::server_name().unwrap();
+    let _tls = connector.connect(name, near).await.unwrap();
+    assert_eq!(accepting.await.unwrap().unwrap_err(), other);
+
+    let forged = forge_now(world.key.id());
+    let mut config = Arc::unwrap_or_clone(forged.config);
+    config.alpn_protocols.clear();
+    let (near, far) = duplex(64 * 1024);
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let (connected, _tls) =
+        tokio::join!(connect(near, world.connect_options(Tier::Open)), acceptor.accept(far));
+    assert_eq!(connected.unwrap_err(), other);
+}
+
 /// A consumer's end after a genuine attestation, in the hands of somebody else.
 async fn attested_consumer(
     world: &World,

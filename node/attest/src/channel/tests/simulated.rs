@@ -39,15 +39,16 @@ async fn refusal_of(guest: SimulatedGuest) -> Refusal {
 async fn a_simulated_tee_is_attested_and_labelled_as_simulated() {
     let world = world(guest());
     let (near, far) = world.try_open(Tier::Attested).await;
-    let near = near.unwrap();
+    let (near, far) = (near.unwrap(), far.unwrap());
     let verdict = near.verdict();
+    assert_eq!((verdict.kind, verdict.evidence_digest), (far.kind(), far.evidence_digest()));
     assert_eq!((verdict.tier, verdict.simulated), (Tier::Attested, true));
     assert_eq!(verdict.kind, EvidenceKind::SimulatedTdx);
     assert_eq!(verdict.image.as_deref(), Some("simulated guest (NOT A TEE)"));
     assert_eq!(verdict.measurements, Some(guest().measurements));
     assert_eq!(verdict.policy, policy().id());
 
-    let echo = tokio::spawn(echo(far.unwrap()));
+    let echo = tokio::spawn(echo(far));
     let (mut sender, mut receiver) = near.split();
     sender.send(frame(100_000, 1)).await.unwrap();
     assert_eq!(receiver.recv().await.unwrap().unwrap(), frame(100_000, 1));
@@ -314,6 +315,21 @@ async fn a_tee_that_fails_is_reported_on_both_sides() {
     assert_eq!(accepted.unwrap_err(), ChannelError::Quote(QuoteError::Unavailable));
 }
 
+#[tokio::test]
+async fn one_peer_cannot_keep_the_tee_busy() {
+    let world = world(guest());
+    let identity = world.identity();
+    let issued = identity.current().await.unwrap();
+    let ask = async |peer, want| {
+        let request = AttestRequest { nonce: [1; 32], want, gpu: false, policy: policy().id() };
+        identity.answer(peer, &request, &[2; 32], &issued).await.map(|_| ())
+    };
+    while ask(consumer(), Tier::Attested).await.is_ok() {}
+    assert_eq!(ask(consumer(), Tier::Attested).await, Err(QuoteError::Quota));
+    assert_eq!(ask(consumer(), Tier::Open).await, Ok(()));
+    assert_eq!(ask(world.key.id(), Tier::Attested).await, Ok(()));
+}
+
 /// The challenger of a fresh session, with a genuine answer to it.
 async fn genuine_answer(world: &World) -> (Arc<Challenger>, [u8; 32], [u8; 32], Vec<u8>) {
     let identity = world.identity();
@@ -335,7 +351,7 @@ async fn genuine_answer(world: &World) -> (Arc<Challenger>, [u8; 32], [u8; 32], 
     });
     let request = challenger.request().unwrap();
     let exporter = tls.exporter(&request.nonce).unwrap();
-    let answer = identity.answer(&request, &exporter, &issued).await.unwrap().response;
+    let answer = identity.answer(consumer(), &request, &exporter, &issued).await.unwrap().response;
     (challenger, request.nonce, exporter, answer)
 }
 
