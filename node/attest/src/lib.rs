@@ -3,6 +3,50 @@
 //! Owns: attesters, the verification of quotes, the verdict cache, and the attested channel.
 //! Must not: choose a policy or read its file; policy, clock and stream are arguments. Never signs
 //! report data from outside: every quote is over one of the two hashes of `attest::binding`.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use cocoon_attest::channel::{
+//!     AcceptOptions, ChannelIdentity, ChannelTasks, ConnectOptions, IdentityOptions, accept, connect,
+//! };
+//! use cocoon_attest::{Appraiser, Clock, OpenAttester};
+//! use cocoon_protocol::attest::{NetworkId, Policy, Tier};
+//! use cocoon_protocol::identity::NodeKey;
+//! use cocoon_protocol::units::Timestamp;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let network = NetworkId::from_name("example");
+//! let clock = Clock::new(|| Timestamp::from_unix_secs(1_800_000_000));
+//! let (provider, consumer) = (NodeKey::from_secret(&[1; 32]), NodeKey::from_secret(&[2; 32]));
+//! let identity = Arc::new(ChannelIdentity::new(IdentityOptions {
+//!     key: provider.clone(),
+//!     attester: Arc::new(OpenAttester),
+//!     network,
+//!     capabilities: [0; 32],
+//!     configuration: [0; 32],
+//!     model_manifest: None,
+//!     clock: clock.clone(),
+//! }));
+//! let (near, far) = tokio::io::duplex(65_536);
+//! let options = ConnectOptions {
+//!     dialled: provider.id(),
+//!     network,
+//!     appraiser: Arc::new(Appraiser::new(Policy::closed())),
+//!     minimum_tier: Tier::Open,
+//!     capabilities: None,
+//!     clock,
+//!     tasks: ChannelTasks::default(),
+//! };
+//! let accepting = AcceptOptions { peer: consumer.id(), tasks: ChannelTasks::default() };
+//! let (near, far) = tokio::try_join!(connect(near, options), accept(far, identity, accepting))?;
+//! assert_eq!(near.verdict().tier, Tier::Open);
+//! let (mut frames, _) = near.split();
+//! frames.send("a job".into()).await?;
+//! assert_eq!(far.split().1.recv().await?.as_deref(), Some(&b"a job"[..]));
+//! # Ok(())
+//! # }
+//! ```
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -17,6 +61,7 @@ mod policy_file;
 #[cfg(feature = "dev-tee")]
 pub mod simulated;
 mod tdx;
+mod tdx_guest;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +72,7 @@ pub use appraiser::Appraiser;
 pub use attester::{Attester, QuoteError, Quoted};
 pub use open::OpenAttester;
 pub use policy_file::{PolicyFileError, parse_policy};
+pub use tdx_guest::{TdxGuest, TdxGuestOptions};
 
 /// Where the present comes from: an argument here, as everywhere.
 #[derive(Clone)]
