@@ -14,6 +14,9 @@ use cocoon_protocol::limits;
 use cocoon_protocol::units::Tokens;
 use serde::{Deserialize, Serialize};
 
+use crate::gguf::{GgufError, Metadata};
+use crate::hashing::HashCache;
+
 /// What stands in front of a hash where a model's name is expected.
 pub const HASH_PREFIX: &str = "blake3:";
 /// Size of a catalogue file that is read: about ten thousand models.
@@ -29,7 +32,7 @@ pub struct Model {
     pub path: Option<PathBuf>,
     /// Size of the file in bytes.
     pub size: u64,
-    /// The context that it was trained for.
+    /// The context that it was trained for; zero when its file does not say.
     pub context: Tokens,
     /// How its weights are stored: `Q4_K_M`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,6 +40,51 @@ pub struct Model {
     /// Its licence, as the file states it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
+}
+
+/// Why a file cannot be entered in the catalogue.
+#[derive(Debug, thiserror::Error)]
+pub enum DescribeError {
+    /// Its header is no model's.
+    #[error("`{}` is not a model that can be served", path.display())]
+    Header {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: GgufError,
+    },
+    /// It could not be read to its end.
+    #[error("`{}` cannot be read", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Model {
+    /// The entry of the GGUF file at `path`: its header, then its hash, with `progress` told the
+    /// bytes done and the size. Blocking, for as long as the disk takes.
+    pub fn describe(
+        path: &Path,
+        hashes: &HashCache,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Self, DescribeError> {
+        let io = |source| DescribeError::Io { path: path.to_owned(), source };
+        let header = Metadata::read_file(path)
+            .map_err(|source| DescribeError::Header { path: path.to_owned(), source })?;
+        let size = std::fs::metadata(path).map_err(io)?.len();
+        let hash = hashes.hash(path, progress).map_err(io)?;
+        Ok(Self {
+            hash,
+            path: Some(path.to_owned()),
+            size,
+            context: header.context.unwrap_or_default(),
+            quantisation: header.quantisation,
+            licence: header.licence,
+        })
+    }
 }
 
 /// The models that this node knows by name.
@@ -106,26 +154,19 @@ pub enum ResolveError {
 impl Catalogue {
     /// Reads the catalogue at `path`; an empty one when there is no such file.
     pub fn load(path: &Path) -> Result<Self, CatalogueFileError> {
-        let io = |source| CatalogueFileError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let io = |source| CatalogueFileError::Io { path: path.to_owned(), source };
         match std::fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(io(error)),
             Ok(metadata) if metadata.len() > FILE_BYTES => {
-                return Err(CatalogueFileError::TooLarge {
-                    path: path.to_owned(),
-                });
+                return Err(CatalogueFileError::TooLarge { path: path.to_owned() });
             }
             Ok(_) => {}
         }
         let text = std::fs::read_to_string(path).map_err(io)?;
-        let catalogue: Self =
-            toml::from_str(&text).map_err(|source| CatalogueFileError::Malformed {
-                path: path.to_owned(),
-                source: Box::new(source),
-            })?;
+        let catalogue: Self = toml::from_str(&text).map_err(|source| {
+            CatalogueFileError::Malformed { path: path.to_owned(), source: Box::new(source) }
+        })?;
         for name in catalogue.models.keys() {
             check_name(name).map_err(CatalogueFileError::Name)?;
         }
@@ -137,10 +178,8 @@ impl Catalogue {
     pub fn save(&self, path: &Path) -> Result<(), CatalogueFileError> {
         let text = toml::to_string_pretty(self)
             .map_err(|error| CatalogueFileError::Unwritable(Box::new(error)))?;
-        write_atomically(path, text.as_bytes()).map_err(|source| CatalogueFileError::Io {
-            path: path.to_owned(),
-            source,
-        })
+        write_atomically(path, text.as_bytes())
+            .map_err(|source| CatalogueFileError::Io { path: path.to_owned(), source })
     }
 
     /// Adds a model under `name`, or replaces the one that had it.
@@ -166,20 +205,14 @@ impl Catalogue {
 
     /// All models, in order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Model)> {
-        self.models
-            .iter()
-            .map(|(name, model)| (name.as_str(), model))
+        self.models.iter().map(|(name, model)| (name.as_str(), model))
     }
 
     /// The hash that `name` stands for: an entry's, or the one written as `blake3:<hex>`.
     pub fn resolve(&self, name: &str) -> Result<ModelHash, ResolveError> {
         match name.strip_prefix(HASH_PREFIX) {
             Some(hex) => ModelHash::from_hex(hex).ok_or(ResolveError::BadHash),
-            None => self
-                .models
-                .get(name)
-                .map(|model| model.hash)
-                .ok_or(ResolveError::Unknown),
+            None => self.models.get(name).map(|model| model.hash).ok_or(ResolveError::Unknown),
         }
     }
 }
@@ -233,15 +266,7 @@ mod tests {
     fn catalogue() -> Catalogue {
         let mut catalogue = Catalogue::default();
         catalogue.insert("smollm2-135m", model(0xab)).unwrap();
-        catalogue
-            .insert(
-                "org/big:7b",
-                Model {
-                    path: None,
-                    ..model(0xcd)
-                },
-            )
-            .unwrap();
+        catalogue.insert("org/big:7b", Model { path: None, ..model(0xcd) }).unwrap();
         catalogue
     }
 
@@ -292,11 +317,7 @@ mod tests {
     fn names_that_would_need_quoting_are_refused() {
         let mut catalogue = Catalogue::default();
         for name in ["a b", "ä", "blake3:x", "a\n", "\"", "a?b"] {
-            assert_eq!(
-                catalogue.insert(name, model(1)),
-                Err(NameError::Characters),
-                "{name}"
-            );
+            assert_eq!(catalogue.insert(name, model(1)), Err(NameError::Characters), "{name}");
         }
         for name in [String::new(), "x".repeat(65)] {
             assert_eq!(catalogue.insert(&name, model(1)), Err(NameError::Length));
@@ -308,15 +329,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("models.toml");
         std::fs::write(&path, "[models.x]\nhash = \"12\"\n").unwrap();
-        assert!(matches!(
-            Catalogue::load(&path),
-            Err(CatalogueFileError::Malformed { .. })
-        ));
+        assert!(matches!(Catalogue::load(&path), Err(CatalogueFileError::Malformed { .. })));
         std::fs::write(&path, vec![b' '; usize::try_from(FILE_BYTES).unwrap() + 1]).unwrap();
-        assert!(matches!(
-            Catalogue::load(&path),
-            Err(CatalogueFileError::TooLarge { .. })
-        ));
+        assert!(matches!(Catalogue::load(&path), Err(CatalogueFileError::TooLarge { .. })));
     }
 
     proptest! {

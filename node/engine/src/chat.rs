@@ -78,9 +78,7 @@ impl ChatTemplate {
         let mut environment = environment();
         environment
             .add_template_owned("chat", without_generation_tags(source))
-            .map_err(|error| ChatError::BadTemplate {
-                line: error.line().unwrap_or(0),
-            })?;
+            .map_err(|error| ChatError::BadTemplate { line: error.line().unwrap_or(0) })?;
         Ok(Self {
             environment,
             literals: source.to_owned(),
@@ -97,10 +95,8 @@ impl ChatTemplate {
             .map(|turn| context! { role => turn.role.as_str(), content => turn.content.as_str() })
             .collect();
         let today = Value::from_function(move |format: String| date::format(&format, now));
-        let template = self
-            .environment
-            .get_template("chat")
-            .map_err(|error| self.explain(&error, false))?;
+        let template =
+            self.environment.get_template("chat").map_err(|error| self.explain(&error, false))?;
         let mut rendered = Bounded::default();
         let result = template.render_captured_to(
             context! {
@@ -124,17 +120,10 @@ impl ChatTemplate {
             return ChatError::TooMuch;
         }
         let line = error.line().unwrap_or(0);
-        match error
-            .detail()
-            .and_then(|detail| detail.strip_prefix(RAISED))
-        {
+        match error.detail().and_then(|detail| detail.strip_prefix(RAISED)) {
             // Words that the template put together may quote the dialogue; only literals pass.
             Some(message) if self.literals.contains(message) => {
-                let message = message
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .take(200)
-                    .collect();
+                let message = message.chars().filter(|c| !c.is_control()).take(200).collect();
                 ChatError::Refused { message }
             }
             _ => ChatError::Failed { line },
@@ -154,10 +143,7 @@ fn environment() -> Environment<'static> {
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_filter("tojson", json::to_json);
     environment.add_function("raise_exception", |message: &str| -> Result<(), Error> {
-        Err(Error::new(
-            ErrorKind::InvalidOperation,
-            format!("{RAISED}{message}"),
-        ))
+        Err(Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{message}")))
     });
     environment
 }

@@ -70,9 +70,7 @@ struct Occupancy {
 impl Occupancy {
     fn take(self: &Arc<Self>, slots: u32) -> Option<Place> {
         let enter = |taken: u32| (taken < slots).then(|| taken.saturating_add(1));
-        self.taken
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, enter)
-            .ok()?;
+        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).ok()?;
         Some(Place(Arc::clone(self)))
     }
 }
@@ -126,11 +124,7 @@ impl Steer for EchoControl {
 impl EchoEngine {
     /// An engine with nothing to do. [`Engine::submit`] must be called within a tokio runtime.
     pub fn new(settings: EchoSettings) -> Self {
-        Self {
-            settings,
-            occupancy: Arc::default(),
-            tasks: Mutex::default(),
-        }
+        Self { settings, occupancy: Arc::default(), tasks: Mutex::default() }
     }
 }
 
@@ -149,11 +143,7 @@ impl Engine for EchoEngine {
         let taken = self.occupancy.taken.load(Ordering::Acquire);
         let waiting = self.occupancy.waiting.load(Ordering::Acquire).min(taken);
         let running = taken.saturating_sub(waiting);
-        Load {
-            running,
-            waiting,
-            slots: self.settings.slots,
-        }
+        Load { running, waiting, slots: self.settings.slots }
     }
 
     fn submit(&self, job: EngineJob) -> Result<Generation, SubmitError> {
@@ -165,15 +155,9 @@ impl Engine for EchoEngine {
         let prompt = prompt_tokens(&spec.prompt);
         let room = self.settings.context.saturating_sub(prompt);
         if room == Tokens::ZERO {
-            return Err(SubmitError::ContextExceeded {
-                prompt,
-                context: self.settings.context,
-            });
+            return Err(SubmitError::ContextExceeded { prompt, context: self.settings.context });
         }
-        let place = self
-            .occupancy
-            .take(self.settings.slots)
-            .ok_or(SubmitError::Busy)?;
+        let place = self.occupancy.take(self.settings.slots).ok_or(SubmitError::Busy)?;
         let limit = spec.max_completion.min(room);
         let (events, receiver) = mpsc::channel(event_capacity(limit));
         let (granted, grants) = watch::channel(Tokens::ZERO);
@@ -194,10 +178,7 @@ impl Engine for EchoEngine {
         while tasks.try_join_next().is_some() {}
         tasks.spawn(echo.run());
         let control = GenerationControl::new(EchoControl { granted, cancelled });
-        Ok(Generation {
-            events: receiver,
-            control,
-        })
+        Ok(Generation { events: receiver, control })
     }
 }
 
@@ -219,11 +200,7 @@ fn answer(prompt: &Prompt) -> Vec<String> {
         Prompt::Chat(turns) => turns.last().map_or("", |turn| turn.content.as_str()),
     };
     let spaced = |(at, word): (usize, &str)| {
-        if at == 0 {
-            word.to_owned()
-        } else {
-            format!(" {word}")
-        }
+        if at == 0 { word.to_owned() } else { format!(" {word}") }
     };
     text.split_whitespace().enumerate().map(spaced).collect()
 }
@@ -244,9 +221,7 @@ struct Echo {
 
 impl Echo {
     async fn run(mut self) {
-        self.report(Generated::Started {
-            prompt: self.prompt,
-        });
+        self.report(Generated::Started { prompt: self.prompt });
         let mut completion = Tokens::ZERO;
         let end = self.generate(&mut completion).await;
         if matches!(end, Ok(FinishReason::Length | FinishReason::Stop)) {
@@ -255,10 +230,7 @@ impl Echo {
                 self.report(Generated::Text { text, completion });
             }
         }
-        let usage = Usage {
-            prompt: self.prompt,
-            completion,
-        };
+        let usage = Usage { prompt: self.prompt, completion };
         // The place is free before the end is reported, so that whoever reads the end can submit.
         drop(self.place);
         let end = match end {
@@ -281,10 +253,7 @@ impl Echo {
             }
             *completion = completion.saturating_add(Tokens::new(1));
             let certain = self.text.push(word.as_bytes());
-            self.report(Generated::Text {
-                text: certain.text,
-                completion: *completion,
-            });
+            self.report(Generated::Text { text: certain.text, completion: *completion });
             if certain.stopped {
                 return Ok(FinishReason::Stop);
             }
@@ -293,31 +262,17 @@ impl Echo {
         if *completion < self.limit && !self.wait_for_token(*completion).await {
             return Ok(FinishReason::Cancelled);
         }
-        Ok(if *completion < self.limit {
-            FinishReason::Stop
-        } else {
-            FinishReason::Length
-        })
+        Ok(if *completion < self.limit { FinishReason::Stop } else { FinishReason::Length })
     }
 
     /// Waits until the token after `completion` is granted and its time has passed; `false` when
     /// the job is cancelled first.
     async fn wait_for_token(&mut self, completion: Tokens) -> bool {
-        let Self {
-            grants,
-            cancelled,
-            events,
-            token_delay,
-            place,
-            ..
-        } = self;
+        let Self { grants, cancelled, events, token_delay, place, .. } = self;
         let granted = async {
             if *grants.borrow() <= completion {
                 let _waiting = Waiting::enter(&place.0);
-                grants
-                    .wait_for(|granted| *granted > completion)
-                    .await
-                    .is_ok()
+                grants.wait_for(|granted| *granted > completion).await.is_ok()
             } else {
                 true
             }

@@ -78,9 +78,7 @@ impl Metadata {
     /// Reads a header. Never takes more than [`KEPT_STRING_BYTES`] for a string that it keeps, and
     /// no memory for one that it does not.
     pub fn read(source: impl Read) -> Result<Self, GgufError> {
-        let mut reader = Reader {
-            source: source.take(HEADER_BYTES),
-        };
+        let mut reader = Reader { source: source.take(HEADER_BYTES) };
         if reader.bytes::<4>()? != *b"GGUF" {
             return Err(GgufError::NotGguf);
         }
@@ -91,14 +89,9 @@ impl Metadata {
         let tensors = reader.u64()?;
         let entries = reader.u64()?;
         if entries > ENTRIES {
-            return Err(GgufError::Bound {
-                what: "number of entries",
-            });
+            return Err(GgufError::Bound { what: "number of entries" });
         }
-        let mut metadata = Self {
-            tensors,
-            ..Self::default()
-        };
+        let mut metadata = Self { tensors, ..Self::default() };
         // The architecture names the key of the context; writers put it first, but need not.
         let mut contexts: Vec<(String, Tokens)> = Vec::new();
         for _ in 0..entries {
@@ -106,13 +99,9 @@ impl Metadata {
             let value = reader.value(is_wanted(&key))?;
             metadata.take(key, value, &mut contexts);
         }
-        let wanted = metadata
-            .architecture
-            .as_ref()
-            .map(|name| format!("{name}.context_length"));
-        metadata.context = contexts
-            .into_iter()
-            .find_map(|(key, tokens)| (Some(key) == wanted).then_some(tokens));
+        let wanted = metadata.architecture.as_ref().map(|name| format!("{name}.context_length"));
+        metadata.context =
+            contexts.into_iter().find_map(|(key, tokens)| (Some(key) == wanted).then_some(tokens));
         Ok(metadata)
     }
 
@@ -164,9 +153,7 @@ impl<R: Read> Reader<R> {
             if error.kind() != io::ErrorKind::UnexpectedEof {
                 GgufError::Io(error)
             } else if self.source.limit() == 0 {
-                GgufError::Bound {
-                    what: "size of the header",
-                }
+                GgufError::Bound { what: "size of the header" }
             } else {
                 GgufError::Truncated
             }
@@ -185,26 +172,16 @@ impl<R: Read> Reader<R> {
     fn skip(&mut self, count: u64) -> Result<(), GgufError> {
         let skipped = io::copy(&mut self.source.by_ref().take(count), &mut io::sink())
             .map_err(GgufError::Io)?;
-        if skipped == count {
-            Ok(())
-        } else {
-            Err(GgufError::Truncated)
-        }
+        if skipped == count { Ok(()) } else { Err(GgufError::Truncated) }
     }
 
     fn string(&mut self, longest: u64) -> Result<String, GgufError> {
         let length = self.u64()?;
         if length > longest {
-            return Err(GgufError::Bound {
-                what: "length of a string",
-            });
+            return Err(GgufError::Bound { what: "length of a string" });
         }
         let mut bytes = Vec::new();
-        self.source
-            .by_ref()
-            .take(length)
-            .read_to_end(&mut bytes)
-            .map_err(GgufError::Io)?;
+        self.source.by_ref().take(length).read_to_end(&mut bytes).map_err(GgufError::Io)?;
         if u64::try_from(bytes.len()).ok() != Some(length) {
             return Err(GgufError::Truncated);
         }
@@ -233,9 +210,7 @@ impl<R: Read> Reader<R> {
         let kind = self.u32()?;
         let count = self.u64()?;
         if count > ARRAY_ELEMENTS {
-            return Err(GgufError::Bound {
-                what: "length of an array",
-            });
+            return Err(GgufError::Bound { what: "length of an array" });
         }
         self.skip_elements(kind, count)
     }
@@ -256,14 +231,10 @@ impl<R: Read> Reader<R> {
             4..=6 => 4,
             10..=12 => 8,
             ARRAY => {
-                return Err(GgufError::Bound {
-                    what: "nesting of arrays",
-                });
+                return Err(GgufError::Bound { what: "nesting of arrays" });
             }
             _ => {
-                return Err(GgufError::Bound {
-                    what: "type of a value",
-                });
+                return Err(GgufError::Bound { what: "type of a value" });
             }
         };
         self.skip(count.saturating_mul(width))

@@ -51,10 +51,7 @@ impl Version {
     fn of(path: &Path) -> io::Result<Self> {
         let metadata = std::fs::metadata(path)?;
         // A time before the epoch is no reason to fail; it is then all the same version.
-        let modified = metadata
-            .modified()?
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
             path: path.to_owned(),
             size: metadata.len(),
@@ -105,9 +102,7 @@ impl HashCache {
 
     fn find(&self, version: &Version) -> Option<ModelHash> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known
-            .iter()
-            .find_map(|(candidate, hash)| (candidate == version).then_some(*hash))
+        known.iter().find_map(|(candidate, hash)| (candidate == version).then_some(*hash))
     }
 }
 
@@ -117,18 +112,9 @@ mod tests {
 
     /// From BLAKE3's official test vectors: input bytes count 0 to 250 over and over.
     const VECTORS: [(usize, &str); 3] = [
-        (
-            0,
-            "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262",
-        ),
-        (
-            1,
-            "2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213",
-        ),
-        (
-            102_400,
-            "bc3e3d41a1146b069abffad3c0d44860cf664390afce4d9661f7902e7943e085",
-        ),
+        (0, "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"),
+        (1, "2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213"),
+        (102_400, "bc3e3d41a1146b069abffad3c0d44860cf664390afce4d9661f7902e7943e085"),
     ];
 
     fn vector(length: usize) -> Vec<u8> {

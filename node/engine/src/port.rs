@@ -57,9 +57,7 @@ pub struct Load {
 impl Load {
     /// Places that a new job could take.
     pub const fn free(self) -> u32 {
-        self.slots
-            .saturating_sub(self.running)
-            .saturating_sub(self.waiting)
+        self.slots.saturating_sub(self.running).saturating_sub(self.waiting)
     }
 }
 
@@ -142,16 +140,11 @@ impl SubmitError {
         match self {
             Self::Busy => ProviderRefusal::Busy { retry_after },
             Self::UnknownModel => ProviderRefusal::UnknownModel,
-            Self::BadSpec(error) => ProviderRefusal::BadRequest {
-                reason: error.to_string(),
-            },
-            Self::BadDialogue { reason } => ProviderRefusal::BadRequest {
-                reason: reason.clone(),
-            },
-            Self::ContextExceeded { prompt, context } => ProviderRefusal::ContextExceeded {
-                prompt: *prompt,
-                context: *context,
-            },
+            Self::BadSpec(error) => ProviderRefusal::BadRequest { reason: error.to_string() },
+            Self::BadDialogue { reason } => ProviderRefusal::BadRequest { reason: reason.clone() },
+            Self::ContextExceeded { prompt, context } => {
+                ProviderRefusal::ContextExceeded { prompt: *prompt, context: *context }
+            }
             Self::NotReady => ProviderRefusal::EngineFailed,
             Self::ShuttingDown => ProviderRefusal::Draining,
         }
@@ -279,32 +272,13 @@ mod tests {
 
     #[test]
     fn debug_output_never_holds_the_completion() {
-        let event = Generated::Text {
-            text: "secret".into(),
-            completion: Tokens::new(3),
-        };
+        let event = Generated::Text { text: "secret".into(), completion: Tokens::new(3) };
         assert_eq!(format!("{event:?}"), "Text(6 bytes, token 3)");
     }
 
     #[test]
     fn free_places_never_go_below_none() {
-        assert_eq!(
-            Load {
-                running: 3,
-                waiting: 1,
-                slots: 8
-            }
-            .free(),
-            4
-        );
-        assert_eq!(
-            Load {
-                running: 9,
-                waiting: 1,
-                slots: 8
-            }
-            .free(),
-            0
-        );
+        assert_eq!(Load { running: 3, waiting: 1, slots: 8 }.free(), 4);
+        assert_eq!(Load { running: 9, waiting: 1, slots: 8 }.free(), 0);
     }
 }

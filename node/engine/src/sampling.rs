@@ -32,21 +32,14 @@ struct Candidate {
 impl Candidate {
     /// Likeliest first; among equals the lower token, so that the order is total.
     fn by_likelihood(&self, other: &Self) -> Ordering {
-        other
-            .logit
-            .total_cmp(&self.logit)
-            .then(self.token.cmp(&other.token))
+        other.logit.total_cmp(&self.logit).then(self.token.cmp(&other.token))
     }
 }
 
 impl Sampler {
     /// A sampler at the beginning of a completion. `sampling` has passed [`Sampling::check`].
     pub fn new(sampling: Sampling) -> Self {
-        Self {
-            sampling,
-            counts: BTreeMap::new(),
-            draws: 0,
-        }
+        Self { sampling, counts: BTreeMap::new(), draws: 0 }
     }
 
     /// Chooses the next token; `logits` has one entry for each token of the vocabulary. `None` when
@@ -79,30 +72,24 @@ impl Sampler {
 
     /// Every token with a finite logit, after penalties.
     fn candidates(&self, logits: &[f32]) -> impl Iterator<Item = Candidate> {
-        (0_u32..)
-            .zip(logits)
-            .filter(|(_, logit)| logit.is_finite())
-            .map(|(token, &logit)| {
-                let logit = match self.counts.get(&token) {
-                    None => logit,
-                    Some(&count) => {
-                        logit
-                            - f32::from(count) * self.sampling.frequency_penalty
-                            - self.sampling.presence_penalty
-                    }
-                };
-                Candidate { token, logit }
-            })
+        (0_u32..).zip(logits).filter(|(_, logit)| logit.is_finite()).map(|(token, &logit)| {
+            let logit = match self.counts.get(&token) {
+                None => logit,
+                Some(&count) => {
+                    logit
+                        - f32::from(count) * self.sampling.frequency_penalty
+                        - self.sampling.presence_penalty
+                }
+            };
+            Candidate { token, logit }
+        })
     }
 }
 
 /// A number in [0, 1) with 53 bits from the seed and the number of the draw.
 fn uniform(seed: u64, draw: u64) -> f64 {
     let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(DRAW_DOMAIN)
-        .update(&seed.to_le_bytes())
-        .update(&draw.to_le_bytes());
+    hasher.update(DRAW_DOMAIN).update(&seed.to_le_bytes()).update(&draw.to_le_bytes());
     let mut bytes = [0; 8];
     hasher.finalize_xof().fill(&mut bytes);
     // 53 bits are exact in an f64: 21 from the high half, 32 from the low one.
@@ -113,11 +100,7 @@ fn uniform(seed: u64, draw: u64) -> f64 {
 }
 
 fn highest(candidates: &[Candidate]) -> f32 {
-    candidates
-        .iter()
-        .fold(f32::NEG_INFINITY, |highest, candidate| {
-            highest.max(candidate.logit)
-        })
+    candidates.iter().fold(f32::NEG_INFINITY, |highest, candidate| highest.max(candidate.logit))
 }
 
 fn weight(candidate: &Candidate, highest: f32) -> f64 {
@@ -138,10 +121,7 @@ fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
         return;
     }
     let highest = highest(candidates);
-    let total: f64 = candidates
-        .iter()
-        .map(|candidate| weight(candidate, highest))
-        .sum();
+    let total: f64 = candidates.iter().map(|candidate| weight(candidate, highest)).sum();
     let wanted = f64::from(top_p) * total;
     // Sorting a whole vocabulary for the few likeliest would cost more than the model's own step:
     // take those near the top, and go further down only while they do not suffice.
@@ -149,15 +129,8 @@ fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
     let mut near: Vec<Candidate>;
     loop {
         let floor = highest - depth;
-        near = candidates
-            .iter()
-            .filter(|candidate| candidate.logit >= floor)
-            .copied()
-            .collect();
-        let mass: f64 = near
-            .iter()
-            .map(|candidate| weight(candidate, highest))
-            .sum();
+        near = candidates.iter().filter(|candidate| candidate.logit >= floor).copied().collect();
+        let mass: f64 = near.iter().map(|candidate| weight(candidate, highest)).sum();
         if mass >= wanted || near.len() == candidates.len() {
             break;
         }
@@ -223,29 +196,21 @@ mod tests {
 
     fn many(sampling: Sampling, draws: usize) -> Vec<u32> {
         let mut sampler = Sampler::new(sampling);
-        (0..draws)
-            .map(|_| sampler.choose(&LOGITS).unwrap())
-            .collect()
+        (0..draws).map(|_| sampler.choose(&LOGITS).unwrap()).collect()
     }
 
     /// Golden: receipts commit to a seed, so the draws of a seed must never change.
     #[test]
     fn the_draws_of_a_seed_are_fixed() {
         assert_eq!(many(sampling(), 16), GOLDEN);
-        let other = Sampling {
-            seed: 43,
-            ..sampling()
-        };
+        let other = Sampling { seed: 43, ..sampling() };
         assert_ne!(many(other, 16), GOLDEN);
     }
     const GOLDEN: [u32; 16] = [3, 1, 1, 3, 1, 3, 3, 3, 1, 1, 1, 3, 3, 3, 1, 3];
 
     #[test]
     fn zero_temperature_takes_the_likeliest_and_the_lower_of_equals() {
-        let greedy = Sampling {
-            temperature: 0.0,
-            ..sampling()
-        };
+        let greedy = Sampling { temperature: 0.0, ..sampling() };
         assert_eq!(Sampler::new(greedy).choose(&LOGITS), Some(1));
         assert_eq!(Sampler::new(greedy).choose(&[1.0, 3.0, 3.0]), Some(1));
     }
@@ -253,10 +218,7 @@ mod tests {
     #[test]
     fn broken_logits_are_no_token() {
         for temperature in [0.0, 1.0] {
-            let mut sampler = Sampler::new(Sampling {
-                temperature,
-                ..sampling()
-            });
+            let mut sampler = Sampler::new(Sampling { temperature, ..sampling() });
             assert_eq!(sampler.choose(&[f32::NAN, f32::NEG_INFINITY]), None);
             assert_eq!(sampler.choose(&[]), None);
             assert_eq!(sampler.choose(&[f32::NAN, -5.0, f32::INFINITY]), Some(1));
@@ -265,22 +227,13 @@ mod tests {
 
     #[test]
     fn draws_follow_the_softmax() {
-        let draws = many(
-            Sampling {
-                temperature: 0.7,
-                ..sampling()
-            },
-            20_000,
-        );
+        let draws = many(Sampling { temperature: 0.7, ..sampling() }, 20_000);
         let total: f64 = LOGITS.iter().map(|&l| (f64::from(l) / 0.7).exp()).sum();
         for (token, &logit) in (0_u32..).zip(&LOGITS) {
             let expected = (f64::from(logit) / 0.7).exp() / total;
             let count = u32::try_from(draws.iter().filter(|&&t| t == token).count()).unwrap();
             let observed = f64::from(count) / 20_000.0;
-            assert!(
-                (expected - observed).abs() < 0.015,
-                "{token}: {expected} {observed}"
-            );
+            assert!((expected - observed).abs() < 0.015, "{token}: {expected} {observed}");
         }
     }
 
@@ -292,94 +245,24 @@ mod tests {
             tokens.dedup();
             tokens
         };
-        assert_eq!(
-            distinct(Sampling {
-                top_k: 2,
-                ..sampling()
-            }),
-            [1, 3]
-        );
+        assert_eq!(distinct(Sampling { top_k: 2, ..sampling() }), [1, 3]);
         // Probabilities: 1 has 0.453, 3 has 0.275, 0 has 0.101, 5 has 0.061, 2 has 0.023.
-        assert_eq!(
-            distinct(Sampling {
-                top_p: 0.4,
-                ..sampling()
-            }),
-            [1]
-        );
-        assert_eq!(
-            distinct(Sampling {
-                top_p: 0.7,
-                ..sampling()
-            }),
-            [1, 3]
-        );
-        assert_eq!(
-            distinct(Sampling {
-                top_p: 0.0,
-                ..sampling()
-            }),
-            [1]
-        );
-        assert_eq!(
-            distinct(Sampling {
-                min_p: 0.3,
-                ..sampling()
-            }),
-            [1, 3]
-        );
-        assert_eq!(
-            distinct(Sampling {
-                min_p: 1.0,
-                ..sampling()
-            }),
-            [1]
-        );
+        assert_eq!(distinct(Sampling { top_p: 0.4, ..sampling() }), [1]);
+        assert_eq!(distinct(Sampling { top_p: 0.7, ..sampling() }), [1, 3]);
+        assert_eq!(distinct(Sampling { top_p: 0.0, ..sampling() }), [1]);
+        assert_eq!(distinct(Sampling { min_p: 0.3, ..sampling() }), [1, 3]);
+        assert_eq!(distinct(Sampling { min_p: 1.0, ..sampling() }), [1]);
         // Top-p comes before the temperature: heat does not bring the others back.
-        let hot = Sampling {
-            top_p: 0.7,
-            temperature: 2.0,
-            ..sampling()
-        };
+        let hot = Sampling { top_p: 0.7, temperature: 2.0, ..sampling() };
         assert_eq!(distinct(hot), [1, 3]);
     }
 
     #[test]
     fn penalties_count_what_was_generated() {
-        let greedy = Sampling {
-            temperature: 0.0,
-            ..sampling()
-        };
-        assert_eq!(
-            many(
-                Sampling {
-                    presence_penalty: 0.6,
-                    ..greedy
-                },
-                4
-            ),
-            [1, 3, 1, 1]
-        );
-        assert_eq!(
-            many(
-                Sampling {
-                    frequency_penalty: 0.6,
-                    ..greedy
-                },
-                5
-            ),
-            [1, 3, 1, 3, 1]
-        );
-        assert_eq!(
-            many(
-                Sampling {
-                    frequency_penalty: -1.0,
-                    ..greedy
-                },
-                3
-            ),
-            [1, 1, 1]
-        );
+        let greedy = Sampling { temperature: 0.0, ..sampling() };
+        assert_eq!(many(Sampling { presence_penalty: 0.6, ..greedy }, 4), [1, 3, 1, 1]);
+        assert_eq!(many(Sampling { frequency_penalty: 0.6, ..greedy }, 5), [1, 3, 1, 3, 1]);
+        assert_eq!(many(Sampling { frequency_penalty: -1.0, ..greedy }, 3), [1, 1, 1]);
     }
 
     #[test]

@@ -25,11 +25,7 @@ pub(crate) struct Certain {
 impl CompletionText {
     /// An empty completion that ends before the first of `stops` (none of them empty).
     pub(crate) fn new(stops: Vec<String>) -> Self {
-        Self {
-            stops,
-            partial: Vec::new(),
-            held: String::new(),
-        }
+        Self { stops, partial: Vec::new(), held: String::new() }
     }
 
     /// Adds the bytes of one token. Bytes that are no UTF-8 become U+FFFD, as everywhere.
@@ -37,30 +33,15 @@ impl CompletionText {
         self.partial.extend_from_slice(bytes);
         let complete = take_complete(&mut self.partial);
         self.held.push_str(&complete);
-        if let Some(at) = self
-            .stops
-            .iter()
-            .filter_map(|stop| self.held.find(stop.as_str()))
-            .min()
-        {
+        if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
             self.held.truncate(at);
             self.partial.clear();
-            return Certain {
-                text: std::mem::take(&mut self.held),
-                stopped: true,
-            };
+            return Certain { text: std::mem::take(&mut self.held), stopped: true };
         }
-        let kept = self
-            .stops
-            .iter()
-            .map(|stop| longest_prefix_at_end(&self.held, stop))
-            .max();
+        let kept = self.stops.iter().map(|stop| longest_prefix_at_end(&self.held, stop)).max();
         let split = self.held.len().saturating_sub(kept.unwrap_or(0));
         let rest = self.held.split_off(split);
-        Certain {
-            text: std::mem::replace(&mut self.held, rest),
-            stopped: false,
-        }
+        Certain { text: std::mem::replace(&mut self.held, rest), stopped: false }
     }
 
     /// All that was held back, for a completion that ends otherwise than by a stop string.
@@ -116,9 +97,7 @@ mod tests {
     #[test]
     fn a_character_that_spans_tokens_is_delivered_whole() {
         let mut text = stops(&[]);
-        let [first, second, third, fourth] = "🦀".as_bytes() else {
-            panic!()
-        };
+        let [first, second, third, fourth] = "🦀".as_bytes() else { panic!() };
         assert_eq!(text.push(&[b'a', *first]).text, "a");
         assert_eq!(text.push(&[*second, *third]).text, "");
         assert_eq!(text.push(&[*fourth, b'b']).text, "🦀b");
@@ -128,46 +107,16 @@ mod tests {
     #[test]
     fn a_stop_string_that_spans_tokens_is_never_delivered() {
         let mut text = stops(&["###"]);
-        assert_eq!(
-            text.push(b"a#"),
-            Certain {
-                text: "a".into(),
-                stopped: false
-            }
-        );
-        assert_eq!(
-            text.push(b"#b"),
-            Certain {
-                text: "##b".into(),
-                stopped: false
-            }
-        );
-        assert_eq!(
-            text.push(b"##"),
-            Certain {
-                text: String::new(),
-                stopped: false
-            }
-        );
-        assert_eq!(
-            text.push(b"#rest"),
-            Certain {
-                text: String::new(),
-                stopped: true
-            }
-        );
+        assert_eq!(text.push(b"a#"), Certain { text: "a".into(), stopped: false });
+        assert_eq!(text.push(b"#b"), Certain { text: "##b".into(), stopped: false });
+        assert_eq!(text.push(b"##"), Certain { text: String::new(), stopped: false });
+        assert_eq!(text.push(b"#rest"), Certain { text: String::new(), stopped: true });
     }
 
     #[test]
     fn the_earliest_stop_string_wins() {
         let mut text = stops(&["later", "now"]);
-        assert_eq!(
-            text.push(b"end now or later"),
-            Certain {
-                text: "end ".into(),
-                stopped: true
-            }
-        );
+        assert_eq!(text.push(b"end now or later"), Certain { text: "end ".into(), stopped: true });
     }
 
     #[test]

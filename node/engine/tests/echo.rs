@@ -1,10 +1,6 @@
 //! The echo engine: the port's rules, and what only the echo promises.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -34,9 +30,7 @@ async fn the_rules_of_the_port_hold_on_several_threads() {
 #[tokio::test]
 async fn it_repeats_the_last_turn_word_by_word() {
     let engine = EchoEngine::new(settings());
-    let answer = run(&engine, job(&engine, "  say   this again ", 100))
-        .await
-        .unwrap();
+    let answer = run(&engine, job(&engine, "  say   this again ", 100)).await.unwrap();
     assert_eq!(
         answer,
         Answer {
@@ -49,10 +43,7 @@ async fn it_repeats_the_last_turn_word_by_word() {
     let text = Prompt::Text("raw text".into());
     let raw = job_of(settings().model, text, Sampling::with_seed(1), 2);
     let answer = run(&engine, raw).await.unwrap();
-    assert_eq!(
-        (answer.prompt, answer.reason),
-        (Tokens::new(2), FinishReason::Length)
-    );
+    assert_eq!((answer.prompt, answer.reason), (Tokens::new(2), FinishReason::Length));
 }
 
 #[tokio::test]
@@ -61,38 +52,19 @@ async fn a_stop_string_ends_the_answer_before_itself() {
     let mut stopping = job(&engine, "alpha beta gamma delta", 100);
     stopping.spec.stop = vec!["a gam".into(), "never".into()];
     let answer = run(&engine, stopping).await.unwrap();
-    assert_eq!(
-        (answer.text.as_str(), answer.reason),
-        ("alpha bet", FinishReason::Stop)
-    );
-    assert_eq!(
-        answer.completion,
-        Tokens::new(3),
-        "the tokens of a stop string are counted"
-    );
+    assert_eq!((answer.text.as_str(), answer.reason), ("alpha bet", FinishReason::Stop));
+    assert_eq!(answer.completion, Tokens::new(3), "the tokens of a stop string are counted");
 }
 
 #[tokio::test]
 async fn a_failure_on_order_leaves_what_was_streamed() {
     let fail_after = Some(Tokens::new(2));
-    let engine = EchoEngine::new(EchoSettings {
-        fail_after,
-        ..settings()
-    });
-    let Generation {
-        mut events,
-        control,
-    } = engine.submit(job(&engine, "a b c", 9)).unwrap();
+    let engine = EchoEngine::new(EchoSettings { fail_after, ..settings() });
+    let Generation { mut events, control } = engine.submit(job(&engine, "a b c", 9)).unwrap();
     started(&mut events).await.unwrap();
     control.grant(EVERYTHING);
-    assert_eq!(
-        token(&mut events, 1).await + &token(&mut events, 2).await,
-        "a b"
-    );
-    assert_eq!(
-        next(&mut events).await,
-        Some(Generated::Failed(EngineFailure::Crashed))
-    );
+    assert_eq!(token(&mut events, 1).await + &token(&mut events, 2).await, "a b");
+    assert_eq!(next(&mut events).await, Some(Generated::Failed(EngineFailure::Crashed)));
     assert_eq!(next(&mut events).await, None);
     assert_eq!(engine.load().free(), 8);
 }
@@ -100,24 +72,16 @@ async fn a_failure_on_order_leaves_what_was_streamed() {
 #[tokio::test]
 async fn a_delay_is_the_least_time_of_one_token() {
     let token_delay = Duration::from_millis(20);
-    let engine = EchoEngine::new(EchoSettings {
-        token_delay,
-        ..settings()
-    });
+    let engine = EchoEngine::new(EchoSettings { token_delay, ..settings() });
     let before = std::time::Instant::now();
-    run(&engine, job(&engine, "one two three four", 4))
-        .await
-        .unwrap();
+    run(&engine, job(&engine, "one two three four", 4)).await.unwrap();
     assert!(before.elapsed() >= token_delay * 4);
 }
 
 #[tokio::test]
 async fn dropping_the_engine_ends_its_jobs() {
     let engine = EchoEngine::new(settings());
-    let Generation {
-        mut events,
-        control,
-    } = engine.submit(job(&engine, "a b", 9)).unwrap();
+    let Generation { mut events, control } = engine.submit(job(&engine, "a b", 9)).unwrap();
     started(&mut events).await.unwrap();
     drop(engine);
     control.grant(EVERYTHING);

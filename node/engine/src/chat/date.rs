@@ -18,15 +18,8 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-const DAYS: [&str; 7] = [
-    "Thursday",
-    "Friday",
-    "Saturday",
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-];
+const DAYS: [&str; 7] =
+    ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 const SECONDS_PER_DAY: u64 = 86_400;
 
 /// `now` in the words of C's `strftime`. A directive that is not known stands as it is.
@@ -63,11 +56,7 @@ pub(super) fn format(format: &str, now: Timestamp) -> String {
 }
 
 fn name(names: &'static [&'static str], index: u64) -> &'static str {
-    usize::try_from(index)
-        .ok()
-        .and_then(|index| names.get(index))
-        .copied()
-        .unwrap_or("")
+    usize::try_from(index).ok().and_then(|index| names.get(index)).copied().unwrap_or("")
 }
 
 /// Year, month and day of a day since the Unix epoch, in the Gregorian calendar: Howard Hinnant's
@@ -81,11 +70,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     (year, month, day)
 }
@@ -97,29 +82,13 @@ mod tests {
     /// Checked against `date -u -d @SECONDS`.
     #[test]
     fn dates_agree_with_the_calendar() {
-        let at = |seconds| {
-            format(
-                "%A %a %Y-%m-%d %B %b %H:%M:%S",
-                Timestamp::from_unix_secs(seconds),
-            )
-        };
+        let at =
+            |seconds| format("%A %a %Y-%m-%d %B %b %H:%M:%S", Timestamp::from_unix_secs(seconds));
         assert_eq!(at(0), "Thursday Thu 1970-01-01 January Jan 00:00:00");
-        assert_eq!(
-            at(951_827_696),
-            "Tuesday Tue 2000-02-29 February Feb 12:34:56"
-        );
-        assert_eq!(
-            at(1_795_315_199),
-            "Sunday Sun 2026-11-22 November Nov 02:39:59"
-        );
-        assert_eq!(
-            at(4_107_542_399),
-            "Sunday Sun 2100-02-28 February Feb 23:59:59"
-        );
-        assert_eq!(
-            at(4_107_542_400),
-            "Monday Mon 2100-03-01 March Mar 00:00:00"
-        );
+        assert_eq!(at(951_827_696), "Tuesday Tue 2000-02-29 February Feb 12:34:56");
+        assert_eq!(at(1_795_315_199), "Sunday Sun 2026-11-22 November Nov 02:39:59");
+        assert_eq!(at(4_107_542_399), "Sunday Sun 2100-02-28 February Feb 23:59:59");
+        assert_eq!(at(4_107_542_400), "Monday Mon 2100-03-01 March Mar 00:00:00");
     }
 
     #[test]

@@ -21,18 +21,12 @@ pub(super) fn to_json(
 ) -> Result<Value, Error> {
     let json = serde_json::to_value(value)
         .map_err(|_| Error::new(ErrorKind::BadSerialization, "value is not JSON"))?;
-    let indent = options
-        .get::<Option<usize>>("indent")?
-        .or(indent)
-        .map(|width| width.min(INDENT));
+    let indent = options.get::<Option<usize>>("indent")?.or(indent).map(|width| width.min(INDENT));
     let separators = options.get::<Option<Vec<String>>>("separators")?;
     let (item, key) = match separators.as_deref() {
         Some([item, key]) => (item.clone(), key.clone()),
         Some(_) => {
-            return Err(Error::new(
-                ErrorKind::InvalidOperation,
-                "two separators expected",
-            ));
+            return Err(Error::new(ErrorKind::InvalidOperation, "two separators expected"));
         }
         None if indent.is_some() => (",".to_owned(), ": ".to_owned()),
         None => (", ".to_owned(), ": ".to_owned()),
@@ -41,9 +35,7 @@ pub(super) fn to_json(
         indent,
         item,
         key,
-        ascii: options
-            .get::<Option<bool>>("ensure_ascii")?
-            .unwrap_or(false),
+        ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
         sorted: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
     };
     options.assert_all_used()?;
@@ -63,10 +55,7 @@ struct Style {
 impl Style {
     fn write(&self, json: &Json, depth: usize, text: &mut String) -> Result<(), Error> {
         if depth > DEPTH {
-            return Err(Error::new(
-                ErrorKind::BadSerialization,
-                "value is nested too deeply",
-            ));
+            return Err(Error::new(ErrorKind::BadSerialization, "value is nested too deeply"));
         }
         let inner = depth.saturating_add(1);
         match json {

@@ -6,10 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn turn(role: Role, content: &str) -> Turn {
-    Turn {
-        role,
-        content: content.to_owned(),
-    }
+    Turn { role, content: content.to_owned() }
 }
 
 fn dialogue() -> Vec<Turn> {
@@ -28,9 +25,7 @@ fn render(source: &str) -> Result<String, ChatError> {
 
 #[test]
 fn without_a_template_chatml_is_used() {
-    let text = ChatTemplate::new(None, "", "")
-        .unwrap()
-        .render(&dialogue(), Timestamp::EPOCH);
+    let text = ChatTemplate::new(None, "", "").unwrap().render(&dialogue(), Timestamp::EPOCH);
     assert_eq!(
         text.unwrap(),
         "<|im_start|>system\nBe brief.<|im_end|>\n\
@@ -59,18 +54,12 @@ fn the_template_of_mistral() {
         "<s>[INST] Hi \"there\" é [/INST]Hello.</s>[INST] Who? [/INST]"
     );
     let message = "Conversation roles must alternate user/assistant/user/assistant/...".to_owned();
-    assert_eq!(
-        template.render(&dialogue(), Timestamp::EPOCH),
-        Err(ChatError::Refused { message })
-    );
+    assert_eq!(template.render(&dialogue(), Timestamp::EPOCH), Err(ChatError::Refused { message }));
 }
 
 #[test]
 fn blocks_are_trimmed_as_hugging_face_does() {
-    assert_eq!(
-        render("a\n  {% if true %}\nb\n  {% endif %}\nc\n").unwrap(),
-        "a\nb\nc"
-    );
+    assert_eq!(render("a\n  {% if true %}\nb\n  {% endif %}\nc\n").unwrap(), "a\nb\nc");
 }
 
 #[test]
@@ -110,22 +99,13 @@ fn tojson_writes_what_python_writes() {
 
 #[test]
 fn the_date_is_the_one_given() {
-    assert_eq!(
-        render("{{ strftime_now('%d %b %Y') }}").unwrap(),
-        "22 Nov 2026"
-    );
+    assert_eq!(render("{{ strftime_now('%d %b %Y') }}").unwrap(), "22 Nov 2026");
 }
 
 #[test]
 fn templates_that_do_not_compile_are_refused_with_their_line() {
-    assert_eq!(
-        render("\n{% for %}"),
-        Err(ChatError::BadTemplate { line: 2 })
-    );
-    assert_eq!(
-        render("{{ include('x') }}"),
-        Err(ChatError::Failed { line: 1 })
-    );
+    assert_eq!(render("\n{% for %}"), Err(ChatError::BadTemplate { line: 2 }));
+    assert_eq!(render("{{ include('x') }}"), Err(ChatError::Failed { line: 1 }));
     assert!(render("{% include 'other' %}").is_err());
 }
 

@@ -14,8 +14,7 @@ struct Header {
 impl Header {
     fn entry(mut self, key: &str, kind: u32, value: &[u8]) -> Self {
         self.entries += 1;
-        self.bytes
-            .extend(u64::try_from(key.len()).unwrap().to_le_bytes());
+        self.bytes.extend(u64::try_from(key.len()).unwrap().to_le_bytes());
         self.bytes.extend(key.as_bytes());
         self.bytes.extend(kind.to_le_bytes());
         self.bytes.extend(value);
@@ -50,12 +49,7 @@ fn model() -> Vec<u8> {
         .text("general.architecture", "llama")
         .entry("clip.context_length", 4, &77_u32.to_le_bytes())
         .text("general.name", "A model")
-        .array(
-            "tokenizer.ggml.tokens",
-            STRING,
-            2,
-            b"\x01\0\0\0\0\0\0\0a\x02\0\0\0\0\0\0\0bc",
-        )
+        .array("tokenizer.ggml.tokens", STRING, 2, b"\x01\0\0\0\0\0\0\0a\x02\0\0\0\0\0\0\0bc")
         .array("tokenizer.ggml.scores", 6, 3, &[0; 12])
         .entry("tokenizer.ggml.add_bos_token", 7, &[1])
         .entry("general.file_type", 4, &15_u32.to_le_bytes())
@@ -82,19 +76,10 @@ fn a_header_is_read() {
 
 #[test]
 fn what_is_no_gguf_is_refused() {
-    assert!(matches!(
-        Metadata::read(&b""[..]),
-        Err(GgufError::Truncated)
-    ));
-    assert!(matches!(
-        Metadata::read(&b"ELF file"[..]),
-        Err(GgufError::NotGguf)
-    ));
+    assert!(matches!(Metadata::read(&b""[..]), Err(GgufError::Truncated)));
+    assert!(matches!(Metadata::read(&b"ELF file"[..]), Err(GgufError::NotGguf)));
     let version = [&b"GGUF"[..], &1_u32.to_le_bytes()].concat();
-    assert!(matches!(
-        Metadata::read(version.as_slice()),
-        Err(GgufError::Version { version: 1 })
-    ));
+    assert!(matches!(Metadata::read(version.as_slice()), Err(GgufError::Version { version: 1 })));
 }
 
 #[test]
@@ -108,30 +93,12 @@ fn every_bound_is_refused_without_taking_memory() {
         refused(Header::default().entry("general.name", STRING, &huge)),
         "length of a string"
     );
-    assert_eq!(
-        refused(Header {
-            entries: 1 << 40,
-            bytes: vec![]
-        }),
-        "number of entries"
-    );
-    assert_eq!(
-        refused(Header::default().array("a", 4, 1 << 60, &[])),
-        "length of an array"
-    );
-    assert_eq!(
-        refused(Header::default().array("a", ARRAY, 1, &[])),
-        "nesting of arrays"
-    );
-    assert_eq!(
-        refused(Header::default().entry("a", 99, &[])),
-        "type of a value"
-    );
+    assert_eq!(refused(Header { entries: 1 << 40, bytes: vec![] }), "number of entries");
+    assert_eq!(refused(Header::default().array("a", 4, 1 << 60, &[])), "length of an array");
+    assert_eq!(refused(Header::default().array("a", ARRAY, 1, &[])), "nesting of arrays");
+    assert_eq!(refused(Header::default().entry("a", 99, &[])), "type of a value");
     let skipped = Header::default().entry("other", STRING, &huge).finish();
-    assert!(matches!(
-        Metadata::read(skipped.as_slice()),
-        Err(GgufError::Truncated)
-    ));
+    assert!(matches!(Metadata::read(skipped.as_slice()), Err(GgufError::Truncated)));
 }
 
 proptest! {

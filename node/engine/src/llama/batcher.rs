@@ -102,18 +102,11 @@ impl Job {
     }
 
     fn usage(&self) -> Usage {
-        Usage {
-            prompt: tokens(self.prompt.len()),
-            completion: self.generated,
-        }
+        Usage { prompt: tokens(self.prompt.len()), completion: self.generated }
     }
 
     fn finished(&self, reason: FinishReason) -> Report {
-        Report::Finished {
-            number: self.number,
-            reason,
-            usage: self.usage(),
-        }
+        Report::Finished { number: self.number, reason, usage: self.usage() }
     }
 }
 
@@ -138,11 +131,7 @@ impl Batcher {
     /// For `slots` sequences that share `cells`.
     pub(super) fn new(slots: u32, cells: Tokens) -> Self {
         let slots = (0..slots).map(|_| Slot::default()).collect();
-        Self {
-            slots,
-            cells,
-            clock: 0,
-        }
+        Self { slots, cells, clock: 0 }
     }
 
     /// Gives a job a place and keeps the cells that it may need. Computes nothing.
@@ -154,31 +143,19 @@ impl Batcher {
         let prompt = tokens(job.prompt.len());
         let room = self.cells.saturating_sub(prompt);
         if room == Tokens::ZERO || job.prompt.is_empty() {
-            return Err(SubmitError::ContextExceeded {
-                prompt,
-                context: self.cells,
-            });
+            return Err(SubmitError::ContextExceeded { prompt, context: self.cells });
         }
         let limit = job.max_completion.min(room);
         let needed = job.prompt.len().saturating_add(count(limit));
-        let promised = self
-            .jobs()
-            .map(Job::cells)
-            .fold(needed, usize::saturating_add);
-        let chosen = self
-            .choose_slot(&job)
-            .filter(|_| promised <= count(self.cells));
+        let promised = self.jobs().map(Job::cells).fold(needed, usize::saturating_add);
+        let chosen = self.choose_slot(&job).filter(|_| promised <= count(self.cells));
         let Some((index, shared)) = chosen else {
             return Err(SubmitError::Busy);
         };
         self.clock = self.clock.saturating_add(1);
         let now = self.clock;
         if let Some(slot) = self.slots.get_mut(index) {
-            let kept = if shared > 0 && compute.forget(index, shared) {
-                shared
-            } else {
-                0
-            };
+            let kept = if shared > 0 && compute.forget(index, shared) { shared } else { 0 };
             if kept == 0 {
                 compute.forget(index, 0);
             }
@@ -198,10 +175,7 @@ impl Batcher {
             });
         }
         self.evict_idle(promised, compute);
-        Ok(Report::Started {
-            number: job.number,
-            prompt,
-        })
+        Ok(Report::Started { number: job.number, prompt })
     }
 
     /// The free slot that shares the longest beginning with the job (whose last token must be
@@ -213,16 +187,9 @@ impl Batcher {
                 return 0;
             }
             let pairs = slot.computed.iter().zip(&job.prompt);
-            pairs
-                .take_while(|(computed, wanted)| computed == wanted)
-                .count()
-                .min(most)
+            pairs.take_while(|(computed, wanted)| computed == wanted).count().min(most)
         };
-        let free = self
-            .slots
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| slot.job.is_none());
+        let free = self.slots.iter().enumerate().filter(|(_, slot)| slot.job.is_none());
         free.map(|(index, slot)| (shared(slot), Reverse((slot.last_used, index))))
             .max()
             .map(|(shared, Reverse((_, index)))| (index, shared))
@@ -233,15 +200,9 @@ impl Batcher {
     fn evict_idle(&mut self, promised: usize, compute: &mut impl Compute) {
         let allowed = count(self.cells).saturating_sub(promised);
         loop {
-            let idle = || {
-                self.slots
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, slot)| slot.job.is_none())
-            };
-            let kept = idle().fold(0_usize, |sum, (_, slot)| {
-                sum.saturating_add(slot.computed.len())
-            });
+            let idle = || self.slots.iter().enumerate().filter(|(_, slot)| slot.job.is_none());
+            let kept =
+                idle().fold(0_usize, |sum, (_, slot)| sum.saturating_add(slot.computed.len()));
             if kept <= allowed {
                 return;
             }
@@ -265,13 +226,8 @@ impl Batcher {
 
     /// Ends a job; its computed tokens stay for later jobs of the same scope.
     pub(super) fn cancel(&mut self, number: JobNumber) -> Option<Report> {
-        let slot = self
-            .slots
-            .iter_mut()
-            .find(|slot| is_of(slot.job.as_ref(), number))?;
-        slot.job
-            .take()
-            .map(|job| job.finished(FinishReason::Cancelled))
+        let slot = self.slots.iter_mut().find(|slot| is_of(slot.job.as_ref(), number))?;
+        slot.job.take().map(|job| job.finished(FinishReason::Cancelled))
     }
 
     /// Whether a step would compute anything.
@@ -318,12 +274,7 @@ impl Batcher {
             match job.next {
                 Some(token) => {
                     let position = slot.computed.len();
-                    entries.push(Entry {
-                        token,
-                        position,
-                        sequence,
-                        wants_logits: true,
-                    });
+                    entries.push(Entry { token, position, sequence, wants_logits: true });
                 }
                 None => reading.push((job.arrival, sequence, slot.computed.len(), &job.prompt)),
             }
@@ -370,10 +321,7 @@ fn is_of(job: Option<&Job>, number: JobNumber) -> bool {
 }
 
 fn compute_failed(job: &Job) -> Report {
-    Report::Failed {
-        number: job.number,
-        failure: EngineFailure::Compute,
-    }
+    Report::Failed { number: job.number, failure: EngineFailure::Compute }
 }
 
 /// Generates one token of `job` from `logits`; `false` when the job has ended with it.
@@ -394,11 +342,7 @@ fn generate(
     }
     job.generated = job.generated.saturating_add(Tokens::new(1));
     let certain = job.text.push(&compute.piece(token));
-    reports.push(Report::Text {
-        number,
-        text: certain.text,
-        completion: job.generated,
-    });
+    reports.push(Report::Text { number, text: certain.text, completion: job.generated });
     if certain.stopped {
         reports.push(job.finished(FinishReason::Stop));
         return false;
@@ -415,11 +359,7 @@ fn generate(
 fn finish(job: &mut Job, reason: FinishReason, reports: &mut Vec<Report>) {
     let text = job.text.finish();
     if !text.is_empty() {
-        reports.push(Report::Text {
-            number: job.number,
-            text,
-            completion: job.generated,
-        });
+        reports.push(Report::Text { number: job.number, text, completion: job.generated });
     }
     reports.push(job.finished(reason));
 }

@@ -14,6 +14,7 @@ use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
 
 use super::batcher::{Compute, Entry, STEP_TOKENS, StepFailed, Token};
+use super::pieces::Specials;
 use super::wire::{LoadFailure, LoadRequest};
 
 /// The engine's name and version for [`crate::Capabilities`]; the crate's version is pinned in the
@@ -25,6 +26,7 @@ pub(super) const BUILD: &str = "llama.cpp (llama-cpp-2 0.1.160)";
 pub(super) struct Model {
     backend: LlamaBackend,
     model: LlamaModel,
+    specials: Specials,
 }
 
 impl Model {
@@ -34,7 +36,14 @@ impl Model {
         let parameters = LlamaModelParams::default().with_n_gpu_layers(request.gpu_layers);
         let model = LlamaModel::load_from_file(&backend, &request.path, &parameters)
             .map_err(|_| LoadFailure::NotLoadable)?;
-        Ok(Self { backend, model })
+        let vocabulary = model.vocab();
+        let special = |token: &LlamaToken| vocabulary.is_control(*token);
+        let texts = vocabulary
+            .tokens()
+            .filter(special)
+            .filter_map(|token| vocabulary.text(token).map(|text| text.to_bytes().to_vec()));
+        let specials = Specials::new(texts);
+        Ok(Self { backend, model, specials })
     }
 
     /// The context that jobs get: what was asked, but not more than the model was trained for.
@@ -67,8 +76,7 @@ impl Model {
         }
         let vocabulary = self.model.vocab();
         let text = vocabulary.text(token);
-        text.map(|text| text.to_string_lossy().into_owned())
-            .unwrap_or_default()
+        text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
     /// Tokenises a prompt. The token that begins every sequence is put in front when the model
@@ -76,15 +84,17 @@ impl Model {
     /// at the end, because the prompt is to be continued.
     pub(super) fn tokenise(&self, text: &str) -> Vec<Token> {
         let vocabulary = self.model.vocab();
-        let mut tokens = vocabulary.tokenize(text.as_bytes(), false, true);
+        let mut tokens = Vec::new();
+        for piece in self.specials.split(text) {
+            // A token has a byte at least; with this room one pass suffices.
+            tokens.reserve(piece.len().max(8));
+            vocabulary.tokenize_into(piece.as_bytes(), &mut tokens, false, true);
+        }
         let begin = vocabulary.bos();
         if vocabulary.should_add_bos() && begin.0 >= 0 && tokens.first() != Some(&begin) {
             tokens.insert(0, begin);
         }
-        tokens
-            .into_iter()
-            .filter_map(|token| Token::try_from(token.0).ok())
-            .collect()
+        tokens.into_iter().filter_map(|token| Token::try_from(token.0).ok()).collect()
     }
 }
 
@@ -120,11 +130,7 @@ impl<'a> Context<'a> {
             .new_context(&model.backend, parameters)
             .map_err(|_| LoadFailure::NoContext)?;
         let batch = LlamaBatch::new(STEP_TOKENS, 1);
-        Ok(Self {
-            model: &model.model,
-            context,
-            batch,
-        })
+        Ok(Self { model: &model.model, context, batch })
     }
 }
 
@@ -144,17 +150,14 @@ impl Compute for Context<'_> {
                 .add(token, position, &[sequence], entry.wants_logits)
                 .map_err(|_| StepFailed)?;
         }
-        self.context
-            .decode(&mut self.batch)
-            .map_err(|_| StepFailed)?;
+        self.context.decode(&mut self.batch).map_err(|_| StepFailed)?;
         self.context.synchronize();
         Ok(())
     }
 
     fn logits(&self, index: usize) -> &[f32] {
         // Panics, and so ends the worker, for an entry without logits: the batcher asks for none.
-        self.context
-            .get_logits_ith(i32::try_from(index).unwrap_or(i32::MAX))
+        self.context.get_logits_ith(i32::try_from(index).unwrap_or(i32::MAX))
     }
 
     fn forget(&mut self, sequence: usize, position: usize) -> bool {
@@ -162,9 +165,7 @@ impl Compute for Context<'_> {
         else {
             return false;
         };
-        let forgotten = self
-            .context
-            .clear_kv_cache_seq(Some(sequence), Some(position), None);
+        let forgotten = self.context.clear_kv_cache_seq(Some(sequence), Some(position), None);
         if forgotten == Ok(true) {
             return true;
         }
@@ -176,9 +177,7 @@ impl Compute for Context<'_> {
     fn piece(&self, token: Token) -> Vec<u8> {
         let mut bytes = Vec::new();
         // Control tokens have no text for a reader.
-        self.model
-            .vocab()
-            .token_to_piece_into(llama_token(token), &mut bytes, false, None);
+        self.model.vocab().token_to_piece_into(llama_token(token), &mut bytes, false, None);
         bytes
     }
 

@@ -41,10 +41,7 @@ struct Running {
 
 impl Running {
     fn usage(&self) -> Usage {
-        Usage {
-            prompt: self.prompt.unwrap_or_default(),
-            completion: self.completion,
-        }
+        Usage { prompt: self.prompt.unwrap_or_default(), completion: self.completion }
     }
 
     fn waits(&self) -> bool {
@@ -111,35 +108,21 @@ impl Jobs {
         let count = |jobs: usize| u32::try_from(jobs).unwrap_or(u32::MAX);
         let waiting = self.running.values().filter(|job| job.waits()).count();
         let running = self.running.len().saturating_sub(waiting);
-        Load {
-            running: count(running),
-            waiting: count(waiting),
-            slots,
-        }
+        Load { running: count(running), waiting: count(waiting), slots }
     }
 
     /// What the worker is to be told next. A grant or a cancellation is told once the worker has
     /// reported `Started`, so that it never meets a number that it does not know.
     pub(super) fn commands(&mut self) -> Vec<Command> {
-        let jobs = self
-            .unsent
-            .drain(..)
-            .map(|(number, job)| Command::Job { number, job });
+        let jobs = self.unsent.drain(..).map(|(number, job)| Command::Job { number, job });
         let mut commands: Vec<_> = jobs.collect();
-        for (&number, job) in self
-            .running
-            .iter_mut()
-            .filter(|(_, job)| job.prompt.is_some())
-        {
+        for (&number, job) in self.running.iter_mut().filter(|(_, job)| job.prompt.is_some()) {
             if job.cancelled && !job.told_cancelled {
                 job.told_cancelled = true;
                 commands.push(Command::Cancel { number });
             } else if !job.cancelled && job.granted > job.told_granted {
                 job.told_granted = job.granted;
-                commands.push(Command::Grant {
-                    number,
-                    total: job.granted,
-                });
+                commands.push(Command::Grant { number, total: job.granted });
             }
         }
         commands
@@ -155,11 +138,7 @@ impl Jobs {
                 }
                 job.report(Generated::Started { prompt });
             }
-            Report::Text {
-                number,
-                text,
-                completion,
-            } => {
+            Report::Text { number, text, completion } => {
                 let job = self.running.get_mut(&number).ok_or(Misbehaved)?;
                 let next = job.completion.saturating_add(Tokens::new(1));
                 let in_order = completion == job.completion || completion == next;
@@ -170,11 +149,7 @@ impl Jobs {
                 job.completion = completion;
                 job.report(Generated::Text { text, completion });
             }
-            Report::Finished {
-                number,
-                reason,
-                usage,
-            } => {
+            Report::Finished { number, reason, usage } => {
                 // Out of the table first: whoever reads the end finds the place free.
                 let job = self.running.remove(&number).ok_or(Misbehaved)?;
                 if usage != job.usage() {
@@ -209,10 +184,7 @@ impl Jobs {
             let usage = job.usage();
             job.report(match job.prompt {
                 None => Generated::Failed(EngineFailure::Refused(SubmitError::ShuttingDown)),
-                Some(_) => Generated::Finished {
-                    reason: FinishReason::Draining,
-                    usage,
-                },
+                Some(_) => Generated::Finished { reason: FinishReason::Draining, usage },
             });
         }
     }

@@ -16,6 +16,7 @@
 mod batcher;
 mod compute;
 mod jobs;
+mod pieces;
 mod prepare;
 mod supervisor;
 mod wire;

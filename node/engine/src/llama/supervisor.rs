@@ -129,11 +129,7 @@ impl LlamaEngine {
             .name("engine-supervisor".into())
             .spawn(move || supervise(&supervised))
             .map_err(|error| spawn_error(&shared.settings, &error))?;
-        let mut engine = Self {
-            shared,
-            context: Tokens::ZERO,
-            supervisor: Some(supervisor),
-        };
+        let mut engine = Self { shared, context: Tokens::ZERO, supervisor: Some(supervisor) };
         let settled = |status: &Status| !matches!(status, Status::Starting | Status::Restarting);
         match statuses.wait_for(settled).await.as_deref() {
             Ok(Status::Ready { context }) => engine.context = *context,
@@ -191,17 +187,10 @@ impl Engine for LlamaEngine {
             return Err(SubmitError::Busy);
         }
         let number = state.jobs.add(job, events);
-        let steer = LlamaControl {
-            shared: Arc::clone(&self.shared),
-            worker: state.worker,
-            number,
-        };
+        let steer = LlamaControl { shared: Arc::clone(&self.shared), worker: state.worker, number };
         drop(state);
         self.shared.to_write.notify_all();
-        Ok(Generation {
-            events: receiver,
-            control: GenerationControl::new(steer),
-        })
+        Ok(Generation { events: receiver, control: GenerationControl::new(steer) })
     }
 }
 
@@ -265,10 +254,9 @@ fn supervise(shared: &Arc<Shared>) {
         let (failure, status) = match outcome {
             Ok(End::Silent) => (EngineFailure::Hung, Status::Restarting),
             Ok(End::Died) => (EngineFailure::Crashed, Status::Restarting),
-            Ok(End::NotLoaded(failure)) => (
-                EngineFailure::Crashed,
-                Status::Failed(StartError::Load(failure)),
-            ),
+            Ok(End::NotLoaded(failure)) => {
+                (EngineFailure::Crashed, Status::Failed(StartError::Load(failure)))
+            }
             Err(error) => (EngineFailure::Crashed, Status::Failed(error)),
         };
         state.jobs.fail(&failure);
@@ -328,11 +316,7 @@ fn run_worker(shared: &Arc<Shared>) -> Result<End, StartError> {
 
 fn load_request(settings: &LlamaSettings) -> Result<LoadRequest, StartError> {
     Ok(LoadRequest {
-        path: settings
-            .path
-            .to_str()
-            .ok_or(StartError::BadPath)?
-            .to_owned(),
+        path: settings.path.to_str().ok_or(StartError::BadPath)?.to_owned(),
         model: settings.model,
         context: settings.context,
         slots: settings.slots,
@@ -342,10 +326,7 @@ fn load_request(settings: &LlamaSettings) -> Result<LoadRequest, StartError> {
 }
 
 fn spawn_error(settings: &LlamaSettings, error: &std::io::Error) -> StartError {
-    StartError::Spawn {
-        program: settings.worker.clone(),
-        kind: error.kind(),
-    }
+    StartError::Spawn { program: settings.worker.clone(), kind: error.kind() }
 }
 
 /// Starts the threads at a worker's three pipes. All of them end when the process does.
@@ -392,11 +373,7 @@ fn write_commands(
             if state.stopping || state.ended.is_some() || state.worker != worker {
                 return Ok(());
             }
-            commands = if state.ready {
-                state.jobs.commands()
-            } else {
-                Vec::new()
-            };
+            commands = if state.ready { state.jobs.commands() } else { Vec::new() };
             if let Some(ping) = state.pinged.as_mut().filter(|ping| !ping.written) {
                 ping.written = true;
                 commands.push(Command::Ping { nonce: ping.nonce });
@@ -404,10 +381,7 @@ fn write_commands(
             if !commands.is_empty() {
                 break;
             }
-            state = shared
-                .to_write
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = shared.to_write.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -492,11 +466,7 @@ fn watch_worker(shared: &Shared) -> Result<End, StartError> {
             return Ok(End::Died);
         }
         if let Some(end) = state.ended.clone() {
-            return if end == End::Died && !ever_ready {
-                Err(StartError::Died)
-            } else {
-                Ok(end)
-            };
+            return if end == End::Died && !ever_ready { Err(StartError::Died) } else { Ok(end) };
         }
         if !ever_ready && begun.elapsed() > settings.load_within {
             state.ended = Some(End::Silent);
@@ -509,11 +479,7 @@ fn watch_worker(shared: &Shared) -> Result<End, StartError> {
             }
             None if ever_ready => {
                 nonce = nonce.wrapping_add(1);
-                state.pinged = Some(Ping {
-                    nonce,
-                    at: Instant::now(),
-                    written: false,
-                });
+                state.pinged = Some(Ping { nonce, at: Instant::now(), written: false });
                 shared.to_write.notify_all();
             }
             Some(_) | None => {}

@@ -69,31 +69,13 @@ pub enum LoadFailure {
 /// From the worker to the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Report {
-    Ready {
-        context: Tokens,
-    },
+    Ready { context: Tokens },
     LoadFailed(LoadFailure),
-    Started {
-        number: JobNumber,
-        prompt: Tokens,
-    },
-    Text {
-        number: JobNumber,
-        text: String,
-        completion: Tokens,
-    },
-    Finished {
-        number: JobNumber,
-        reason: FinishReason,
-        usage: Usage,
-    },
-    Failed {
-        number: JobNumber,
-        failure: EngineFailure,
-    },
-    Pong {
-        nonce: u64,
-    },
+    Started { number: JobNumber, prompt: Tokens },
+    Text { number: JobNumber, text: String, completion: Tokens },
+    Finished { number: JobNumber, reason: FinishReason, usage: Usage },
+    Failed { number: JobNumber, failure: EngineFailure },
+    Pong { nonce: u64 },
 }
 
 /// Why a frame could not be read or written.
@@ -122,9 +104,7 @@ pub(super) fn write(sink: &mut impl Write, message: &impl Message) -> Result<(),
     if length > FRAME_BYTES {
         return Err(FrameError::TooLarge);
     }
-    let prefix = u32::try_from(length)
-        .map_err(|_| FrameError::TooLarge)?
-        .to_be_bytes();
+    let prefix = u32::try_from(length).map_err(|_| FrameError::TooLarge)?.to_be_bytes();
     if let Some(front) = frame.first_chunk_mut::<4>() {
         *front = prefix;
     }
@@ -147,11 +127,7 @@ pub(super) fn read<M: Message>(source: &mut impl Read) -> Result<Option<M>, Fram
     source.read_exact(&mut bytes).map_err(FrameError::Io)?;
     let mut rest = bytes.as_slice();
     let message = M::decode(&mut rest).ok_or(FrameError::Malformed)?;
-    if rest.is_empty() {
-        Ok(Some(message))
-    } else {
-        Err(FrameError::Malformed)
-    }
+    if rest.is_empty() { Ok(Some(message)) } else { Err(FrameError::Malformed) }
 }
 
 impl Message for Command {
@@ -197,20 +173,10 @@ impl Message for Command {
                 threads: bytes.try_get_u32().ok()?,
                 gpu_layers: bytes.try_get_u32().ok()?,
             }),
-            1 => Self::Job {
-                number: take_number(bytes)?,
-                job: take_job(bytes)?,
-            },
-            2 => Self::Grant {
-                number: take_number(bytes)?,
-                total: take_tokens(bytes)?,
-            },
-            3 => Self::Cancel {
-                number: take_number(bytes)?,
-            },
-            4 => Self::Ping {
-                nonce: bytes.try_get_u64().ok()?,
-            },
+            1 => Self::Job { number: take_number(bytes)?, job: take_job(bytes)? },
+            2 => Self::Grant { number: take_number(bytes)?, total: take_tokens(bytes)? },
+            3 => Self::Cancel { number: take_number(bytes)? },
+            4 => Self::Ping { nonce: bytes.try_get_u64().ok()? },
             _ => return None,
         })
     }
@@ -232,21 +198,13 @@ impl Message for Report {
                 out.put_u64(number.0);
                 out.put_u32(prompt.get());
             }
-            Self::Text {
-                number,
-                text,
-                completion,
-            } => {
+            Self::Text { number, text, completion } => {
                 out.put_u8(3);
                 out.put_u64(number.0);
                 put_text(out, text);
                 out.put_u32(completion.get());
             }
-            Self::Finished {
-                number,
-                reason,
-                usage,
-            } => {
+            Self::Finished { number, reason, usage } => {
                 out.put_u8(4);
                 out.put_u64(number.0);
                 out.put_u8(reason_code(*reason));
@@ -267,14 +225,9 @@ impl Message for Report {
 
     fn decode(bytes: &mut &[u8]) -> Option<Self> {
         Some(match bytes.try_get_u8().ok()? {
-            0 => Self::Ready {
-                context: take_tokens(bytes)?,
-            },
+            0 => Self::Ready { context: take_tokens(bytes)? },
             1 => Self::LoadFailed(take_load_failure(bytes)?),
-            2 => Self::Started {
-                number: take_number(bytes)?,
-                prompt: take_tokens(bytes)?,
-            },
+            2 => Self::Started { number: take_number(bytes)?, prompt: take_tokens(bytes)? },
             3 => Self::Text {
                 number: take_number(bytes)?,
                 text: take_text(bytes)?,
@@ -283,18 +236,10 @@ impl Message for Report {
             4 => Self::Finished {
                 number: take_number(bytes)?,
                 reason: take_reason(bytes)?,
-                usage: Usage {
-                    prompt: take_tokens(bytes)?,
-                    completion: take_tokens(bytes)?,
-                },
+                usage: Usage { prompt: take_tokens(bytes)?, completion: take_tokens(bytes)? },
             },
-            5 => Self::Failed {
-                number: take_number(bytes)?,
-                failure: take_failure(bytes)?,
-            },
-            6 => Self::Pong {
-                nonce: bytes.try_get_u64().ok()?,
-            },
+            5 => Self::Failed { number: take_number(bytes)?, failure: take_failure(bytes)? },
+            6 => Self::Pong { nonce: bytes.try_get_u64().ok()? },
             _ => return None,
         })
     }
@@ -368,10 +313,7 @@ fn take_job(bytes: &mut &[u8]) -> Option<EngineJob> {
         1 => {
             let turns = bytes.try_get_u32().ok()?;
             let turn = |bytes: &mut &[u8]| {
-                Some(Turn {
-                    role: take_role(bytes)?,
-                    content: take_text(bytes)?,
-                })
+                Some(Turn { role: take_role(bytes)?, content: take_text(bytes)? })
             };
             Prompt::Chat((0..turns).map(|_| turn(bytes)).collect::<Option<_>>()?)
         }
@@ -387,18 +329,10 @@ fn take_job(bytes: &mut &[u8]) -> Option<EngineJob> {
         seed: bytes.try_get_u64().ok()?,
     };
     let stops = bytes.try_get_u32().ok()?;
-    let stop = (0..stops)
-        .map(|_| take_text(bytes))
-        .collect::<Option<_>>()?;
+    let stop = (0..stops).map(|_| take_text(bytes)).collect::<Option<_>>()?;
     let max_completion = take_tokens(bytes)?;
     Some(EngineJob {
-        spec: JobSpec {
-            model,
-            prompt,
-            sampling,
-            stop,
-            max_completion,
-        },
+        spec: JobSpec { model, prompt, sampling, stop, max_completion },
         scope: PrefixScope::from_bytes(take_array(bytes)?),
         now: Timestamp::from_unix_millis(bytes.try_get_u64().ok()?),
     })
@@ -460,9 +394,7 @@ fn put_load_failure(out: &mut Vec<u8>, failure: LoadFailure) {
 fn take_load_failure(bytes: &mut &[u8]) -> Option<LoadFailure> {
     Some(match bytes.try_get_u8().ok()? {
         0 => LoadFailure::Unreadable,
-        1 => LoadFailure::WrongHash {
-            actual: ModelHash::from_bytes(take_array(bytes)?),
-        },
+        1 => LoadFailure::WrongHash { actual: ModelHash::from_bytes(take_array(bytes)?) },
         2 => LoadFailure::NotLoadable,
         3 => LoadFailure::BadTemplate,
         4 => LoadFailure::NoContext,
@@ -500,9 +432,7 @@ fn take_failure(bytes: &mut &[u8]) -> Option<EngineFailure> {
     Some(match bytes.try_get_u8().ok()? {
         0 => EngineFailure::Compute,
         1 => EngineFailure::Refused(SubmitError::Busy),
-        2 => EngineFailure::Refused(SubmitError::BadDialogue {
-            reason: take_text(bytes)?,
-        }),
+        2 => EngineFailure::Refused(SubmitError::BadDialogue { reason: take_text(bytes)? }),
         3 => EngineFailure::Refused(SubmitError::ContextExceeded {
             prompt: take_tokens(bytes)?,
             context: take_tokens(bytes)?,

@@ -48,11 +48,7 @@ pub fn worker_main() -> ExitCode {
     let inbox = loaded.start(request, output);
     let outcome = serve(&mut input, &inbox);
     inbox.end();
-    if outcome.is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Standard output, which carries reports and nothing else.
@@ -85,10 +81,7 @@ fn load(request: &LoadRequest) -> Result<Loaded, LoadFailure> {
     }
     let model = Model::load(request)?;
     let template = template(&model)?;
-    Ok(Loaded {
-        model: Arc::new(model),
-        template,
-    })
+    Ok(Loaded { model: Arc::new(model), template })
 }
 
 /// The way to the worker's threads.
@@ -121,11 +114,7 @@ impl Loaded {
         });
         let to_decode = decode.clone();
         thread::spawn(move || prepare_loop(&self, &jobs, &to_decode, &output));
-        Inbox {
-            decode,
-            prepare,
-            ended,
-        }
+        Inbox { decode, prepare, ended }
     }
 }
 
@@ -174,10 +163,7 @@ fn prepare_loop(
 }
 
 fn refused(number: JobNumber, error: SubmitError) -> Report {
-    Report::Failed {
-        number,
-        failure: EngineFailure::Refused(error),
-    }
+    Report::Failed { number, failure: EngineFailure::Refused(error) }
 }
 
 /// Steps while there is work, and sleeps in its inbox while there is none.
@@ -219,11 +205,7 @@ fn carry_out(work: Work, batcher: &mut Batcher, context: &mut Context<'_>) -> Op
     match work {
         Work::Admit(job) => {
             let number = job.number;
-            Some(
-                batcher
-                    .admit(*job, context)
-                    .unwrap_or_else(|error| refused(number, error)),
-            )
+            Some(batcher.admit(*job, context).unwrap_or_else(|error| refused(number, error)))
         }
         Work::Grant { number, total } => {
             batcher.grant(number, total);

@@ -22,20 +22,9 @@ pub(crate) const EVERYTHING: Tokens = Tokens::MAX;
 
 /// A dialogue of one turn for `engine`'s model, likeliest tokens only.
 pub(crate) fn job(engine: &dyn Engine, words: &str, max_completion: u32) -> EngineJob {
-    let turn = Turn {
-        role: Role::User,
-        content: words.to_owned(),
-    };
-    let sampling = Sampling {
-        temperature: 0.0,
-        ..Sampling::with_seed(7)
-    };
-    job_of(
-        engine.capabilities().model,
-        Prompt::Chat(vec![turn]),
-        sampling,
-        max_completion,
-    )
+    let turn = Turn { role: Role::User, content: words.to_owned() };
+    let sampling = Sampling { temperature: 0.0, ..Sampling::with_seed(7) };
+    job_of(engine.capabilities().model, Prompt::Chat(vec![turn]), sampling, max_completion)
 }
 
 pub(crate) fn job_of(
@@ -46,13 +35,7 @@ pub(crate) fn job_of(
 ) -> EngineJob {
     let max_completion = Tokens::new(max_completion);
     EngineJob {
-        spec: JobSpec {
-            model,
-            prompt,
-            sampling,
-            stop: vec![],
-            max_completion,
-        },
+        spec: JobSpec { model, prompt, sampling, stop: vec![], max_completion },
         scope: PrefixScope::LOCAL,
         now: Timestamp::EPOCH,
     }
@@ -69,9 +52,7 @@ pub(crate) struct Answer {
 
 /// The next event, within a time that only a defect exceeds.
 pub(crate) async fn next(events: &mut Receiver<Generated>) -> Option<Generated> {
-    tokio::time::timeout(Duration::from_secs(60), events.recv())
-        .await
-        .expect("engine went silent")
+    tokio::time::timeout(Duration::from_secs(60), events.recv()).await.expect("engine went silent")
 }
 
 /// Reads `Started`; returns the prompt's tokens, or why the job was refused late.
@@ -103,15 +84,9 @@ pub(crate) async fn rest(
     let (mut text, mut last) = (String::new(), Tokens::new(seen));
     loop {
         match next(events).await {
-            Some(Generated::Text {
-                text: piece,
-                completion,
-            }) => {
+            Some(Generated::Text { text: piece, completion }) => {
                 assert!(completion >= last, "counts never fall");
-                assert!(
-                    completion.get() <= last.get() + 1,
-                    "every token is reported"
-                );
+                assert!(completion.get() <= last.get() + 1, "every token is reported");
                 (last, text) = (completion, text + &piece);
             }
             Some(Generated::Finished { reason, usage }) => {
@@ -126,20 +101,12 @@ pub(crate) async fn rest(
 
 /// Runs a job to its end without any limit.
 pub(crate) async fn run(engine: &dyn Engine, job: EngineJob) -> Result<Answer, SubmitError> {
-    let Generation {
-        mut events,
-        control,
-    } = engine.submit(job)?;
+    let Generation { mut events, control } = engine.submit(job)?;
     let prompt = started(&mut events).await?;
     control.grant(EVERYTHING);
     let (text, reason, usage) = rest(&mut events, 0).await;
     assert_eq!(usage.prompt, prompt);
-    Ok(Answer {
-        prompt,
-        text,
-        reason,
-        completion: usage.completion,
-    })
+    Ok(Answer { prompt, text, reason, completion: usage.completion })
 }
 
 /// Polls until `condition` holds: for effects that no event announces, such as a dropped receiver.
@@ -149,7 +116,5 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), poll)
-        .await
-        .unwrap_or_else(|_| panic!("{what}"));
+    tokio::time::timeout(Duration::from_secs(60), poll).await.unwrap_or_else(|_| panic!("{what}"));
 }

@@ -22,10 +22,7 @@ pub(crate) async fn all(engine: &dyn Engine) {
 }
 
 async fn nothing_is_computed_before_a_grant(engine: &dyn Engine) {
-    let Generation {
-        mut events,
-        control,
-    } = engine.submit(job(engine, LONG, 20)).unwrap();
+    let Generation { mut events, control } = engine.submit(job(engine, LONG, 20)).unwrap();
     let prompt = started(&mut events).await.unwrap();
     control.grant(Tokens::ZERO);
     // A whole other job passes meanwhile, so there was time to do what must not be done.
@@ -34,20 +31,11 @@ async fn nothing_is_computed_before_a_grant(engine: &dyn Engine) {
     control.cancel();
     let (text, reason, usage) = rest(&mut events, 0).await;
     assert_eq!((text.as_str(), reason), ("", FinishReason::Cancelled));
-    assert_eq!(
-        usage,
-        Usage {
-            prompt,
-            completion: Tokens::ZERO
-        }
-    );
+    assert_eq!(usage, Usage { prompt, completion: Tokens::ZERO });
 }
 
 async fn a_grant_is_never_exceeded(engine: &dyn Engine) {
-    let Generation {
-        mut events,
-        control,
-    } = engine.submit(job(engine, LONG, 20)).unwrap();
+    let Generation { mut events, control } = engine.submit(job(engine, LONG, 20)).unwrap();
     started(&mut events).await.unwrap();
     let mut seen = 0;
     for granted in [1, 4, 2, 5, 11] {
@@ -57,17 +45,11 @@ async fn a_grant_is_never_exceeded(engine: &dyn Engine) {
             token(&mut events, seen).await;
         }
         run(engine, job(engine, LONG, 5)).await.unwrap();
-        assert!(
-            events.try_recv().is_err(),
-            "went beyond a grant of {granted}"
-        );
+        assert!(events.try_recv().is_err(), "went beyond a grant of {granted}");
     }
     control.grant(EVERYTHING);
     let (_, reason, usage) = rest(&mut events, seen).await;
-    assert_eq!(
-        (reason, usage.completion),
-        (FinishReason::Length, Tokens::new(20))
-    );
+    assert_eq!((reason, usage.completion), (FinishReason::Length, Tokens::new(20)));
 }
 
 async fn the_limit_of_tokens_ends_a_job(engine: &dyn Engine) {
@@ -79,10 +61,7 @@ async fn the_limit_of_tokens_ends_a_job(engine: &dyn Engine) {
 }
 
 async fn a_cancelled_job_ends_with_exact_usage(engine: &dyn Engine) {
-    let Generation {
-        mut events,
-        control,
-    } = engine.submit(job(engine, LONG, 30)).unwrap();
+    let Generation { mut events, control } = engine.submit(job(engine, LONG, 30)).unwrap();
     started(&mut events).await.unwrap();
     control.grant(Tokens::new(4));
     for seen in 1..=4 {
@@ -93,11 +72,7 @@ async fn a_cancelled_job_ends_with_exact_usage(engine: &dyn Engine) {
     control.grant(EVERYTHING);
     let (_, reason, usage) = rest(&mut events, 4).await;
     assert_eq!(reason, FinishReason::Cancelled);
-    assert!(
-        usage.completion <= Tokens::new(8),
-        "took {} tokens to stop",
-        usage.completion
-    );
+    assert!(usage.completion <= Tokens::new(8), "took {} tokens to stop", usage.completion);
 }
 
 async fn dropping_either_half_frees_the_place(engine: &dyn Engine) {
@@ -105,19 +80,15 @@ async fn dropping_either_half_frees_the_place(engine: &dyn Engine) {
         let Generation { events, control } = engine.submit(job(engine, LONG, 30)).unwrap();
         control.grant(granted);
         drop(events);
-        eventually("the place of a dropped receiver", || {
-            engine.load().free() == slots(engine)
-        })
-        .await;
+        eventually("the place of a dropped receiver", || engine.load().free() == slots(engine))
+            .await;
         drop(control);
 
         let Generation { events, control } = engine.submit(job(engine, LONG, 30)).unwrap();
         control.grant(granted);
         drop(control);
-        eventually("the place of a dropped control", || {
-            engine.load().free() == slots(engine)
-        })
-        .await;
+        eventually("the place of a dropped control", || engine.load().free() == slots(engine))
+            .await;
         drop(events);
     }
 }
@@ -130,14 +101,8 @@ async fn a_full_engine_refuses_at_once(engine: &dyn Engine) {
         held.push(generation);
     }
     eventually("all wait", || engine.load().waiting == slots(engine)).await;
-    assert_eq!(
-        engine.submit(job(engine, LONG, 20)).unwrap_err(),
-        SubmitError::Busy
-    );
-    let Generation {
-        mut events,
-        control,
-    } = held.pop().unwrap();
+    assert_eq!(engine.submit(job(engine, LONG, 20)).unwrap_err(), SubmitError::Busy);
+    let Generation { mut events, control } = held.pop().unwrap();
     control.grant(EVERYTHING);
     rest(&mut events, 0).await;
     // The end of a job has been read, so its place is free: no waiting here.
@@ -166,18 +131,12 @@ async fn jobs_run_side_by_side(engine: &dyn Engine) {
     }
     for Generation { events, .. } in &mut jobs {
         let (_, reason, usage) = rest(events, 24).await;
-        assert_eq!(
-            (reason, usage.completion),
-            (FinishReason::Length, Tokens::new(24))
-        );
+        assert_eq!((reason, usage.completion), (FinishReason::Length, Tokens::new(24)));
     }
 }
 
 async fn a_waiting_job_does_not_hold_up_others(engine: &dyn Engine) {
-    let Generation {
-        mut events,
-        control,
-    } = engine.submit(job(engine, LONG, 20)).unwrap();
+    let Generation { mut events, control } = engine.submit(job(engine, LONG, 20)).unwrap();
     started(&mut events).await.unwrap();
     control.grant(Tokens::new(2));
     token(&mut events, 1).await;
@@ -192,11 +151,7 @@ async fn what_does_not_fit_is_refused_with_numbers(engine: &dyn Engine) {
     let context = engine.capabilities().context;
     let words = "word ".repeat(usize::try_from(context.get()).unwrap());
     let error = run(engine, job(engine, &words, 10)).await.unwrap_err();
-    let SubmitError::ContextExceeded {
-        prompt,
-        context: told,
-    } = error
-    else {
+    let SubmitError::ContextExceeded { prompt, context: told } = error else {
         panic!("expected ContextExceeded, got {error:?}")
     };
     assert!(prompt > context);
@@ -206,26 +161,13 @@ async fn what_does_not_fit_is_refused_with_numbers(engine: &dyn Engine) {
 fn malformed_and_foreign_jobs_are_refused(engine: &dyn Engine) {
     let mut foreign = job(engine, LONG, 10);
     foreign.spec.model = ModelHash::from_bytes([0xfe; 32]);
-    assert_eq!(
-        engine.submit(foreign).unwrap_err(),
-        SubmitError::UnknownModel
-    );
+    assert_eq!(engine.submit(foreign).unwrap_err(), SubmitError::UnknownModel);
     let mut malformed = job(engine, LONG, 10);
     malformed.spec.stop = vec![String::new()];
-    assert!(matches!(
-        engine.submit(malformed).unwrap_err(),
-        SubmitError::BadSpec(_)
-    ));
-    let empty = job_of(
-        engine.capabilities().model,
-        Prompt::Chat(vec![]),
-        Sampling::with_seed(1),
-        10,
-    );
-    assert!(matches!(
-        engine.submit(empty).unwrap_err(),
-        SubmitError::BadSpec(_)
-    ));
+    assert!(matches!(engine.submit(malformed).unwrap_err(), SubmitError::BadSpec(_)));
+    let empty =
+        job_of(engine.capabilities().model, Prompt::Chat(vec![]), Sampling::with_seed(1), 10);
+    assert!(matches!(engine.submit(empty).unwrap_err(), SubmitError::BadSpec(_)));
 }
 
 fn slots(engine: &dyn Engine) -> u32 {

@@ -36,20 +36,39 @@ const CONTROL: i32 = 3;
 const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
 
+/// How text becomes tokens. Either way a byte is a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tokenizer {
+    /// SentencePiece, as Llama 2 has it.
+    SentencePiece,
+    /// Byte pairs, cut into words beforehand by Mistral's `tekken` expression.
+    Tekken,
+}
+
 /// Writes the model to `path` and returns its hash.
-pub(crate) fn write(path: &Path, seed: u64) -> ModelHash {
-    let bytes = model(seed);
+pub(crate) fn write(path: &Path, tokenizer: Tokenizer, seed: u64) -> ModelHash {
+    let bytes = model(tokenizer, seed);
     std::fs::write(path, &bytes).unwrap();
     ModelHash::from_bytes(*blake3::hash(&bytes).as_bytes())
 }
 
-fn vocabulary() -> Vec<(String, i32)> {
-    let mut tokens = vec![
-        ("<unk>".into(), UNKNOWN),
-        ("<s>".into(), CONTROL),
-        ("</s>".into(), CONTROL),
-    ];
-    tokens.extend((0..=255_u8).map(|byte| (format!("<0x{byte:02X}>"), BYTE)));
+/// How GPT-2 spells a byte: printable ones as themselves, the others as characters from 256 on.
+fn spelled(byte: u8) -> char {
+    let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    if printable(byte) {
+        return char::from(byte);
+    }
+    let before = (0..byte).filter(|&byte| !printable(byte)).count();
+    char::from_u32(256 + u32::try_from(before).unwrap()).unwrap()
+}
+
+fn vocabulary(tokenizer: Tokenizer) -> Vec<(String, i32)> {
+    let mut tokens =
+        vec![("<unk>".into(), UNKNOWN), ("<s>".into(), CONTROL), ("</s>".into(), CONTROL)];
+    tokens.extend((0..=255_u8).map(|byte| match tokenizer {
+        Tokenizer::SentencePiece => (format!("<0x{byte:02X}>"), BYTE),
+        Tokenizer::Tekken => (spelled(byte).to_string(), NORMAL),
+    }));
     tokens.push(("<|im_start|>".into(), CONTROL));
     tokens.push(("<|im_end|>".into(), CONTROL));
     // How this tokenizer spells a space; without it a space would be three bytes.
@@ -100,11 +119,8 @@ fn put_text(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend(text.as_bytes());
 }
 
-fn metadata(tokens: &[(String, i32)]) -> Metadata {
-    let mut all = Metadata {
-        entries: 0,
-        bytes: Vec::new(),
-    };
+fn metadata(tokenizer: Tokenizer, tokens: &[(String, i32)]) -> Metadata {
+    let mut all = Metadata { entries: 0, bytes: Vec::new() };
     all.text("general.architecture", "llama");
     all.text("general.name", "tiny-random");
     all.number("general.file_type", 0);
@@ -116,29 +132,26 @@ fn metadata(tokens: &[(String, i32)]) -> Metadata {
     all.size("llama.attention.head_count", HEADS);
     all.size("llama.attention.head_count_kv", KEY_VALUE_HEADS);
     all.size("llama.rope.dimension_count", WIDTH / HEADS);
-    all.entry(
-        "llama.attention.layer_norm_rms_epsilon",
-        FLOAT32,
-        &1e-5_f32.to_le_bytes(),
-    );
+    all.entry("llama.attention.layer_norm_rms_epsilon", FLOAT32, &1e-5_f32.to_le_bytes());
     all.size("llama.vocab_size", tokens.len());
-    all.text("tokenizer.ggml.model", "llama");
-    all.text("tokenizer.ggml.pre", "default");
-    let texts: Vec<_> = tokens
-        .iter()
-        .map(|(text, _)| {
-            let mut bytes = Vec::new();
-            put_text(&mut bytes, text);
-            bytes
-        })
-        .collect();
+    let (model, words) = match tokenizer {
+        Tokenizer::SentencePiece => ("llama", "default"),
+        Tokenizer::Tekken => ("gpt2", "tekken"),
+    };
+    all.text("tokenizer.ggml.model", model);
+    all.text("tokenizer.ggml.pre", words);
+    let bytes_of = |text: &str| {
+        let mut bytes = Vec::new();
+        put_text(&mut bytes, text);
+        bytes
+    };
+    // One merge, of characters that no test uses: there must be some.
+    all.array("tokenizer.ggml.merges", STRING, &[bytes_of("| ~")]);
+    let texts: Vec<_> = tokens.iter().map(|(text, _)| bytes_of(text)).collect();
     all.array("tokenizer.ggml.tokens", STRING, &texts);
     let scores = vec![0_f32.to_le_bytes().to_vec(); tokens.len()];
     all.array("tokenizer.ggml.scores", FLOAT32, &scores);
-    let kinds: Vec<_> = tokens
-        .iter()
-        .map(|(_, kind)| kind.to_le_bytes().to_vec())
-        .collect();
+    let kinds: Vec<_> = tokens.iter().map(|(_, kind)| kind.to_le_bytes().to_vec()).collect();
     all.array("tokenizer.ggml.token_type", INT32, &kinds);
     all.number("tokenizer.ggml.bos_token_id", BEGIN);
     all.number("tokenizer.ggml.eos_token_id", END);
@@ -159,17 +172,9 @@ enum Fill {
 fn tensors(vocabulary: usize) -> Vec<(String, Vec<usize>, Fill)> {
     let key_value = WIDTH / HEADS * KEY_VALUE_HEADS;
     let mut all = vec![
-        (
-            "token_embd.weight".to_owned(),
-            vec![WIDTH, vocabulary],
-            Fill::Random,
-        ),
+        ("token_embd.weight".to_owned(), vec![WIDTH, vocabulary], Fill::Random),
         ("output_norm.weight".to_owned(), vec![WIDTH], Fill::Ones),
-        (
-            "output.weight".to_owned(),
-            vec![WIDTH, vocabulary],
-            Fill::Output,
-        ),
+        ("output.weight".to_owned(), vec![WIDTH, vocabulary], Fill::Output),
     ];
     for layer in 0..LAYERS {
         let name = |part: &str| format!("blk.{layer}.{part}.weight");
@@ -186,10 +191,10 @@ fn tensors(vocabulary: usize) -> Vec<(String, Vec<usize>, Fill)> {
     all
 }
 
-fn model(seed: u64) -> Vec<u8> {
-    let tokens = vocabulary();
+fn model(tokenizer: Tokenizer, seed: u64) -> Vec<u8> {
+    let tokens = vocabulary(tokenizer);
     let tensors = tensors(tokens.len());
-    let metadata = metadata(&tokens);
+    let metadata = metadata(tokenizer, &tokens);
     let mut file = b"GGUF\x03\0\0\0".to_vec();
     file.extend((tensors.len() as u64).to_le_bytes());
     file.extend(metadata.entries.to_le_bytes());

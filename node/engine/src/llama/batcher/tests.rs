@@ -38,11 +38,7 @@ impl Compute for Counting {
         }
         for entry in entries {
             let sequence = self.sequences.entry(entry.sequence).or_default();
-            assert_eq!(
-                entry.position,
-                sequence.len(),
-                "positions follow one another"
-            );
+            assert_eq!(entry.position, sequence.len(), "positions follow one another");
             sequence.push(entry.token);
         }
         let used: usize = self.sequences.values().map(Vec::len).sum();
@@ -86,11 +82,7 @@ fn model(cells: usize) -> Counting {
     for token in 0..VOCABULARY {
         logits[token * VOCABULARY + token] = 100.0;
     }
-    Counting {
-        cells,
-        logits,
-        ..Counting::default()
-    }
+    Counting { cells, logits, ..Counting::default() }
 }
 
 fn batcher(slots: u32, cells: usize) -> (Batcher, Counting) {
@@ -103,10 +95,7 @@ fn prepared(number: u64, prompt: &[Token], max_completion: u32) -> Prepared {
         prompt: prompt.to_vec(),
         scope: PrefixScope::LOCAL,
         max_completion: Tokens::new(max_completion),
-        sampler: Sampler::new(Sampling {
-            temperature: 0.0,
-            ..Sampling::with_seed(1)
-        }),
+        sampler: Sampler::new(Sampling { temperature: 0.0, ..Sampling::with_seed(1) }),
         text: CompletionText::new(vec![]),
     }
 }
@@ -129,11 +118,7 @@ fn text_of(reports: &[Report], of: u64) -> String {
 
 fn end_of(reports: &[Report], of: u64) -> Option<(FinishReason, Usage)> {
     reports.iter().find_map(|report| match report {
-        Report::Finished {
-            number,
-            reason,
-            usage,
-        } if number.0 == of => Some((*reason, *usage)),
+        Report::Finished { number, reason, usage } if number.0 == of => Some((*reason, *usage)),
         _ => None,
     })
 }
@@ -141,9 +126,7 @@ fn end_of(reports: &[Report], of: u64) -> Option<(FinishReason, Usage)> {
 #[test]
 fn nothing_is_computed_without_a_grant_and_no_token_beyond_it() {
     let (mut batcher, mut model) = batcher(2, 100);
-    batcher
-        .admit(prepared(1, &[1, 2, 3], 6), &mut model)
-        .unwrap();
+    batcher.admit(prepared(1, &[1, 2, 3], 6), &mut model).unwrap();
     assert!(!batcher.has_work());
     batcher.grant(JobNumber(1), Tokens::ZERO);
     assert!(!batcher.has_work());
@@ -157,10 +140,7 @@ fn nothing_is_computed_without_a_grant_and_no_token_beyond_it() {
     batcher.grant(JobNumber(1), Tokens::MAX);
     let reports = steps(&mut batcher, &mut model);
     assert_eq!(text_of(&reports, 1), "6780");
-    let usage = Usage {
-        prompt: Tokens::new(3),
-        completion: Tokens::new(6),
-    };
+    let usage = Usage { prompt: Tokens::new(3), completion: Tokens::new(6) };
     assert_eq!(end_of(&reports, 1), Some((FinishReason::Length, usage)));
 }
 
@@ -171,23 +151,13 @@ fn the_models_own_end_needs_a_grant_and_is_not_counted() {
     batcher.admit(prepared(1, &[3], 50), &mut model).unwrap();
     batcher.grant(JobNumber(1), Tokens::new(2));
     let reports = steps(&mut batcher, &mut model);
-    assert_eq!(
-        (text_of(&reports, 1).as_str(), end_of(&reports, 1)),
-        ("45", None)
-    );
+    assert_eq!((text_of(&reports, 1).as_str(), end_of(&reports, 1)), ("45", None));
     batcher.grant(JobNumber(1), Tokens::new(3));
     let reports = steps(&mut batcher, &mut model);
-    let usage = Usage {
-        prompt: Tokens::new(1),
-        completion: Tokens::new(2),
-    };
+    let usage = Usage { prompt: Tokens::new(1), completion: Tokens::new(2) };
     assert_eq!(
         reports,
-        [Report::Finished {
-            number: JobNumber(1),
-            reason: FinishReason::Stop,
-            usage
-        }]
+        [Report::Finished { number: JobNumber(1), reason: FinishReason::Stop, usage }]
     );
 }
 
@@ -195,9 +165,7 @@ fn the_models_own_end_needs_a_grant_and_is_not_counted() {
 fn a_long_prompt_is_read_in_parts_beside_the_jobs_that_decode() {
     let (mut batcher, mut model) = batcher(2, 4_000);
     batcher.admit(prepared(1, &[1], 8), &mut model).unwrap();
-    batcher
-        .admit(prepared(2, &vec![1; 1_500], 1), &mut model)
-        .unwrap();
+    batcher.admit(prepared(2, &vec![1; 1_500], 1), &mut model).unwrap();
     batcher.grant(JobNumber(1), Tokens::MAX);
     batcher.grant(JobNumber(2), Tokens::MAX);
     let mut reports = Vec::new();
@@ -206,10 +174,7 @@ fn a_long_prompt_is_read_in_parts_beside_the_jobs_that_decode() {
     assert_eq!(text_of(&reports, 1), "2");
     batcher.step(&mut model, &mut reports);
     assert_eq!((model.last[0].sequence, model.last.len()), (0, STEP_TOKENS));
-    assert_eq!(
-        (text_of(&reports, 1).as_str(), end_of(&reports, 2)),
-        ("23", None)
-    );
+    assert_eq!((text_of(&reports, 1).as_str(), end_of(&reports, 2)), ("23", None));
     batcher.step(&mut model, &mut reports);
     assert!(end_of(&reports, 2).is_some());
 }
@@ -226,17 +191,10 @@ fn a_shared_beginning_is_computed_once_within_a_scope() {
         model.computed - before
     };
     assert_eq!(cost(&mut batcher, prepared(1, &prompt, 1)), 6);
-    assert_eq!(
-        cost(&mut batcher, prepared(2, &prompt, 1)),
-        1,
-        "the last token, for its logits"
-    );
+    assert_eq!(cost(&mut batcher, prepared(2, &prompt, 1)), 1, "the last token, for its logits");
     assert_eq!(cost(&mut batcher, prepared(3, &[1, 2, 3, 0], 1)), 1);
     let stranger = PrefixScope::from_bytes([7; 32]);
-    let foreign = Prepared {
-        scope: stranger,
-        ..prepared(4, &prompt, 1)
-    };
+    let foreign = Prepared { scope: stranger, ..prepared(4, &prompt, 1) };
     assert_eq!(cost(&mut batcher, foreign), 6);
 }
 
@@ -245,9 +203,7 @@ fn a_model_that_cannot_go_back_computes_anew() {
     let (mut batcher, mut model) = batcher(1, 100);
     model.only_whole = true;
     for number in 1..=2 {
-        batcher
-            .admit(prepared(number, &[1, 2, 3], 2), &mut model)
-            .unwrap();
+        batcher.admit(prepared(number, &[1, 2, 3], 2), &mut model).unwrap();
         batcher.grant(JobNumber(number), Tokens::MAX);
         let reports = steps(&mut batcher, &mut model);
         assert_eq!(text_of(&reports, number), "45");
@@ -263,14 +219,10 @@ fn admission_promises_no_cell_twice_and_forgets_idle_ones_first() {
     steps(&mut batcher, &mut model);
     // Idle cells of the first job do not stand in the way of the second.
     batcher.admit(prepared(2, &[2; 10], 6), &mut model).unwrap();
-    let error = batcher
-        .admit(prepared(3, &[3; 4], 1), &mut model)
-        .unwrap_err();
+    let error = batcher.admit(prepared(3, &[3; 4], 1), &mut model).unwrap_err();
     assert_eq!(error, SubmitError::Busy);
     batcher.admit(prepared(4, &[3; 3], 1), &mut model).unwrap();
-    let error = batcher
-        .admit(prepared(5, &[1; 20], 1), &mut model)
-        .unwrap_err();
+    let error = batcher.admit(prepared(5, &[1; 20], 1), &mut model).unwrap_err();
     let (prompt, context) = (Tokens::new(20), Tokens::new(20));
     assert_eq!(error, SubmitError::ContextExceeded { prompt, context });
 }
@@ -284,13 +236,7 @@ fn a_failed_step_ends_the_jobs_in_it_and_no_other() {
     model.fail_next = true;
     let reports = steps(&mut batcher, &mut model);
     let failure = EngineFailure::Compute;
-    assert_eq!(
-        reports,
-        [Report::Failed {
-            number: JobNumber(1),
-            failure
-        }]
-    );
+    assert_eq!(reports, [Report::Failed { number: JobNumber(1), failure }]);
     batcher.grant(JobNumber(2), Tokens::new(5));
     assert_eq!(text_of(&steps(&mut batcher, &mut model), 2), "23456");
 }
@@ -301,38 +247,19 @@ fn a_cancelled_job_leaves_its_place() {
     batcher.admit(prepared(1, &[1], 50), &mut model).unwrap();
     batcher.grant(JobNumber(1), Tokens::new(3));
     steps(&mut batcher, &mut model);
-    let usage = Usage {
-        prompt: Tokens::new(1),
-        completion: Tokens::new(3),
-    };
+    let usage = Usage { prompt: Tokens::new(1), completion: Tokens::new(3) };
     let reason = FinishReason::Cancelled;
     let number = JobNumber(1);
-    assert_eq!(
-        batcher.cancel(number),
-        Some(Report::Finished {
-            number,
-            reason,
-            usage
-        })
-    );
+    assert_eq!(batcher.cancel(number), Some(Report::Finished { number, reason, usage }));
     assert_eq!(batcher.cancel(number), None);
     batcher.admit(prepared(2, &[1], 50), &mut model).unwrap();
 }
 
 #[derive(Clone, Debug)]
 enum Action {
-    Admit {
-        prompt: Vec<Token>,
-        max_completion: u32,
-        stranger: bool,
-    },
-    Grant {
-        job: prop::sample::Index,
-        total: u32,
-    },
-    Cancel {
-        job: prop::sample::Index,
-    },
+    Admit { prompt: Vec<Token>, max_completion: u32, stranger: bool },
+    Grant { job: prop::sample::Index, total: u32 },
+    Cancel { job: prop::sample::Index },
     Fail,
     Step,
 }
@@ -364,27 +291,16 @@ struct Expected {
 fn account(jobs: &mut BTreeMap<u64, Expected>, reports: Vec<Report>) {
     for report in reports {
         match report {
-            Report::Text {
-                number,
-                text,
-                completion,
-            } => {
+            Report::Text { number, text, completion } => {
                 let job = jobs.get_mut(&number.0).unwrap();
                 job.got.push_str(&text);
                 assert_eq!(job.got.len(), count(completion));
                 assert!(completion.get() <= job.granted.min(job.limit), "{job:?}");
             }
-            Report::Finished {
-                number,
-                reason,
-                usage,
-            } => {
+            Report::Finished { number, reason, usage } => {
                 let job = jobs.get_mut(&number.0).unwrap();
                 assert_eq!(count(usage.completion), job.got.len());
-                assert_eq!(
-                    reason == FinishReason::Length,
-                    usage.completion.get() == job.limit
-                );
+                assert_eq!(reason == FinishReason::Length, usage.completion.get() == job.limit);
                 job.ended = true;
             }
             Report::Failed { number, .. } => jobs.get_mut(&number.0).unwrap().ended = true,

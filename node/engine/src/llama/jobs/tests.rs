@@ -33,23 +33,9 @@ fn started() -> Fixture {
     let (sender, events) = mpsc::channel(16);
     let number = jobs.add(job(), sender);
     assert_eq!(jobs.commands(), [Command::Job { number, job: job() }]);
-    let mut fixture = Fixture {
-        jobs,
-        number,
-        events,
-    };
-    fixture
-        .take(Report::Started {
-            number,
-            prompt: Tokens::new(5),
-        })
-        .unwrap();
-    assert_eq!(
-        fixture.event(),
-        Some(Generated::Started {
-            prompt: Tokens::new(5)
-        })
-    );
+    let mut fixture = Fixture { jobs, number, events };
+    fixture.take(Report::Started { number, prompt: Tokens::new(5) }).unwrap();
+    assert_eq!(fixture.event(), Some(Generated::Started { prompt: Tokens::new(5) }));
     fixture
 }
 
@@ -60,11 +46,7 @@ impl Fixture {
 
     fn text(&mut self, completion: u32) -> Result<(), Misbehaved> {
         let completion = Tokens::new(completion);
-        self.take(Report::Text {
-            number: self.number,
-            text: "t".into(),
-            completion,
-        })
+        self.take(Report::Text { number: self.number, text: "t".into(), completion })
     }
 
     fn event(&mut self) -> Option<Generated> {
@@ -80,18 +62,8 @@ fn grants_and_cancellations_wait_for_started_and_are_told_once() {
     jobs.grant(number, Tokens::new(3));
     assert_eq!(jobs.commands().len(), 1, "the job alone");
     assert_eq!(jobs.commands(), []);
-    jobs.take(Report::Started {
-        number,
-        prompt: Tokens::new(5),
-    })
-    .unwrap();
-    assert_eq!(
-        jobs.commands(),
-        [Command::Grant {
-            number,
-            total: Tokens::new(3)
-        }]
-    );
+    jobs.take(Report::Started { number, prompt: Tokens::new(5) }).unwrap();
+    assert_eq!(jobs.commands(), [Command::Grant { number, total: Tokens::new(3) }]);
     jobs.grant(number, Tokens::new(2));
     assert_eq!(jobs.commands(), [], "a smaller grant changes nothing");
     jobs.cancel(number);
@@ -106,11 +78,7 @@ fn a_worker_that_exceeds_a_grant_has_misbehaved() {
     assert_eq!(fixture.text(1), Err(Misbehaved), "nothing was granted");
     let mut fixture = started();
     fixture.jobs.grant(fixture.number, Tokens::new(1));
-    assert_eq!(
-        fixture.text(1),
-        Err(Misbehaved),
-        "it was granted, but the worker not told"
-    );
+    assert_eq!(fixture.text(1), Err(Misbehaved), "it was granted, but the worker not told");
     fixture.jobs.commands();
     assert_eq!(fixture.text(1), Ok(()));
     assert_eq!(fixture.text(2), Err(Misbehaved));
@@ -129,29 +97,14 @@ fn a_worker_that_miscounts_has_misbehaved() {
     for completion in 1..=8 {
         fixture.text(completion).unwrap();
     }
-    assert_eq!(
-        fixture.text(9),
-        Err(Misbehaved),
-        "beyond the job's own limit"
-    );
+    assert_eq!(fixture.text(9), Err(Misbehaved), "beyond the job's own limit");
 
     let mut fixture = granted();
     fixture.text(1).unwrap();
     let number = fixture.number;
-    let usage = Usage {
-        prompt: Tokens::new(5),
-        completion: Tokens::new(2),
-    };
-    let finished = Report::Finished {
-        number,
-        reason: FinishReason::Stop,
-        usage,
-    };
-    assert_eq!(
-        fixture.take(finished),
-        Err(Misbehaved),
-        "more than was reported"
-    );
+    let usage = Usage { prompt: Tokens::new(5), completion: Tokens::new(2) };
+    let finished = Report::Finished { number, reason: FinishReason::Stop, usage };
+    assert_eq!(fixture.take(finished), Err(Misbehaved), "more than was reported");
 }
 
 #[test]
@@ -159,33 +112,16 @@ fn reports_about_no_job_or_out_of_order_are_misbehaviour() {
     let number = JobNumber(77);
     let usage = Usage::default();
     for report in [
-        Report::Started {
-            number,
-            prompt: Tokens::ZERO,
-        },
-        Report::Text {
-            number,
-            text: String::new(),
-            completion: Tokens::ZERO,
-        },
-        Report::Finished {
-            number,
-            reason: FinishReason::Stop,
-            usage,
-        },
-        Report::Failed {
-            number,
-            failure: EngineFailure::Compute,
-        },
+        Report::Started { number, prompt: Tokens::ZERO },
+        Report::Text { number, text: String::new(), completion: Tokens::ZERO },
+        Report::Finished { number, reason: FinishReason::Stop, usage },
+        Report::Failed { number, failure: EngineFailure::Compute },
         Report::Pong { nonce: 1 },
     ] {
         assert_eq!(started().take(report), Err(Misbehaved));
     }
     let mut fixture = started();
-    let again = Report::Started {
-        number: fixture.number,
-        prompt: Tokens::new(1),
-    };
+    let again = Report::Started { number: fixture.number, prompt: Tokens::new(1) };
     assert_eq!(fixture.take(again), Err(Misbehaved));
 }
 
@@ -193,53 +129,31 @@ fn reports_about_no_job_or_out_of_order_are_misbehaviour() {
 fn the_end_frees_the_place_before_it_is_told() {
     let mut fixture = started();
     let number = fixture.number;
-    let usage = Usage {
-        prompt: Tokens::new(5),
-        completion: Tokens::ZERO,
-    };
+    let usage = Usage { prompt: Tokens::new(5), completion: Tokens::ZERO };
     let reason = FinishReason::Cancelled;
-    fixture
-        .take(Report::Finished {
-            number,
-            reason,
-            usage,
-        })
-        .unwrap();
+    fixture.take(Report::Finished { number, reason, usage }).unwrap();
     assert_eq!(fixture.jobs.len(), 0);
     assert_eq!(fixture.event(), Some(Generated::Finished { reason, usage }));
-    assert_eq!(
-        fixture.events.try_recv(),
-        Err(mpsc::error::TryRecvError::Disconnected)
-    );
+    assert_eq!(fixture.events.try_recv(), Err(mpsc::error::TryRecvError::Disconnected));
 }
 
 #[test]
 fn the_end_of_a_worker_is_the_end_of_every_job() {
     let mut fixture = started();
     fixture.jobs.fail(&EngineFailure::Hung);
-    assert_eq!(
-        fixture.event(),
-        Some(Generated::Failed(EngineFailure::Hung))
-    );
+    assert_eq!(fixture.event(), Some(Generated::Failed(EngineFailure::Hung)));
     assert_eq!(fixture.jobs.len(), 0);
 
     let mut fixture = started();
     fixture.jobs.drain();
-    let usage = Usage {
-        prompt: Tokens::new(5),
-        completion: Tokens::ZERO,
-    };
+    let usage = Usage { prompt: Tokens::new(5), completion: Tokens::ZERO };
     let reason = FinishReason::Draining;
     assert_eq!(fixture.event(), Some(Generated::Finished { reason, usage }));
 }
 
 #[test]
 fn a_job_whose_reader_is_gone_is_cancelled_once() {
-    let Fixture {
-        mut jobs,
-        number,
-        events,
-    } = started();
+    let Fixture { mut jobs, number, events } = started();
     assert!(!jobs.cancel_abandoned());
     drop(events);
     assert!(jobs.cancel_abandoned());
