@@ -23,6 +23,7 @@ mod port;
 pub mod server;
 pub mod toncenter;
 mod transaction;
+pub mod vault;
 pub mod wallet;
 
 pub use port::{AccountState, AccountStatus, Ledger, LedgerError, LedgerFuture, Page};
