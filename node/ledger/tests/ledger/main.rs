@@ -1,0 +1,10 @@
+//! The crate from outside: vectors of the reference libraries, the chain, the way over HTTP.
+//!
+//! Owns: scenarios that need several modules. Must not: reach into the crate.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
+
+mod chain;
+mod crash;
+mod http;
+mod stage;
+mod vectors;
