@@ -19,6 +19,7 @@ mod chain_config;
 pub mod embedded;
 pub mod get_method;
 pub mod message;
+pub mod operations;
 mod port;
 pub mod server;
 pub mod toncenter;

@@ -135,6 +135,17 @@ impl Message {
         &self.cell
     }
 
+    /// What it says. The same in every serialisation of the message, unlike its hash.
+    ///
+    /// # Errors
+    ///
+    /// Never for a message that was built or parsed here; the type has to say so.
+    pub fn body(&self) -> Result<Cell, InvalidMessage> {
+        let parsed = self.cell.parse::<OwnedMessage>().map_err(|_| InvalidMessage::NotAMessage)?;
+        let (range, cell) = parsed.body;
+        range.apply(&cell).and_then(CellBuilder::build_from).map_err(|_| InvalidMessage::Overflow)
+    }
+
     /// The message as a bag of cells.
     pub fn to_boc(&self) -> Vec<u8> {
         Boc::encode(&self.cell)
@@ -153,9 +164,7 @@ impl Message {
     /// Never for a message that was built or parsed here; the type has to say so.
     pub fn normalised_hash(&self) -> Result<MessageHash, InvalidMessage> {
         let overflow = |_| InvalidMessage::Overflow;
-        let parsed = self.cell.parse::<OwnedMessage>().map_err(|_| InvalidMessage::NotAMessage)?;
-        let (range, cell) = parsed.body;
-        let body = range.apply(&cell).and_then(CellBuilder::build_from).map_err(overflow)?;
+        let body = self.body()?;
         let mut builder = CellBuilder::new();
         builder.store_uint(0b1000, 4).map_err(overflow)?;
         to_std(self.destination)

@@ -3,6 +3,8 @@
 //! Owns: calling the executor, and the account of where every nanoTON went.
 //! Must not: store anything or order messages.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use cocoon_protocol::identity::TonAddress;
 use tycho_executor::{Executor, ExecutorInspector, ExecutorParams, TxError};
 use tycho_types::cell::{Cell, CellBuilder, Lazy};
@@ -64,7 +66,20 @@ pub(super) struct Executed {
 }
 
 /// Executes `incoming` on `state`.
+///
+/// A panic of the virtual machine, which runs whatever code somebody deploys, is an error of this
+/// message and not the end of the chain: nothing outside has changed yet when it happens.
 pub(super) fn execute(
+    config: &ChainConfig,
+    incoming: Incoming,
+    state: &ShardAccount,
+    moment: Moment,
+) -> Result<Executed, LedgerError> {
+    let run = AssertUnwindSafe(|| execute_unguarded(config, incoming, state, moment));
+    catch_unwind(run).unwrap_or_else(|_| Err(LedgerError::Execution("machine panicked".into())))
+}
+
+fn execute_unguarded(
     config: &ChainConfig,
     incoming: Incoming,
     state: &ShardAccount,

@@ -60,6 +60,7 @@ impl From<InvalidMessage> for WalletError {
 }
 
 /// A wallet: a key and the contract that obeys it. The secret is wiped when it is dropped.
+#[derive(Clone)]
 pub struct Wallet {
     key: SigningKey,
     network: Network,

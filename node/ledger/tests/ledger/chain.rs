@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use cocoon_ledger::embedded::{Clock, EmbeddedLedger, Options};
 use cocoon_ledger::get_method::{StackEntry, method_id};
-use cocoon_ledger::message::{Transfer, contract_address};
+use cocoon_ledger::message::{Message, Transfer, contract_address};
 use cocoon_ledger::tycho_types::boc::Boc;
 use cocoon_ledger::tycho_types::models::StateInit;
 use cocoon_ledger::{AccountStatus, Ledger, LedgerError, Outcome, Page};
@@ -173,6 +173,35 @@ async fn the_faucet_gives_no_more_than_exists() {
     let more = ledger.faucet(wallet(2).address(), NanoTon::from_nano(1)).await;
     assert!(matches!(more, Err(LedgerError::FaucetEmpty)));
     assert_eq!(balance(&ledger, wallet(2).address()).await, NanoTon::ZERO);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// Signed messages with flipped bits, some of which still parse, and get methods with any
+    /// number: refusals, and books that balance.
+    #[test]
+    fn damaged_messages_harm_nobody(flips in prop::collection::vec((any::<u16>(), 0u8..8), 1..4), method: u32) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let ledger = ledger();
+            let alice = wallet(1);
+            ledger.faucet(alice.address(), ton(10)).await.unwrap();
+            let account = ledger.account(alice.address()).await.unwrap();
+            let transfers = [Transfer::plain(wallet(2).address(), ton(1))];
+            let until = START.after(Millis::from_secs(60));
+            let mut boc = alice.sign(&account, &transfers, until).unwrap().to_boc();
+            let length = boc.len();
+            for (at, bit) in flips {
+                boc[usize::from(at) % length] ^= 1 << bit;
+            }
+            if let Ok(message) = Message::from_boc(&boc) {
+                let _ = ledger.send(message).await;
+            }
+            let _ = ledger.run_get_method(alice.address(), method, vec![]).await.unwrap();
+            let audit = ledger.audit().await.unwrap();
+            assert!(audit.is_balanced(), "{audit:?}");
+        });
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -6,5 +6,6 @@
 mod chain;
 mod crash;
 mod http;
+mod payments;
 mod stage;
 mod vectors;
