@@ -28,6 +28,8 @@ pub const CODE_HASH: [u8; 32] = [
 const CODE: &[u8] = include_bytes!("../../../../contracts/build/vault.boc");
 
 #[cfg(test)]
+mod chain_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod tests;
