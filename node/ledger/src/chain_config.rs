@@ -11,8 +11,9 @@ use tycho_types::dict::{Dict, RawDict};
 use tycho_types::error::Error as CellError;
 use tycho_types::models::{BlockchainConfig, BlockchainConfigParams, StoragePrices};
 
-/// See `config/README.md` for its origin.
-const MAINNET_2026_06: &[u8] = include_bytes!("config/mainnet-2026-06.boc");
+/// The parameters that the contracts are tested under; `contracts/config/generate.mjs` says where
+/// they come from.
+const MAINNET_2026: &[u8] = include_bytes!("../../../contracts/config/mainnet-2026.boc");
 
 /// Where the configuration contract would be; only the masterchain cares.
 const CONFIG_ADDRESS: HashBytes = HashBytes([0x55; 32]);
@@ -37,7 +38,7 @@ impl ChainConfig {
     /// The main network's prices of June 2026 under the id of `network`, as in force at `now`
     /// (Unix seconds).
     pub(crate) fn built_in(network: Network, now: u32) -> Result<Self, CellError> {
-        let root = Boc::decode(MAINNET_2026_06).map_err(|_| CellError::InvalidCell)?;
+        let root = Boc::decode(MAINNET_2026).map_err(|_| CellError::InvalidCell)?;
         Self::new(BlockchainConfigParams::from_raw(root), network, now)
     }
 

@@ -2,6 +2,10 @@
 //!
 //! Owns: the loopback server. Must not: use the network.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::http::StatusCode;
 use cocoon_ledger::embedded::EmbeddedLedger;
 use cocoon_ledger::message::{Message, Transfer};
 use cocoon_ledger::toncenter::Toncenter;
@@ -180,4 +184,55 @@ async fn a_server_that_is_away_is_unreachable_and_a_message_is_sent_once() {
     let failed = client.send(message).await.unwrap_err();
     assert!(matches!(failed, LedgerError::Unreachable(_)), "{failed:?}");
     assert!(failed.may_have_been_sent());
+}
+
+/// A server that answers each request with the next of `answers`, then with the last one for ever.
+async fn scripted(answers: Vec<(u16, String)>) -> (String, Arc<AtomicUsize>, JoinHandle<()>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let router = axum::Router::new().fallback(move || {
+        let turn = counter.fetch_add(1, Ordering::Relaxed).min(answers.len() - 1);
+        let (status, body) = answers[turn].clone();
+        async move { (StatusCode::from_u16(status).unwrap(), body) }
+    });
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (url, asked, task)
+}
+
+#[tokio::test]
+async fn reads_are_tried_again_and_messages_are_not() {
+    let account = json!({ "ok": true, "result": {
+        "balance": 7, "code": "", "data": "", "state": "uninitialized", "sync_utime": 5,
+        "last_transaction_id": { "lt": "0", "hash": "" },
+    }});
+    let busy = (429, "slow down".to_owned());
+    let broken = (502, "<html>bad gateway</html>".to_owned());
+    let answers = vec![busy, broken.clone(), (200, account.to_string())];
+    let (url, asked, server) = scripted(answers).await;
+    let client = Toncenter::new(&url, Network::Devnet, Some("secret")).unwrap();
+    let nobody = TonAddress { workchain: 0, hash: [9; 32] };
+    let found = client.account(nobody).await.unwrap();
+    assert_eq!((found.balance.as_nano(), asked.load(Ordering::Relaxed)), (7, 3));
+    assert!(!format!("{client:?}").contains("secret"));
+    server.abort();
+
+    let (url, asked, server) = scripted(vec![broken]).await;
+    let client = Toncenter::new(&url, Network::Devnet, None).unwrap();
+    let message = Message::external(nobody, None, Cell::empty_cell()).unwrap();
+    let failed = client.send(message).await.unwrap_err();
+    assert!(matches!(failed, LedgerError::ServerFailed { status: 502 }), "{failed:?}");
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    server.abort();
+}
+
+#[tokio::test]
+async fn an_endless_answer_is_cut_off() {
+    let (url, _, server) = scripted(vec![(200, " ".repeat(5 << 20))]).await;
+    let client = Toncenter::new(&url, Network::Devnet, None).unwrap();
+    let nobody = TonAddress { workchain: 0, hash: [9; 32] };
+    let failed = client.account(nobody).await.unwrap_err();
+    assert!(matches!(failed, LedgerError::BadAnswer { .. }), "{failed:?}");
+    server.abort();
 }

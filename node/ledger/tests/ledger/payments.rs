@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cocoon_ledger::embedded::EmbeddedLedger;
+use cocoon_ledger::embedded::{EmbeddedLedger, Options};
 use cocoon_ledger::message::{Message, MessageHash};
 use cocoon_ledger::operations::{Deposit, OperationError, Patience, Redeemer, VaultTerms};
 use cocoon_ledger::{
@@ -15,9 +15,10 @@ use cocoon_protocol::channel::settlement::VaultError;
 use cocoon_protocol::channel::{Allocation, Release, SignedVoucher, VaultKey, Voucher};
 use cocoon_protocol::identity::{Network, NodeKey, TonAddress};
 use cocoon_protocol::units::{Millis, NanoTon, Timestamp};
+use tokio_util::sync::CancellationToken;
 
 use crate::http::Served;
-use crate::stage::{balance, last, ledger, ton, wallet};
+use crate::stage::{balance, last, ledger, options, ton, wallet};
 
 const RELEASE_DELAY: Millis = Millis::from_secs(60);
 const GAS: &str = include_str!("../../../../contracts/gas/vault.json");
@@ -195,6 +196,19 @@ async fn the_whole_story_over_http() {
     let served = Served::start().await;
     let chain = served.ledger.clone();
     whole_story(&chain, Arc::new(served.client())).await;
+}
+
+/// Every operation has to wait for its block.
+#[tokio::test]
+async fn the_whole_story_in_blocks() {
+    let options = Options { block_time: Millis::new(5), ..options() };
+    let chain = EmbeddedLedger::in_memory(options).unwrap();
+    let (producer, cancel) = (chain.clone(), CancellationToken::new());
+    let stop = cancel.clone();
+    let blocks = tokio::spawn(async move { producer.produce_blocks(stop).await });
+    whole_story(&chain, Arc::new(chain.clone())).await;
+    cancel.cancel();
+    blocks.await.unwrap();
 }
 
 #[tokio::test]
