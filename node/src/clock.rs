@@ -22,9 +22,7 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         // A clock before 1970 counts as the epoch: every offer is then from the future, nothing
         // is accepted, and the log shows why.
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_unix_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 }
@@ -41,11 +39,9 @@ impl ManualClock {
 
     /// Moves the clock forwards.
     pub fn advance(&self, by: Millis) {
-        let _ = self
-            .0
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
-                Some(now.saturating_add(by.get()))
-            });
+        let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
+            Some(now.saturating_add(by.get()))
+        });
     }
 
     /// Sets the clock, backwards too.

@@ -87,26 +87,15 @@ pub struct DataFolder {
 impl DataFolder {
     /// Opens the folder, and makes it when it is not there.
     pub fn open(path: &Path) -> Result<Self, FolderError> {
-        let fail = |action, source| FolderError::Io {
-            action,
-            path: path.to_owned(),
-            source,
-        };
-        let create = DirBuilder::new()
-            .recursive(true)
-            .mode(FOLDER_MODE)
-            .create(path);
+        let fail = |action, source| FolderError::Io { action, path: path.to_owned(), source };
+        let create = DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path);
         match create {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(FolderError::NotAFolder {
-                    path: path.to_owned(),
-                });
+                return Err(FolderError::NotAFolder { path: path.to_owned() });
             }
             other => other.map_err(|error| fail("make the folder", error))?,
         }
-        let path = path
-            .canonicalize()
-            .map_err(|error| fail("find the folder", error))?;
+        let path = path.canonicalize().map_err(|error| fail("find the folder", error))?;
         require_private(&path)?;
         Ok(Self { path })
     }
@@ -141,36 +130,30 @@ impl DataFolder {
         self.path.join("control.sock")
     }
 
+    /// Takes the catalogue for this process, waiting for whoever has it. Apart from the instance
+    /// lock, because models are added while a node runs.
+    pub fn lock_catalogue(&self) -> Result<CatalogueLock, FolderError> {
+        let path = self.path.join("models.lock");
+        let fail = |source| FolderError::Io { action: "lock", path: path.clone(), source };
+        let file = open_lock(&path).map_err(fail)?;
+        file.lock().map_err(fail)?;
+        Ok(CatalogueLock { _file: file })
+    }
+
     /// Takes the folder for this process, until the lock is dropped. The system lets go of it
     /// when a process dies, however it dies.
     pub fn lock(&self) -> Result<InstanceLock, LockError> {
         let path = self.path.join("lock");
         let fail = |action| {
             let path = path.clone();
-            move |source| {
-                LockError::Folder(FolderError::Io {
-                    action,
-                    path,
-                    source,
-                })
-            }
+            move |source| LockError::Folder(FolderError::Io { action, path, source })
         };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .open(&path)
-            .map_err(fail("open the lock file"))?;
+        let mut file = open_lock(&path).map_err(fail("open the lock file"))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let process = read_process_id(&mut file);
-                return Err(LockError::Held {
-                    path: self.path.clone(),
-                    process,
-                });
+                return Err(LockError::Held { path: self.path.clone(), process });
             }
             Err(TryLockError::Error(source)) => return Err(fail("lock")(source)),
         }
@@ -181,11 +164,22 @@ impl DataFolder {
     }
 }
 
+fn open_lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)
+}
+
 fn read_process_id(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.rewind().ok()?;
     file.take(16).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+/// The right to change the catalogue of models, for as long as it lives.
+#[derive(Debug)]
+pub struct CatalogueLock {
+    _file: File,
 }
 
 /// The right to use a data folder, for as long as it lives.
@@ -205,23 +199,14 @@ pub fn require_private(path: &Path) -> Result<(), FolderError> {
     if mode & OTHERS == 0 {
         Ok(())
     } else {
-        Err(FolderError::Exposed {
-            path: path.to_owned(),
-            mode,
-        })
+        Err(FolderError::Exposed { path: path.to_owned(), mode })
     }
 }
 
 /// Writes a private file so that after a crash it is the old one or the new one, whole.
 /// The caller holds a lock under which nobody else writes the same path.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
-    let fail = |action| {
-        move |source| FolderError::Io {
-            action,
-            path: path.to_owned(),
-            source,
-        }
-    };
+    let fail = |action| move |source| FolderError::Io { action, path: path.to_owned(), source };
     let temporary = path.with_extension("new");
     // What a crash left behind is removed rather than reused, so that the mode is ours.
     match fs::remove_file(&temporary) {
@@ -241,9 +226,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
     fs::rename(&temporary, path).map_err(fail("replace"))?;
     // The new name itself is durable only once the folder is.
     let folder = path.parent().unwrap_or(path);
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(fail("make durable"))
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail("make durable"))
 }
 
 #[cfg(test)]
@@ -272,10 +255,7 @@ mod tests {
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         let error = DataFolder::open(&path).unwrap_err();
-        assert!(
-            matches!(error, FolderError::Exposed { mode: 0o755, .. }),
-            "{error:?}"
-        );
+        assert!(matches!(error, FolderError::Exposed { mode: 0o755, .. }), "{error:?}");
         assert!(error.hint().unwrap().starts_with("run `chmod go= "));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         DataFolder::open(&path).unwrap();
@@ -286,10 +266,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("file");
         fs::write(&path, "").unwrap();
-        assert!(matches!(
-            DataFolder::open(&path),
-            Err(FolderError::NotAFolder { .. })
-        ));
+        assert!(matches!(DataFolder::open(&path), Err(FolderError::NotAFolder { .. })));
     }
 
     #[test]

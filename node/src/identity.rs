@@ -72,21 +72,14 @@ pub fn load_or_create(path: &Path, _lock: &InstanceLock) -> Result<NodeKey, KeyF
 
 /// Reads the key.
 pub fn load(path: &Path) -> Result<NodeKey, KeyFileError> {
-    let unreadable = |source| KeyFileError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
+    let unreadable = |source| KeyFileError::Unreadable { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     require_private(path).map_err(KeyFileError::Folder)?;
-    let malformed = || KeyFileError::Malformed {
-        path: path.to_owned(),
-    };
+    let malformed = || KeyFileError::Malformed { path: path.to_owned() };
     // One byte more than a key file has, so that a longer one is seen to be longer.
     let mut text = Zeroizing::new(Vec::with_capacity(FILE_BYTES.saturating_add(1)));
     let limit = u64::try_from(FILE_BYTES.saturating_add(1)).unwrap_or(u64::MAX);
-    file.take(limit)
-        .read_to_end(&mut text)
-        .map_err(unreadable)?;
+    file.take(limit).read_to_end(&mut text).map_err(unreadable)?;
     let digits = text
         .strip_prefix(HEADER.as_bytes())
         .and_then(|rest| rest.strip_prefix(b" "))
@@ -121,10 +114,7 @@ mod tests {
         let first = load_or_create(&folder.node_key(), &lock).unwrap();
         let second = load_or_create(&folder.node_key(), &lock).unwrap();
         assert_eq!(first.id(), second.id());
-        let mode = std::fs::metadata(folder.node_key())
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = std::fs::metadata(folder.node_key()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
@@ -137,10 +127,7 @@ mod tests {
         std::fs::set_permissions(folder.node_key(), std::fs::Permissions::from_mode(0o640))
             .unwrap();
         let error = load_or_create(&folder.node_key(), &lock).unwrap_err();
-        assert!(matches!(
-            error,
-            KeyFileError::Folder(FolderError::Exposed { mode: 0o640, .. })
-        ));
+        assert!(matches!(error, KeyFileError::Folder(FolderError::Exposed { mode: 0o640, .. })));
         assert!(error.hint().unwrap().contains("chmod go= "));
     }
 
@@ -164,10 +151,7 @@ mod tests {
             &text.replace("v1", "v2"),
             "",
         ] {
-            assert!(matches!(
-                load_bytes(damaged.as_bytes()),
-                Err(KeyFileError::Malformed { .. })
-            ));
+            assert!(matches!(load_bytes(damaged.as_bytes()), Err(KeyFileError::Malformed { .. })));
         }
     }
 

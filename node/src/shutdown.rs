@@ -134,16 +134,8 @@ impl Tasks {
     pub fn report_fault(&self, task: &'static str, kind: FaultKind) {
         let fault = Fault { task, kind };
         let error: &dyn Error = &fault;
-        tracing::error!(
-            task,
-            error,
-            "the node stops because a part on which it depends failed"
-        );
-        self.0
-            .fault
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(fault);
+        tracing::error!(task, error, "the node stops because a part on which it depends failed");
+        self.0.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
         self.0.draining.cancel();
         self.0.stopping.cancel();
     }
@@ -174,11 +166,7 @@ impl Shutdown {
     /// A process that gives its workers `grace` to finish. From here on SIGINT and SIGTERM no
     /// longer end it at once. Must be called within a tokio runtime.
     pub fn new(grace: Millis) -> Result<Self, SignalError> {
-        Ok(Self {
-            tasks: Tasks::default(),
-            grace,
-            signals: Signals::new()?,
-        })
+        Ok(Self { tasks: Tasks::default(), grace, signals: Signals::new()? })
     }
 
     /// The handle to start tasks with.
@@ -188,11 +176,7 @@ impl Shutdown {
 
     /// Waits for SIGINT, SIGTERM, a request or a fault, and then until every task has ended.
     pub async fn wait_for_end(self) -> Result<(), Fault> {
-        let Self {
-            tasks,
-            grace,
-            mut signals,
-        } = self;
+        let Self { tasks, grace, mut signals } = self;
         let shared = &tasks.0;
         tokio::select! {
             biased;
@@ -218,18 +202,11 @@ impl Shutdown {
             shared.workers.wait().await;
             shared.others.wait().await;
         };
-        if tokio::time::timeout(STOP_DEADLINE.to_duration(), ended)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(STOP_DEADLINE.to_duration(), ended).await.is_err() {
             let tasks = shared.workers.len().saturating_add(shared.others.len());
             tracing::warn!(tasks, "ending without tasks that did not stop");
         }
-        let fault = shared
-            .fault
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let fault = shared.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
         fault.map_or(Ok(()), Err)
     }
 }
@@ -269,11 +246,7 @@ mod tests {
     const NEVER: Millis = Millis::from_secs(3_600);
 
     fn run(test: impl Future<Output = ()>) {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(test);
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
     }
 
     #[test]
@@ -291,11 +264,8 @@ mod tests {
                 done.store(true, Ordering::SeqCst);
                 Ok::<(), Infallible>(())
             });
-            let (stopping, done, seen) = (
-                tasks.stopping().clone(),
-                worker_done,
-                Arc::clone(&seen_by_service),
-            );
+            let (stopping, done, seen) =
+                (tasks.stopping().clone(), worker_done, Arc::clone(&seen_by_service));
             tasks.spawn_service("service", async move {
                 stopping.cancelled().await;
                 seen.store(done.load(Ordering::SeqCst), Ordering::SeqCst);
@@ -333,17 +303,13 @@ mod tests {
     fn an_error_and_an_early_end_stop_the_node_too() {
         run(async {
             let shutdown = Shutdown::new(NEVER).unwrap();
-            shutdown
-                .tasks()
-                .spawn_worker("failing", async { Err(std::io::Error::other("disk")) });
+            shutdown.tasks().spawn_worker("failing", async { Err(std::io::Error::other("disk")) });
             let fault = shutdown.wait_for_end().await.unwrap_err();
             assert!(matches!(fault.kind, FaultKind::Failed(_)));
             assert_eq!(fault.source().unwrap().to_string(), "disk");
 
             let shutdown = Shutdown::new(NEVER).unwrap();
-            shutdown
-                .tasks()
-                .spawn_service("bored", async { Ok::<(), Infallible>(()) });
+            shutdown.tasks().spawn_service("bored", async { Ok::<(), Infallible>(()) });
             let fault = shutdown.wait_for_end().await.unwrap_err();
             assert!(matches!(fault.kind, FaultKind::EndedEarly));
         });

@@ -46,16 +46,10 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
             let rows: Vec<_> = settlements
                 .iter()
                 .map(|one| {
-                    vec![
-                        short_address(&one.vault),
-                        one.amount.to_string(),
-                        one.settled.to_string(),
-                    ]
+                    vec![short_address(&one.vault), one.amount.to_string(), one.settled.to_string()]
                 })
                 .collect();
-            context
-                .printer
-                .table("settlements", &["VAULT", "PAID NOW", "PAID IN ALL"], &rows)
+            context.printer.table("settlements", &["VAULT", "PAID NOW", "PAID IN ALL"], &rows)
         }
         Command::Release { peer } => {
             let peer = find(context, &peer)?;
@@ -119,8 +113,6 @@ pub(super) fn table(printer: &Printer, channels: &[ChannelStatus]) -> Result<(),
             ]
         })
         .collect();
-    let columns = [
-        "PEER", "ROLE", "VAULT", "EPOCH", "LIMIT", "PROMISED", "SETTLED",
-    ];
+    let columns = ["PEER", "ROLE", "VAULT", "EPOCH", "LIMIT", "PROMISED", "SETTLED"];
     printer.table("channels", &columns, &rows)
 }

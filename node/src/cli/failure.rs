@@ -27,11 +27,7 @@ pub struct Failure {
 impl Failure {
     /// A failure with exit code 1 and no hint.
     pub(crate) fn new(error: impl Into<anyhow::Error>) -> Self {
-        Self {
-            status: ExitStatus::Failure,
-            error: error.into(),
-            hint: None,
-        }
+        Self { status: ExitStatus::Failure, error: error.into(), hint: None }
     }
 
     pub(crate) fn with_status(mut self, status: ExitStatus) -> Self {
@@ -79,9 +75,7 @@ impl From<io::Error> for Failure {
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         let hint = error.hint();
-        Self::new(error)
-            .with_status(ExitStatus::Usage)
-            .with_hint(hint)
+        Self::new(error).with_status(ExitStatus::Usage).with_hint(hint)
     }
 }
 
@@ -128,20 +122,10 @@ fn advice(error: &RunError) -> (ExitStatus, Option<String>) {
             return (ExitStatus::InUse, Some(hint.to_owned()));
         }
         let hint = None
+            .or_else(|| error.downcast_ref::<FolderError>().and_then(FolderError::hint))
+            .or_else(|| error.downcast_ref::<KeyFileError>().and_then(KeyFileError::hint))
             .or_else(|| {
-                error
-                    .downcast_ref::<FolderError>()
-                    .and_then(FolderError::hint)
-            })
-            .or_else(|| {
-                error
-                    .downcast_ref::<KeyFileError>()
-                    .and_then(KeyFileError::hint)
-            })
-            .or_else(|| {
-                let hint = error
-                    .downcast_ref::<store::OpenError>()
-                    .and_then(|error| error.hint());
+                let hint = error.downcast_ref::<store::OpenError>().and_then(|error| error.hint());
                 hint.map(str::to_owned)
             })
             .or_else(|| {

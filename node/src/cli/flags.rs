@@ -38,11 +38,7 @@ impl FromArgMatches for SettingFlags {
             if matches.value_source(row.key) != Some(ValueSource::CommandLine) {
                 continue;
             }
-            let values = matches
-                .get_many::<String>(row.key)
-                .into_iter()
-                .flatten()
-                .cloned();
+            let values = matches.get_many::<String>(row.key).into_iter().flatten().cloned();
             self.given.insert(row.key, Raw::Many(values.collect()));
         }
         Ok(())
@@ -92,13 +88,9 @@ fn short_help(row: &Setting) -> String {
 /// The whole doc comment as paragraphs, then the setting's other names.
 fn long_help(row: &Setting) -> String {
     let lines: Vec<&str> = row.lines.iter().map(|line| line.trim()).collect();
-    let paragraphs: Vec<String> = lines
-        .split(|line| line.is_empty())
-        .map(|paragraph| paragraph.join(" "))
-        .collect();
-    let default = row
-        .fallback_text()
-        .map(|text| format!("[default: {text}] "));
+    let paragraphs: Vec<String> =
+        lines.split(|line| line.is_empty()).map(|paragraph| paragraph.join(" ")).collect();
+    let default = row.fallback_text().map(|text| format!("[default: {text}] "));
     format!(
         "{}\n\n{}[env: {}] [file: {}]",
         paragraphs.join("\n\n"),

@@ -6,9 +6,11 @@
 mod channel;
 mod completions;
 mod config;
+mod engine_worker;
 mod exit;
 mod failure;
 mod flags;
+mod models;
 mod output;
 mod receipt;
 mod run;
@@ -16,6 +18,7 @@ mod status;
 mod stop;
 mod surroundings;
 mod wallet;
+mod words;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -26,7 +29,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 pub use exit::ExitStatus;
 pub use failure::Failure;
 
-use crate::config::{Layers, Loaded};
+use crate::config::{Config, Layers, Loaded};
 use crate::control::{Answer, Client, ControlError, Request};
 use crate::data_folder::DataFolder;
 use flags::SettingFlags;
@@ -65,6 +68,9 @@ enum Command {
     /// Keys and coins.
     #[command(subcommand)]
     Wallet(wallet::Command),
+    /// Model files that this machine knows by name.
+    #[command(subcommand)]
+    Models(models::Command),
     /// Signed receipts for answers.
     #[command(subcommand)]
     Receipt(receipt::Command),
@@ -73,6 +79,9 @@ enum Command {
     Channel(channel::Command),
     /// Print a script that completes this command line in a shell.
     Completions(completions::Arguments),
+    /// Run llama.cpp for a node that started this process.
+    #[command(hide = true)]
+    EngineWorker,
 }
 
 /// What every command is given.
@@ -88,14 +97,26 @@ impl Context {
         Ok(Loaded::new(&self.layers, &surroundings::surroundings())?)
     }
 
+    /// The configuration for a command that does not run a node, so that other settings may be
+    /// unfinished.
+    fn load_unchecked(&self) -> Result<Config, Failure> {
+        Ok(Loaded::unchecked(&self.layers, &surroundings::surroundings())?.config)
+    }
+
+    /// The data folder, made if it is not there.
+    fn folder(&self) -> Result<DataFolder, Failure> {
+        Ok(DataFolder::open(&self.load_unchecked()?.data_dir)?)
+    }
+
+    /// The data folder, for a question that is no reason to make one.
+    fn existing_folder(&self) -> Result<Option<DataFolder>, Failure> {
+        let path = self.load_unchecked()?.data_dir;
+        if path.exists() { Ok(Some(DataFolder::open(&path)?)) } else { Ok(None) }
+    }
+
     /// Asks the running node.
     fn ask(&self, request: Request) -> Result<Answer, Failure> {
-        // The folder is not made for a question: without it no node runs.
-        let loaded = Loaded::unchecked(&self.layers, &surroundings::surroundings())?;
-        if !loaded.config.data_dir.exists() {
-            return Err(ControlError::NotRunning.into());
-        }
-        let folder = DataFolder::open(&loaded.config.data_dir)?;
+        let folder = self.existing_folder()?.ok_or(ControlError::NotRunning)?;
         Ok(Client::connect(&folder.control_socket())?.ask(request)?)
     }
 }
@@ -107,7 +128,7 @@ fn unexpected() -> Failure {
 
 /// The whole program: reads the process's arguments and environment, and says how it ended.
 pub fn main() -> ExitCode {
-    dispatch(std::env::args_os()).into()
+    dispatch(std::env::args_os())
 }
 
 /// The command line as clap has it.
@@ -115,7 +136,7 @@ fn command() -> clap::Command {
     flags::hide_in_subcommands(Cli::command())
 }
 
-fn dispatch(arguments: impl Iterator<Item = OsString>) -> ExitStatus {
+fn dispatch(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let printer = Printer;
     let parsed = command()
         .try_get_matches_from(arguments)
@@ -126,44 +147,39 @@ fn dispatch(arguments: impl Iterator<Item = OsString>) -> ExitStatus {
             // Help and version are answers, on standard output; the rest are errors. A closed
             // stream leaves nobody to tell.
             let _ = error.print();
-            return if error.use_stderr() {
-                ExitStatus::Usage
-            } else {
-                ExitStatus::Success
-            };
+            let wrong = error.use_stderr();
+            return if wrong { ExitStatus::Usage } else { ExitStatus::Success }.into();
         }
     };
-    match execute(cli) {
+    if matches!(cli.command, Some(Command::EngineWorker)) {
+        return engine_worker::run();
+    }
+    let status = match execute(cli) {
         Ok(()) => ExitStatus::Success,
         Err(failure) if failure.is_broken_pipe() => ExitStatus::Success,
         Err(failure) => {
             printer.note(failure.describe());
             failure.status()
         }
-    }
+    };
+    status.into()
 }
 
 fn execute(cli: Cli) -> Result<(), Failure> {
     let environment = surroundings::environment()?;
-    let file = cli
-        .config
-        .or_else(|| environment.get(CONFIG_VARIABLE).map(PathBuf::from));
-    let layers = Layers {
-        file,
-        environment,
-        flags: cli.settings.given,
-    };
-    let context = Context {
-        printer: Printer,
-        layers,
-    };
+    let file = cli.config.or_else(|| environment.get(CONFIG_VARIABLE).map(PathBuf::from));
+    let layers = Layers { file, environment, flags: cli.settings.given };
+    let context = Context { printer: Printer, layers };
     surroundings::warn_of_unknown_variables(&context);
     match cli.command {
         None => run::run(&context),
+        // Taken out before anything was read or printed.
+        Some(Command::EngineWorker) => Ok(()),
         Some(Command::Config(command)) => config::run(&context, command),
         Some(Command::Status(arguments)) => status::run(&context, arguments),
         Some(Command::Stop) => stop::run(&context),
         Some(Command::Wallet(command)) => wallet::run(&context, command),
+        Some(Command::Models(command)) => models::run(&context, command),
         Some(Command::Receipt(command)) => receipt::run(&context, command),
         Some(Command::Channel(command)) => channel::run(&context, command),
         Some(Command::Completions(arguments)) => completions::run(&context, arguments),
@@ -196,17 +212,9 @@ mod tests {
     fn switches_are_bare_or_spelt_out_and_lists_repeat() {
         use crate::config::Raw;
         let one = |text: &str| Raw::Many(vec![text.to_owned()]);
-        assert_eq!(
-            flags_of("cocoon-node --provide").given["provide"],
-            one("true")
-        );
-        assert_eq!(
-            flags_of("cocoon-node --provide=false").given["provide"],
-            one("false")
-        );
-        let listen = flags_of("cocoon-node --listen a --listen b,c")
-            .given
-            .remove("listen");
+        assert_eq!(flags_of("cocoon-node --provide").given["provide"], one("true"));
+        assert_eq!(flags_of("cocoon-node --provide=false").given["provide"], one("false"));
+        let listen = flags_of("cocoon-node --listen a --listen b,c").given.remove("listen");
         assert_eq!(listen, Some(Raw::Many(vec!["a".into(), "b,c".into()])));
     }
 }

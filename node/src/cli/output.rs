@@ -71,15 +71,10 @@ fn table(name: &str, columns: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     };
     let widths: Vec<usize> = (0..columns.len()).map(width).collect();
     let lines = all().map(|row| {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         format!("  {}", cells.collect::<Vec<_>>().join("  ").trim_end())
     });
-    std::iter::once(format!("{name}: {}", rows.len()))
-        .chain(lines)
-        .collect()
+    std::iter::once(format!("{name}: {}", rows.len())).chain(lines).collect()
 }
 
 /// The first digits of an id.
@@ -101,13 +96,7 @@ pub(crate) fn word(value: &impl TextValue) -> String {
 
 /// A length of time in words, in its largest unit: `3 h`.
 pub(crate) fn roughly(length: Millis) -> String {
-    let units = [
-        ("d", 86_400_000),
-        ("h", 3_600_000),
-        ("min", 60_000),
-        ("s", 1_000),
-        ("ms", 1),
-    ];
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)];
     let millis = length.get();
     let fitting = units.iter().find(|(_, unit)| millis >= *unit);
     fitting.map_or_else(
@@ -131,11 +120,7 @@ pub(crate) fn utc(time: Timestamp) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
@@ -147,10 +132,7 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_nothing_trails() {
-        let rows = [
-            vec!["a".into(), "long".into()],
-            vec!["bcd".into(), "x".into()],
-        ];
+        let rows = [vec!["a".into(), "long".into()], vec!["bcd".into(), "x".into()]];
         assert_eq!(
             table("peers", &["NODE", "IN"], &rows),
             ["peers: 2", "  NODE  IN", "  a     long", "  bcd   x"]

@@ -70,11 +70,7 @@ pub(super) struct Verify {
 pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::List { limit, json } => list(context, limit, json),
-        Command::Show {
-            receipt,
-            json,
-            without_salt,
-        } => {
+        Command::Show { receipt, json, without_salt } => {
             let mut file = find(context, &receipt)?;
             if !json {
                 let signed = signed(&file).map_err(Failure::new)?;
@@ -116,18 +112,13 @@ fn list(context: &Context, limit: u32, json: bool) -> Result<(), Failure> {
             role.to_owned(),
             utc(receipt.ended),
             short(receipt.provider),
-            format!(
-                "{} + {} tokens",
-                receipt.usage.prompt, receipt.usage.completion
-            ),
+            format!("{} + {} tokens", receipt.usage.prompt, receipt.usage.completion),
             receipt.price.to_string(),
             receipt.finish.as_str().to_owned(),
         ]
     };
     let rows: Vec<_> = receipts.iter().map(row).collect();
-    let columns = [
-        "RECEIPT", "ROLE", "ENDED", "PROVIDER", "USAGE", "PRICE", "END",
-    ];
+    let columns = ["RECEIPT", "ROLE", "ENDED", "PROVIDER", "USAGE", "PRICE", "END"];
     context.printer.table("receipts", &columns, &rows)
 }
 
@@ -176,20 +167,10 @@ fn verify(printer: &Printer, arguments: &Verify) -> Result<(), Failure> {
     printer.line("receipt: valid")?;
     print(printer, verified.signed())?;
     let checked = |file: &Option<PathBuf>| {
-        if file.is_some() {
-            "matches"
-        } else {
-            "not given"
-        }
+        if file.is_some() { "matches" } else { "not given" }
     };
-    printer.line(format_args!(
-        "prompt      {}",
-        checked(&arguments.prompt_file)
-    ))?;
-    printer.line(format_args!(
-        "completion  {}",
-        checked(&arguments.completion_file)
-    ))
+    printer.line(format_args!("prompt      {}", checked(&arguments.prompt_file)))?;
+    printer.line(format_args!("completion  {}", checked(&arguments.completion_file)))
 }
 
 fn print(printer: &Printer, signed: &SignedReceipt) -> Result<(), Failure> {
@@ -203,20 +184,10 @@ fn print(printer: &Printer, signed: &SignedReceipt) -> Result<(), Failure> {
         "usage       {} prompt tokens, {} completion tokens",
         receipt.usage.prompt, receipt.usage.completion
     ))?;
-    printer.line(format_args!(
-        "price       {} (network fee {})",
-        receipt.price, receipt.fee
-    ))?;
-    printer.line(format_args!(
-        "time        {} to {}",
-        utc(receipt.started),
-        utc(receipt.ended)
-    ))?;
+    printer.line(format_args!("price       {} (network fee {})", receipt.price, receipt.fee))?;
+    printer.line(format_args!("time        {} to {}", utc(receipt.started), utc(receipt.ended)))?;
     printer.line(format_args!("end         {}", receipt.finish.as_str()))?;
-    printer.line(format_args!(
-        "vault       {}, epoch {}",
-        receipt.vault, receipt.epoch
-    ))
+    printer.line(format_args!("vault       {}, epoch {}", receipt.vault, receipt.epoch))
 }
 
 /// Reads a file of bounded size; the error names the file and never its content.
@@ -232,9 +203,7 @@ fn read_receipt(path: &Path) -> Result<(SignedReceipt, Option<String>), Failure>
     let bytes = read_file(path, RECEIPT_FILE_BYTES).map_err(Failure::new)?;
     let parsed = match serde_json::from_slice::<ReceiptFile>(&bytes) {
         Ok(file) => signed(&file).map(|signed| (signed, file.salt)),
-        Err(_) => SignedReceipt::decode(&bytes)
-            .map(|signed| (signed, None))
-            .map_err(Into::into),
+        Err(_) => SignedReceipt::decode(&bytes).map(|signed| (signed, None)).map_err(Into::into),
     };
     parsed.map_err(|error| {
         let about = format!("{} is not a receipt", path.display());
@@ -261,20 +230,18 @@ fn check_texts(
         let Some(path) = path else { return Ok(None) };
         let bytes = read_file(path, TEXT_FILE_BYTES)?;
         let text = String::from_utf8(bytes);
-        text.map(Some)
-            .map_err(|_| anyhow!("{} is not UTF-8", path.display()))
+        text.map(Some).map_err(|_| anyhow!("{} is not UTF-8", path.display()))
     };
     let prompt = text(&arguments.prompt_file).map_err(Failure::new)?;
     let completion = text(&arguments.completion_file).map_err(Failure::new)?;
     // A text that looks like a dialogue may still have been sent as plain text.
-    let mut prompts = prompt
-        .iter()
-        .flat_map(|text| [dialogue(text), plain(text)])
-        .flatten();
+    let mut prompts = prompt.iter().flat_map(|text| [dialogue(text), plain(text)]).flatten();
     let mut result = receipt.check_texts(salt, prompts.next().as_ref(), completion.as_deref());
     for prompt in prompts {
-        result =
-            result.or_else(|_| receipt.check_texts(salt, Some(&prompt), completion.as_deref()));
+        // The first reading's mismatch is the one to tell: it is the likelier reading.
+        result = result.or_else(|first| {
+            receipt.check_texts(salt, Some(&prompt), completion.as_deref()).map_err(|_| first)
+        });
     }
     Ok(result.map_err(Into::into))
 }
@@ -318,10 +285,7 @@ fn dialogue(text: &str) -> Option<Prompt> {
             Speaker::User => Role::User,
             Speaker::Assistant => Role::Assistant,
         };
-        Turn {
-            role,
-            content: message.content,
-        }
+        Turn { role, content: message.content }
     };
     Some(Prompt::Chat(messages.into_iter().map(turn).collect()))
 }

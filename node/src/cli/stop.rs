@@ -9,8 +9,6 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
     let Answer::Accepted = context.ask(Request::Shutdown)? else {
         return Err(unexpected());
     };
-    context
-        .printer
-        .note("the node finishes its jobs and ends\n");
+    context.printer.note("the node finishes its jobs and ends\n");
     Ok(())
 }

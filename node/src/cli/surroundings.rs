@@ -50,9 +50,7 @@ pub(super) fn surroundings() -> Surroundings {
 
 /// Whether log lines may be coloured: on a terminal, unless <https://no-color.org> says no.
 pub(super) fn colour(environment: &BTreeMap<String, String>) -> bool {
-    let refused = environment
-        .get("NO_COLOR")
-        .is_some_and(|value| !value.is_empty());
+    let refused = environment.get("NO_COLOR").is_some_and(|value| !value.is_empty());
     std::io::stderr().is_terminal() && !refused
 }
 
@@ -62,8 +60,6 @@ pub(super) fn warn_of_unknown_variables(context: &Context) {
     for (name, nearest) in unknown_variables(&context.layers.environment, &OTHER_VARIABLES) {
         let meant = nearest.map(|nearest| format!("; did you mean `{nearest}`?"));
         let meant = meant.unwrap_or_default();
-        context
-            .printer
-            .note(format_args!("warning: `{name}` is not a setting{meant}\n"));
+        context.printer.note(format_args!("warning: `{name}` is not a setting{meant}\n"));
     }
 }

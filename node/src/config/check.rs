@@ -65,10 +65,7 @@ impl Config {
         let rules = [
             (self.open_gateway(), Conflict::OpenGateway),
             (self.without_model(), Conflict::NoModel),
-            (
-                self.allocation > self.largest_allocation(),
-                Conflict::AllocationAboveDeposit,
-            ),
+            (self.allocation > self.largest_allocation(), Conflict::AllocationAboveDeposit),
             (
                 self.ledger == LedgerChoice::Embedded && self.network != Network::Devnet,
                 Conflict::EmbeddedBeyondDevnet,
@@ -77,22 +74,10 @@ impl Config {
                 self.ledger != LedgerChoice::Embedded && self.ledger_listen.is_some(),
                 Conflict::NothingToServe,
             ),
-            (
-                self.simulated() && self.network == Network::Mainnet,
-                Conflict::SimulatedOnMainnet,
-            ),
-            (
-                self.simulated() && !cfg!(feature = "dev-tee"),
-                Conflict::SimulatedNotBuilt,
-            ),
-            (
-                self.consume && self.step_cost() > self.max_cost,
-                Conflict::CannotPayOneStep,
-            ),
-            (
-                self.consume && self.step_cost() > self.allocation,
-                Conflict::CannotPayOneStep,
-            ),
+            (self.simulated() && self.network == Network::Mainnet, Conflict::SimulatedOnMainnet),
+            (self.simulated() && !cfg!(feature = "dev-tee"), Conflict::SimulatedNotBuilt),
+            (self.consume && self.step_cost() > self.max_cost, Conflict::CannotPayOneStep),
+            (self.consume && self.step_cost() > self.allocation, Conflict::CannotPayOneStep),
         ];
         match rules.into_iter().find(|(broken, _)| *broken) {
             Some((_, conflict)) => Err(conflict),
@@ -118,12 +103,7 @@ impl Config {
 
     /// What one step of credit costs at this node's own prices, as a measure of a useful amount.
     fn step_cost(&self) -> NanoTon {
-        let prices = Prices {
-            prompt: self.prompt_price,
-            completion: self.completion_price,
-        };
-        prices
-            .cost(limits::CREDIT_STEP, limits::CREDIT_STEP)
-            .unwrap_or(NanoTon::MAX)
+        let prices = Prices { prompt: self.prompt_price, completion: self.completion_price };
+        prices.cost(limits::CREDIT_STEP, limits::CREDIT_STEP).unwrap_or(NanoTon::MAX)
     }
 }

@@ -4,6 +4,11 @@
 
 use std::fmt;
 
+use cocoon_engine::catalogue::HASH_PREFIX;
+use cocoon_protocol::identity::ModelHash;
+
+use super::value::Name;
+
 /// Which evidence a provider makes about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttesterChoice {
@@ -22,6 +27,24 @@ pub enum EngineChoice {
     Llama,
     /// Deterministic text, for tests and load.
     Echo,
+}
+
+/// Which model to serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelChoice {
+    /// By its name in the catalogue.
+    Named(Name),
+    /// By its hash, written as `blake3:<64 hexadecimal digits>`.
+    Hashed(ModelHash),
+}
+
+impl fmt::Display for ModelChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(name) => name.fmt(f),
+            Self::Hashed(hash) => write!(f, "{HASH_PREFIX}{hash}"),
+        }
+    }
 }
 
 /// Where the TON ledger is.
@@ -63,9 +86,7 @@ impl LogFilter {
         if text.is_empty() || !text.bytes().all(legal) {
             return None;
         }
-        tracing_subscriber::EnvFilter::try_new(text)
-            .ok()
-            .map(|_| Self(text.to_owned()))
+        tracing_subscriber::EnvFilter::try_new(text).ok().map(|_| Self(text.to_owned()))
     }
 
     /// The text.

@@ -65,11 +65,7 @@ pub(crate) fn read(
 ) -> Result<BTreeMap<&'static str, FileValue>, FileError> {
     let line_at = |offset: usize| {
         let before = text.as_bytes().get(..offset).unwrap_or_default();
-        before
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
-            .saturating_add(1)
+        before.iter().filter(|byte| **byte == b'\n').count().saturating_add(1)
     };
     let table = DeTable::parse(text).map_err(|error| FileError::Syntax {
         line: line_at(error.span().map_or(0, |span| span.start)),
@@ -100,11 +96,7 @@ fn raw(row: &Setting, value: &DeValue<'_>, folder: &Path) -> Option<Raw> {
         (Kind::Text, DeValue::String(text)) => Some(Raw::One(text.to_string())),
         (Kind::Path, DeValue::String(text)) => {
             // An empty text means "not set", and joining it would name the folder itself.
-            let path = if text.is_empty() {
-                String::new()
-            } else {
-                joined(folder, text)?
-            };
+            let path = if text.is_empty() { String::new() } else { joined(folder, text)? };
             Some(Raw::One(path))
         }
         (Kind::Integer, DeValue::Integer(number)) if number.radix() == 10 => {
@@ -148,20 +140,8 @@ mod tests {
     #[test]
     fn values_carry_their_lines() {
         let values = read_text("# a comment\nprovide = true\n\nengine_slots = 1_6\n").unwrap();
-        assert_eq!(
-            values["provide"],
-            FileValue {
-                raw: Raw::One("true".into()),
-                line: 2
-            }
-        );
-        assert_eq!(
-            values["engine_slots"],
-            FileValue {
-                raw: Raw::One("16".into()),
-                line: 4
-            }
-        );
+        assert_eq!(values["provide"], FileValue { raw: Raw::One("true".into()), line: 2 });
+        assert_eq!(values["engine_slots"], FileValue { raw: Raw::One("16".into()), line: 4 });
     }
 
     #[test]
@@ -176,10 +156,7 @@ mod tests {
             }
         );
         let error = read_text("[gateway]\nport = 1\n").unwrap_err();
-        assert!(
-            matches!(error, FileError::UnknownKey { line: 1, .. }),
-            "{error:?}"
-        );
+        assert!(matches!(error, FileError::UnknownKey { line: 1, .. }), "{error:?}");
         assert!(matches!(
             read_text("colour = 'blue'").unwrap_err(),
             FileError::UnknownKey { nearest: None, .. }
@@ -198,30 +175,21 @@ mod tests {
             "engine_slots = 8.0",
             "[provide]",
         ] {
-            assert!(
-                matches!(read_text(text), Err(FileError::WrongKind { .. })),
-                "{text}"
-            );
+            assert!(matches!(read_text(text), Err(FileError::WrongKind { .. })), "{text}");
         }
     }
 
     #[test]
     fn an_error_never_quotes_the_line_it_is_about() {
         let error = read_text("api_key = 'sk-secret\n").unwrap_err();
-        assert!(
-            matches!(error, FileError::Syntax { line: 1, .. }),
-            "{error:?}"
-        );
+        assert!(matches!(error, FileError::Syntax { line: 1, .. }), "{error:?}");
         assert!(!format!("{error} {error:?}").contains("secret"));
     }
 
     #[test]
     fn a_relative_path_starts_at_the_files_folder() {
         let values = read_text("policy = 'policy.toml'\ndata_dir = '/var/lib/cocoon'").unwrap();
-        assert_eq!(
-            values["policy"].raw,
-            Raw::One("/etc/cocoon/policy.toml".into())
-        );
+        assert_eq!(values["policy"].raw, Raw::One("/etc/cocoon/policy.toml".into()));
         assert_eq!(values["data_dir"].raw, Raw::One("/var/lib/cocoon".into()));
     }
 

@@ -124,13 +124,12 @@ impl ConfigError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::File {
-                source: FileError::UnknownKey { nearest, .. },
-                ..
-            } => Some(match nearest {
-                Some(nearest) => format!("did you mean `{nearest}`?"),
-                None => "`cocoon-node config print` lists every setting".to_owned(),
-            }),
+            Self::File { source: FileError::UnknownKey { nearest, .. }, .. } => {
+                Some(match nearest {
+                    Some(nearest) => format!("did you mean `{nearest}`?"),
+                    None => "`cocoon-node config print` lists every setting".to_owned(),
+                })
+            }
             Self::BadValue { key, .. } => setting(key)
                 .and_then(Setting::fallback_text)
                 .map(|text| format!("the default is `{text}`; `cocoon-node --help` says more")),
@@ -155,10 +154,7 @@ pub fn unknown_variables<'a>(
         .filter(|(name, _)| !allowed.contains(&name.as_str()))
         .filter(|(name, _)| SETTINGS.iter().all(|setting| setting.variable() != **name))
         .map(|(name, rest)| {
-            (
-                name.as_str(),
-                file::nearest(rest).and_then(setting).map(Setting::variable),
-            )
+            (name.as_str(), file::nearest(rest).and_then(setting).map(Setting::variable))
         })
         .collect()
 }
@@ -178,11 +174,8 @@ impl Loaded {
             Some(path) => read_file(path)?,
             None => BTreeMap::new(),
         };
-        let mut resolver = Resolver {
-            layers,
-            from_file: &from_file,
-            surroundings: surroundings.clone(),
-        };
+        let mut resolver =
+            Resolver { layers, from_file: &from_file, surroundings: surroundings.clone() };
         // Defaults of other settings depend on the network, so it is resolved first.
         resolver.surroundings.network = resolver.read::<Network>("network")?;
         let config = Config::read(&resolver)?;
@@ -192,22 +185,14 @@ impl Loaded {
 }
 
 fn read_file(path: &Path) -> Result<BTreeMap<&'static str, FileValue>, ConfigError> {
-    let unreadable = |source| ConfigError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
     if std::fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES {
-        return Err(ConfigError::TooLarge {
-            path: path.to_owned(),
-        });
+        return Err(ConfigError::TooLarge { path: path.to_owned() });
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     let absolute = std::path::absolute(path).map_err(unreadable)?;
     let folder = absolute.parent().unwrap_or(&absolute);
-    file::read(&text, folder).map_err(|source| ConfigError::File {
-        path: path.to_owned(),
-        source,
-    })
+    file::read(&text, folder).map_err(|source| ConfigError::File { path: path.to_owned(), source })
 }
 
 /// All sources, ready to be asked for one setting after another.
@@ -222,27 +207,16 @@ impl Resolver<'_> {
     /// The strongest source's value, and which source that is.
     fn given(&self, row: &Setting) -> (Option<Raw>, Origin) {
         if let Some(raw) = self.layers.flags.get(row.key) {
-            return (
-                Some(raw.clone()),
-                Origin::Flag {
-                    flag: format!("--{}", row.flag()),
-                },
-            );
+            return (Some(raw.clone()), Origin::Flag { flag: format!("--{}", row.flag()) });
         }
         let variables = [Some(row.variable()), row.also_variable.map(str::to_owned)];
         for variable in variables.into_iter().flatten() {
             if let Some(text) = self.layers.environment.get(&variable) {
-                return (
-                    Some(Raw::One(text.clone())),
-                    Origin::Environment { variable },
-                );
+                return (Some(Raw::One(text.clone())), Origin::Environment { variable });
             }
         }
         if let (Some(value), Some(path)) = (self.from_file.get(row.key), &self.layers.file) {
-            let origin = Origin::File {
-                path: path.clone(),
-                line: value.line,
-            };
+            let origin = Origin::File { path: path.clone(), line: value.line };
             return (Some(value.raw.clone()), origin);
         }
         let text = match row.fallback {
@@ -261,11 +235,7 @@ impl Resolver<'_> {
         let (raw, origin) = self.given(row);
         T::read(raw.as_ref()).map_err(|source| match (&raw, &row.fallback) {
             (None, Fallback::Derived(..)) => ConfigError::NoDefault { key },
-            (Some(_) | None, _) => ConfigError::BadValue {
-                key,
-                origin,
-                source,
-            },
+            (Some(_) | None, _) => ConfigError::BadValue { key, origin, source },
         })
     }
 }

@@ -23,7 +23,7 @@ use cocoon_protocol::units::{Millis, NanoTon, PricePerMillion, Prices, Tokens};
 use multiaddr::Multiaddr;
 
 pub use check::Conflict;
-pub use choice::{AttesterChoice, EngineChoice, LedgerChoice, LogFilter, LogFormat};
+pub use choice::{AttesterChoice, EngineChoice, LedgerChoice, LogFilter, LogFormat, ModelChoice};
 pub use file::FileError;
 pub use load::{ConfigError, Layers, Loaded, Origin, unknown_variables};
 pub use print::{print_json, print_toml};
@@ -170,7 +170,7 @@ settings! {
     }
     "Provider" {
         /// Model to serve: a name from `models list` or a `blake3:` hash.
-        model: Option<Name> = Unset, placeholder: "MODEL";
+        model: Option<ModelChoice> = Unset, placeholder: "MODEL";
 
         /// Name that offers give to the model; its name in the catalogue by default.
         model_name: Option<Name> = Unset, placeholder: "NAME";
@@ -240,10 +240,7 @@ settings! {
 impl Config {
     /// What this node charges as a provider.
     pub const fn prices(&self) -> Prices {
-        Prices {
-            prompt: self.prompt_price,
-            completion: self.completion_price,
-        }
+        Prices { prompt: self.prompt_price, completion: self.completion_price }
     }
 }
 

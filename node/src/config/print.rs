@@ -15,22 +15,14 @@ use super::value::Shown;
 pub fn print_toml(loaded: &Loaded) -> String {
     let mut text = String::new();
     let mut heading = "";
-    for ((row, shown), origin) in SETTINGS
-        .iter()
-        .zip(loaded.config.shown())
-        .zip(&loaded.origins)
-    {
+    for ((row, shown), origin) in SETTINGS.iter().zip(loaded.config.shown()).zip(&loaded.origins) {
         if row.heading != heading {
             let gap = if heading.is_empty() { "" } else { "\n" };
             heading = row.heading;
             // Writing to a `String` cannot fail.
             let _ = writeln!(text, "{gap}# {heading}");
         }
-        let unit = if row.unit.is_empty() {
-            String::new()
-        } else {
-            format!("{}; ", row.unit)
-        };
+        let unit = if row.unit.is_empty() { String::new() } else { format!("{}; ", row.unit) };
         let _ = match shown {
             Shown::Unset => writeln!(text, "# {} is not set  # {origin}", row.key),
             Shown::Redacted => writeln!(text, "# {} is set and not shown  # {origin}", row.key),
@@ -57,10 +49,7 @@ fn literal(shown: &Shown) -> String {
 
 /// The configuration as a JSON object: key to value, unit, source and the setting's other names.
 pub fn print_json(loaded: &Loaded) -> Value {
-    let rows = SETTINGS
-        .iter()
-        .zip(loaded.config.shown())
-        .zip(&loaded.origins);
+    let rows = SETTINGS.iter().zip(loaded.config.shown()).zip(&loaded.origins);
     let entries = rows.map(|((row, shown), origin)| {
         let value = match shown {
             Shown::Unset => Value::Null,

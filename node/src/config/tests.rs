@@ -7,6 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+const HASHED_MODEL: &str =
+    "blake3:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
 /// Three legal values for every setting, each in the form that a flag has.
 const EXAMPLES: &[(&str, [&str; 3])] = &[
     ("data_dir", ["/a", "/b", "/c"]),
@@ -14,22 +17,8 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
     ("consume", ["true", "false", "true"]),
     ("network", ["testnet", "mainnet", "devnet"]),
     ("shutdown_grace", ["1 s", "2 s", "3 min"]),
-    (
-        "listen",
-        [
-            "/ip4/127.0.0.1/tcp/1",
-            "/ip4/127.0.0.1/tcp/2",
-            "/ip4/127.0.0.1/udp/3/quic-v1",
-        ],
-    ),
-    (
-        "entry_points",
-        [
-            "/dns/a.example/tcp/1",
-            "/dns/b.example/tcp/2",
-            "/ip6/::1/tcp/3",
-        ],
-    ),
+    ("listen", ["/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2", "/ip4/127.0.0.1/udp/3/quic-v1"]),
+    ("entry_points", ["/dns/a.example/tcp/1", "/dns/b.example/tcp/2", "/ip6/::1/tcp/3"]),
     ("region", ["eu", "us", "asia-1"]),
     ("gateway_listen", ["127.0.0.1:1", "127.0.0.1:2", "[::1]:3"]),
     ("api_key", ["one", "two", "three"]),
@@ -39,7 +28,7 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
     ("vault_deposit", ["1 TON", "2 TON", "3 TON"]),
     ("allocation", ["0.2 TON", "0.3 TON", "0.4 TON"]),
     ("release_delay", ["1 h", "2 h", "90 s"]),
-    ("model", ["a", "b", "blake3:00"]),
+    ("model", ["a", "b", HASHED_MODEL]),
     ("model_name", ["a", "b", "org/c"]),
     ("engine", ["echo", "llama", "echo"]),
     ("engine_threads", ["1", "2", "3"]),
@@ -50,14 +39,7 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
     ("attester", ["open", "simulated", "auto"]),
     ("settle_threshold", ["0.2 TON", "0.3 TON", "0.4 TON"]),
     ("echo_delay", ["1 ms", "2 ms", "3 ms"]),
-    (
-        "ledger",
-        [
-            "http://127.0.0.1:1",
-            "https://ledger.example/api",
-            "embedded",
-        ],
-    ),
+    ("ledger", ["http://127.0.0.1:1", "https://ledger.example/api", "embedded"]),
     ("ledger_listen", ["127.0.0.1:1", "127.0.0.1:2", "0.0.0.0:3"]),
     ("log", ["warn", "debug", "info,cocoon_node=trace"]),
     ("log_format", ["json", "text", "json"]),
@@ -93,17 +75,8 @@ fn load(layers: &Layers) -> Loaded {
 /// What a value looks like when it is shown, through the setting's own reader.
 fn shown_alone(row: &'static Setting, value: &str) -> Shown {
     let flags = BTreeMap::from([(row.key, Raw::One(value.into()))]);
-    let position = SETTINGS
-        .iter()
-        .position(|other| other.key == row.key)
-        .unwrap();
-    load(&Layers {
-        flags,
-        ..Layers::default()
-    })
-    .config
-    .shown()
-    .swap_remove(position)
+    let position = SETTINGS.iter().position(|other| other.key == row.key).unwrap();
+    load(&Layers { flags, ..Layers::default() }).config.shown().swap_remove(position)
 }
 
 #[test]
@@ -123,16 +96,8 @@ fn every_setting_has_a_help_text_and_every_default_is_legal() {
         assert!(row.lines[0].trim().ends_with(['.', '…']), "{}", row.key);
     }
     let loaded = Loaded::new(&Layers::default(), &surroundings()).unwrap();
-    assert!(
-        loaded
-            .origins
-            .iter()
-            .all(|origin| *origin == Origin::Default)
-    );
-    assert_eq!(
-        loaded.config.data_dir,
-        Path::new("/srv/somebody/.local/share/cocoon")
-    );
+    assert!(loaded.origins.iter().all(|origin| *origin == Origin::Default));
+    assert_eq!(loaded.config.data_dir, Path::new("/srv/somebody/.local/share/cocoon"));
     assert_eq!(loaded.config.engine_threads.get(), 7);
     assert_eq!(loaded.config.release_delay, Millis::from_secs(60));
     assert_eq!(loaded.config.minimum_tier, Tier::Attested);
@@ -149,55 +114,21 @@ fn for_every_setting_a_flag_beats_the_environment_beats_the_file_beats_the_defau
         let environment = BTreeMap::from([(row.variable(), (*in_environment).to_owned())]);
         let flags = BTreeMap::from([(row.key, Raw::Many(vec![(*in_flag).to_owned()]))]);
 
-        let only_file = Layers {
-            file: Some(path.clone()),
-            ..Layers::default()
-        };
-        let with_environment = Layers {
-            environment,
-            ..only_file.clone()
-        };
-        let with_flag = Layers {
-            flags,
-            ..with_environment.clone()
-        };
+        let only_file = Layers { file: Some(path.clone()), ..Layers::default() };
+        let with_environment = Layers { environment, ..only_file.clone() };
+        let with_flag = Layers { flags, ..with_environment.clone() };
         let steps = [
             (&only_file, in_file, Origin::File { path, line: 1 }),
-            (
-                &with_environment,
-                in_environment,
-                Origin::Environment {
-                    variable: row.variable(),
-                },
-            ),
-            (
-                &with_flag,
-                in_flag,
-                Origin::Flag {
-                    flag: format!("--{}", row.flag()),
-                },
-            ),
+            (&with_environment, in_environment, Origin::Environment { variable: row.variable() }),
+            (&with_flag, in_flag, Origin::Flag { flag: format!("--{}", row.flag()) }),
         ];
         for (layers, value, origin) in steps {
             let loaded = load(layers);
             assert_eq!(loaded.origins[position], origin, "{key}");
-            assert_eq!(
-                loaded.config.shown()[position],
-                shown_alone(row, value),
-                "{key}"
-            );
+            assert_eq!(loaded.config.shown()[position], shown_alone(row, value), "{key}");
             // A setting touches no other.
-            let others = loaded
-                .origins
-                .iter()
-                .enumerate()
-                .filter(|(at, _)| *at != position);
-            assert!(
-                others
-                    .into_iter()
-                    .all(|(_, origin)| *origin == Origin::Default),
-                "{key}"
-            );
+            let others = loaded.origins.iter().enumerate().filter(|(at, _)| *at != position);
+            assert!(others.into_iter().all(|(_, origin)| *origin == Origin::Default), "{key}");
         }
     }
 }
@@ -210,83 +141,46 @@ fn every_setting_refuses_nonsense_and_says_where_it_came_from() {
             continue;
         }
         let flags = BTreeMap::from([(row.key, Raw::One("no such\nvalue".into()))]);
-        let layers = Layers {
-            flags,
-            ..Layers::default()
-        };
+        let layers = Layers { flags, ..Layers::default() };
         let error = Loaded::unchecked(&layers, &surroundings()).unwrap_err();
-        let ConfigError::BadValue { key, origin, .. } = error else {
-            panic!("{error:?}")
-        };
-        assert_eq!(
-            (key, origin.to_string()),
-            (row.key, format!("--{}", row.flag()))
-        );
+        let ConfigError::BadValue { key, origin, .. } = error else { panic!("{error:?}") };
+        assert_eq!((key, origin.to_string()), (row.key, format!("--{}", row.flag())));
     }
 }
 
 #[test]
 fn rust_log_is_read_when_nothing_of_ours_is_set() {
     let environment = BTreeMap::from([("RUST_LOG".to_owned(), "trace".to_owned())]);
-    let mut layers = Layers {
-        environment,
-        ..Layers::default()
-    };
+    let mut layers = Layers { environment, ..Layers::default() };
     assert_eq!(load(&layers).config.log.as_str(), "trace");
-    layers
-        .environment
-        .insert("COCOON_LOG".into(), "warn".into());
+    layers.environment.insert("COCOON_LOG".into(), "warn".into());
     assert_eq!(load(&layers).config.log.as_str(), "warn");
 }
 
 #[test]
 fn a_variable_that_is_nobodys_is_named_with_the_likely_one() {
-    let names = [
-        "COCOON_PROVIDE",
-        "COCOON_PROVIDER",
-        "COCOON_CONFIG",
-        "COCOON_ZZZ",
-        "HOME",
-    ];
-    let environment = names
-        .iter()
-        .map(|name| ((*name).to_owned(), String::new()))
-        .collect();
+    let names = ["COCOON_PROVIDE", "COCOON_PROVIDER", "COCOON_CONFIG", "COCOON_ZZZ", "HOME"];
+    let environment = names.iter().map(|name| ((*name).to_owned(), String::new())).collect();
     let unknown = unknown_variables(&environment, &["COCOON_CONFIG"]);
     assert_eq!(
         unknown,
-        [
-            ("COCOON_PROVIDER", Some("COCOON_PROVIDE".to_owned())),
-            ("COCOON_ZZZ", None)
-        ]
+        [("COCOON_PROVIDER", Some("COCOON_PROVIDE".to_owned())), ("COCOON_ZZZ", None)]
     );
 }
 
 #[test]
 fn without_a_home_the_data_folder_must_be_given() {
-    let homeless = Surroundings {
-        data_home: None,
-        ..surroundings()
-    };
+    let homeless = Surroundings { data_home: None, ..surroundings() };
     let error = Loaded::new(&Layers::default(), &homeless).unwrap_err();
-    assert!(
-        matches!(error, ConfigError::NoDefault { key: "data_dir" }),
-        "{error:?}"
-    );
+    assert!(matches!(error, ConfigError::NoDefault { key: "data_dir" }), "{error:?}");
     assert_eq!(error.hint().as_deref(), Some("give it with `--data-dir`"));
 }
 
 #[test]
 fn settings_that_do_not_go_together_are_refused() {
     let conflict = |flags: &[(&'static str, &str)]| {
-        let flags = flags
-            .iter()
-            .map(|(key, value)| (*key, Raw::One((*value).into())))
-            .collect();
-        let layers = Layers {
-            flags,
-            ..Layers::default()
-        };
+        let flags = flags.iter().map(|(key, value)| (*key, Raw::One((*value).into()))).collect();
+        let layers = Layers { flags, ..Layers::default() };
         match Loaded::new(&layers, &surroundings()) {
             Ok(_) => None,
             Err(ConfigError::Conflict(conflict)) => Some(conflict),
@@ -299,15 +193,9 @@ fn settings_that_do_not_go_together_are_refused() {
     assert_eq!(conflict(&[("provide", "true")]), Some(Conflict::NoModel));
     assert_eq!(conflict(&[("provide", "true"), ("model", "m")]), None);
     assert_eq!(conflict(&[("provide", "true"), ("engine", "echo")]), None);
-    assert_eq!(
-        conflict(&[("allocation", "0.46 TON")]),
-        Some(Conflict::AllocationAboveDeposit)
-    );
+    assert_eq!(conflict(&[("allocation", "0.46 TON")]), Some(Conflict::AllocationAboveDeposit));
     assert_eq!(conflict(&[("allocation", "0.45 TON")]), None);
-    assert_eq!(
-        conflict(&[("network", "mainnet")]),
-        Some(Conflict::EmbeddedBeyondDevnet)
-    );
+    assert_eq!(conflict(&[("network", "mainnet")]), Some(Conflict::EmbeddedBeyondDevnet));
     let remote = ("ledger", "https://ledger.example");
     assert_eq!(conflict(&[("network", "mainnet"), remote]), None);
     assert_eq!(
@@ -318,23 +206,10 @@ fn settings_that_do_not_go_together_are_refused() {
         conflict(&[("consume", "true"), ("max_cost", "1 nanoTON")]),
         Some(Conflict::CannotPayOneStep)
     );
-    let simulated = [
-        ("provide", "true"),
-        ("engine", "echo"),
-        ("attester", "simulated"),
-    ];
+    let simulated = [("provide", "true"), ("engine", "echo"), ("attester", "simulated")];
     let built = cfg!(feature = "dev-tee");
-    assert_eq!(
-        conflict(&simulated),
-        (!built).then_some(Conflict::SimulatedNotBuilt)
-    );
-    let on_mainnet = [
-        simulated[0],
-        simulated[1],
-        simulated[2],
-        remote,
-        ("network", "mainnet"),
-    ];
+    assert_eq!(conflict(&simulated), (!built).then_some(Conflict::SimulatedNotBuilt));
+    let on_mainnet = [simulated[0], simulated[1], simulated[2], remote, ("network", "mainnet")];
     assert_eq!(conflict(&on_mainnet), Some(Conflict::SimulatedOnMainnet));
 }
 
@@ -347,36 +222,20 @@ fn what_is_printed_loads_to_the_same_settings() {
             .filter(|(key, _)| !setting(key).unwrap().secret)
             .map(|(key, values)| (*key, Raw::One(values[choice].into())))
             .collect();
-        let first = load(&Layers {
-            flags,
-            ..Layers::default()
-        });
+        let first = load(&Layers { flags, ..Layers::default() });
         let path = write(folder.path(), &print_toml(&first));
-        let second = load(&Layers {
-            file: Some(path),
-            ..Layers::default()
-        });
+        let second = load(&Layers { file: Some(path), ..Layers::default() });
         assert_eq!(first.config, second.config);
     }
     let defaults = load(&Layers::default());
     let path = write(folder.path(), &print_toml(&defaults));
-    assert_eq!(
-        load(&Layers {
-            file: Some(path),
-            ..Layers::default()
-        })
-        .config,
-        defaults.config
-    );
+    assert_eq!(load(&Layers { file: Some(path), ..Layers::default() }).config, defaults.config);
 }
 
 #[test]
 fn a_secret_is_in_no_output() {
     let flags = BTreeMap::from([("api_key", Raw::One("sk-very-secret".into()))]);
-    let loaded = load(&Layers {
-        flags,
-        ..Layers::default()
-    });
+    let loaded = load(&Layers { flags, ..Layers::default() });
     let json = print_json(&loaded).to_string();
     let everything = format!("{}{json}{:?}", print_toml(&loaded), loaded.config);
     assert!(!everything.contains("very-secret"));

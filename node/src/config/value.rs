@@ -8,14 +8,17 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
+use cocoon_engine::catalogue::HASH_PREFIX;
 use cocoon_protocol::attest::Tier;
-use cocoon_protocol::identity::Network;
+use cocoon_protocol::identity::{ModelHash, Network};
 use cocoon_protocol::limits;
 use cocoon_protocol::units::{Millis, NanoTon, ParseAmountError, PricePerMillion, Tokens};
 use multiaddr::Multiaddr;
 use zeroize::Zeroizing;
 
-use super::choice::{AttesterChoice, EngineChoice, LedgerChoice, LogFilter, LogFormat};
+use super::choice::{
+    AttesterChoice, EngineChoice, LedgerChoice, LogFilter, LogFormat, ModelChoice,
+};
 use super::setting::Kind;
 
 /// A value as it was given, before it means anything.
@@ -77,11 +80,11 @@ pub enum ValueError {
     #[error("expected a filter, such as `info` or `info,cocoon_node=debug`")]
     LogFilter,
     /// A name with characters that names do not have, or too long.
-    #[error(
-        "expected 1 to {} letters, digits or any of `-._:/`",
-        limits::MODEL_NAME_BYTES
-    )]
+    #[error("expected 1 to {} letters, digits or any of `-._:/`", limits::MODEL_NAME_BYTES)]
     Name,
+    /// `blake3:` without a hash.
+    #[error("`{HASH_PREFIX}` must be followed by 64 hexadecimal digits")]
+    ModelHash,
     /// Empty where something is needed.
     #[error("must not be empty")]
     Empty,
@@ -189,11 +192,7 @@ impl TextValue for bool {
 impl TextValue for PathBuf {
     const KIND: Kind = Kind::Path;
     fn from_text(text: &str) -> Result<Self, ValueError> {
-        if text.is_empty() {
-            Err(ValueError::Empty)
-        } else {
-            Ok(Self::from(text))
-        }
+        if text.is_empty() { Err(ValueError::Empty) } else { Ok(Self::from(text)) }
     }
     fn shown(&self) -> Shown {
         Shown::Text(self.display().to_string())
@@ -203,10 +202,7 @@ impl TextValue for PathBuf {
 impl TextValue for NonZeroU16 {
     const KIND: Kind = Kind::Integer;
     fn from_text(text: &str) -> Result<Self, ValueError> {
-        text.parse().map_err(|_| ValueError::Number {
-            least: 1,
-            most: u16::MAX.into(),
-        })
+        text.parse().map_err(|_| ValueError::Number { least: 1, most: u16::MAX.into() })
     }
     fn shown(&self) -> Shown {
         Shown::Integer(self.get().into())
@@ -216,10 +212,7 @@ impl TextValue for NonZeroU16 {
 impl TextValue for NonZeroU32 {
     const KIND: Kind = Kind::Integer;
     fn from_text(text: &str) -> Result<Self, ValueError> {
-        text.parse().map_err(|_| ValueError::Number {
-            least: 1,
-            most: u32::MAX.into(),
-        })
+        text.parse().map_err(|_| ValueError::Number { least: 1, most: u32::MAX.into() })
     }
     fn shown(&self) -> Shown {
         Shown::Integer(self.get().into())
@@ -280,9 +273,7 @@ impl TextValue for Millis {
 /// A length of time in the largest unit that divides it: `6 h`, `90 s`, `1500 ms`.
 pub fn duration_text(length: Millis) -> String {
     let millis = length.get();
-    let fitting = TIME_UNITS
-        .iter()
-        .find(|(_, unit)| millis.checked_rem(*unit) == Some(0));
+    let fitting = TIME_UNITS.iter().find(|(_, unit)| millis.checked_rem(*unit) == Some(0));
     match fitting {
         Some((name, unit)) if millis > 0 => {
             format!("{} {name}", millis.checked_div(*unit).unwrap_or(millis))
@@ -302,8 +293,7 @@ impl TextValue for SocketAddr {
 
 impl TextValue for Tier {
     fn from_text(text: &str) -> Result<Self, ValueError> {
-        text.parse()
-            .map_err(|_| ValueError::NotOneOf("open, attested, confidential"))
+        text.parse().map_err(|_| ValueError::NotOneOf("open, attested, confidential"))
     }
     fn shown(&self) -> Shown {
         Shown::Text(self.to_string())
@@ -379,6 +369,20 @@ impl TextValue for Name {
     }
 }
 
+impl TextValue for ModelChoice {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
+        match text.strip_prefix(HASH_PREFIX) {
+            Some(digits) => {
+                ModelHash::from_hex(digits).map(Self::Hashed).ok_or(ValueError::ModelHash)
+            }
+            None => Name::from_text(text).map(Self::Named),
+        }
+    }
+    fn shown(&self) -> Shown {
+        Shown::Text(self.to_string())
+    }
+}
+
 /// Implements [`TextValue`] for an enum of words: one list of words serves both directions.
 macro_rules! words {
     ($type:ty, $all:literal, { $($word:literal => $value:path),+ $(,)? }) => {
@@ -414,9 +418,7 @@ impl TextValue for LedgerChoice {
         if text == "embedded" {
             return Ok(Self::Embedded);
         }
-        let rest = text
-            .strip_prefix("http://")
-            .or_else(|| text.strip_prefix("https://"));
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
         let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
         let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
         match host {
@@ -450,16 +452,7 @@ mod tests {
         assert_eq!(read("6h"), Ok(Millis::from_secs(21_600)));
         assert_eq!(read("10 min"), Ok(Millis::from_secs(600)));
         assert_eq!(read("250ms"), Ok(Millis::new(250)));
-        for bad in [
-            "6",
-            "h",
-            "",
-            "-1 s",
-            "1.5 h",
-            "6 hours",
-            "99999999999999999 h",
-            "é s",
-        ] {
+        for bad in ["6", "h", "", "-1 s", "1.5 h", "6 hours", "99999999999999999 h", "é s"] {
             assert_eq!(read(bad), Err(ValueError::Duration), "{bad}");
         }
     }
@@ -474,24 +467,10 @@ mod tests {
 
     #[test]
     fn a_ledger_is_embedded_or_a_url() {
-        assert_eq!(
-            LedgerChoice::from_text("embedded"),
-            Ok(LedgerChoice::Embedded)
-        );
+        assert_eq!(LedgerChoice::from_text("embedded"), Ok(LedgerChoice::Embedded));
         assert!(LedgerChoice::from_text("http://127.0.0.1:8081/").is_ok());
-        for bad in [
-            "",
-            "Embedded",
-            "http://",
-            "https:///path",
-            "ftp://host",
-            "http://a b",
-        ] {
-            assert_eq!(
-                LedgerChoice::from_text(bad),
-                Err(ValueError::Ledger),
-                "{bad}"
-            );
+        for bad in ["", "Embedded", "http://", "https:///path", "ftp://host", "http://a b"] {
+            assert_eq!(LedgerChoice::from_text(bad), Err(ValueError::Ledger), "{bad}");
         }
     }
 
@@ -506,10 +485,7 @@ mod tests {
     #[test]
     fn a_log_filter_that_the_library_panics_on_is_refused() {
         // tracing-subscriber 0.3.23 cuts this text inside a character.
-        assert_eq!(
-            LogFilter::from_text("\t\u{b9}="),
-            Err(ValueError::LogFilter)
-        );
+        assert_eq!(LogFilter::from_text("\t\u{b9}="), Err(ValueError::LogFilter));
         assert!(LogFilter::from_text("info,cocoon_node[span{job=1}]=debug").is_ok());
     }
 
@@ -523,10 +499,8 @@ mod tests {
     #[test]
     fn lists_come_repeated_or_with_commas() {
         let commas = Raw::One("/ip4/127.0.0.1/tcp/1, /ip4/127.0.0.1/tcp/2,".into());
-        let repeated = Raw::Many(vec![
-            "/ip4/127.0.0.1/tcp/1".into(),
-            "/ip4/127.0.0.1/tcp/2".into(),
-        ]);
+        let repeated =
+            Raw::Many(vec!["/ip4/127.0.0.1/tcp/1".into(), "/ip4/127.0.0.1/tcp/2".into()]);
         let read = |raw: &Raw| Vec::<Multiaddr>::read(Some(raw)).unwrap();
         assert_eq!(read(&commas), read(&repeated));
         assert_eq!(read(&commas).len(), 2);

@@ -58,28 +58,17 @@ impl Client {
         ];
         let stream = UnixStream::connect(path).map_err(|error| {
             let nobody = nobody.contains(&error.kind());
-            if nobody {
-                ControlError::NotRunning
-            } else {
-                ControlError::Io(error)
-            }
+            if nobody { ControlError::NotRunning } else { ControlError::Io(error) }
         })?;
         let patience = TRANSFER_TIME.saturating_add(ANSWER_TIME);
-        stream
-            .set_read_timeout(Some(patience))
-            .map_err(ControlError::Io)?;
-        stream
-            .set_write_timeout(Some(TRANSFER_TIME))
-            .map_err(ControlError::Io)?;
+        stream.set_read_timeout(Some(patience)).map_err(ControlError::Io)?;
+        stream.set_write_timeout(Some(TRANSFER_TIME)).map_err(ControlError::Io)?;
         Ok(Self(stream))
     }
 
     /// Asks, and waits for the answer.
     pub fn ask(mut self, request: Request) -> Result<Answer, ControlError> {
-        let envelope = Envelope {
-            version: VERSION,
-            request,
-        };
+        let envelope = Envelope { version: VERSION, request };
         let mut line = serde_json::to_vec(&envelope).map_err(|_| ControlError::Malformed)?;
         line.push(b'\n');
         // A busy node answers without having read; its answer counts more than this failure.

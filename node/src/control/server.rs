@@ -78,14 +78,9 @@ impl Server {
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let fail = |source: io::Error| {
             if source.kind() == io::ErrorKind::InvalidInput {
-                BindError::PathTooLong {
-                    path: path.to_owned(),
-                }
+                BindError::PathTooLong { path: path.to_owned() }
             } else {
-                BindError::Io {
-                    path: path.to_owned(),
-                    source,
-                }
+                BindError::Io { path: path.to_owned(), source }
             }
         };
         match fs::remove_file(path) {
@@ -93,10 +88,7 @@ impl Server {
             Ok(()) | Err(_) => {}
         }
         let listener = UnixListener::bind(path).map_err(fail)?;
-        let server = Self {
-            listener,
-            path: path.to_owned(),
-        };
+        let server = Self { listener, path: path.to_owned() };
         // Until here the folder's own mode keeps others out.
         fs::set_permissions(path, Permissions::from_mode(FILE_MODE)).map_err(fail)?;
         Ok(server)
@@ -170,9 +162,7 @@ struct AnyEnvelope {
 
 /// Reads one line of at most [`REQUEST_BYTES`] and what it asks.
 async fn read_request(stream: impl AsyncRead + Unpin) -> Result<Request, Refusal> {
-    let malformed = |reason: &str| Refusal::Malformed {
-        reason: reason.to_owned(),
-    };
+    let malformed = |reason: &str| Refusal::Malformed { reason: reason.to_owned() };
     let mut stream = stream.take(u64::try_from(REQUEST_BYTES).unwrap_or(u64::MAX));
     let mut bytes = Vec::with_capacity(256);
     let line = loop {
@@ -230,9 +220,9 @@ mod tests {
             Box::pin(async move {
                 match request {
                     Request::ReceiptList { .. } => Ok(Answer::Receipts(vec![])),
-                    Request::ReceiptShow { .. } => Err(Refusal::NotFound {
-                        what: "receipt".into(),
-                    }),
+                    Request::ReceiptShow { .. } => {
+                        Err(Refusal::NotFound { what: "receipt".into() })
+                    }
                     Request::Status
                     | Request::ChannelList
                     | Request::ChannelSettle { .. }
@@ -246,10 +236,7 @@ mod tests {
     }
 
     fn runtime() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
     }
 
     /// Runs a server on its own thread around `test`, and stops it through the socket.
@@ -258,10 +245,7 @@ mod tests {
         let path = folder.path().join("control.sock");
         let runtime = runtime();
         let (shutdown, server) = runtime.block_on(async {
-            (
-                Shutdown::new(Millis::from_secs(5)).unwrap(),
-                Server::bind(&path).unwrap(),
-            )
+            (Shutdown::new(Millis::from_secs(5)).unwrap(), Server::bind(&path).unwrap())
         });
         let node = std::thread::spawn(move || {
             runtime.block_on(async move {
@@ -272,10 +256,7 @@ mod tests {
             })
         });
         test(&path);
-        let stopped = Client::connect(&path)
-            .unwrap()
-            .ask(Request::Shutdown)
-            .unwrap();
+        let stopped = Client::connect(&path).unwrap().ask(Request::Shutdown).unwrap();
         assert_eq!(stopped, Answer::Accepted);
         node.join().unwrap().unwrap();
         assert!(!path.exists());
@@ -286,16 +267,10 @@ mod tests {
         with_server(|path| {
             let ask = |request| Client::connect(path).unwrap().ask(request);
             assert_eq!(ask(Request::Status).unwrap(), Answer::Accepted);
-            assert_eq!(
-                ask(Request::ReceiptList { limit: 5 }).unwrap(),
-                Answer::Receipts(vec![])
-            );
+            assert_eq!(ask(Request::ReceiptList { limit: 5 }).unwrap(), Answer::Receipts(vec![]));
             let receipt = ReceiptHash::from_bytes([1; 32]);
             let error = ask(Request::ReceiptShow { receipt }).unwrap_err();
-            assert!(
-                matches!(error, ControlError::Refused(Refusal::NotFound { .. })),
-                "{error:?}"
-            );
+            assert!(matches!(error, ControlError::Refused(Refusal::NotFound { .. })), "{error:?}");
             let mode = fs::metadata(path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, FILE_MODE);
         });
@@ -305,16 +280,10 @@ mod tests {
     fn a_socket_that_a_dead_node_left_is_told_from_a_running_node_and_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control.sock");
-        assert!(matches!(
-            Client::connect(&path),
-            Err(ControlError::NotRunning)
-        ));
+        assert!(matches!(Client::connect(&path), Err(ControlError::NotRunning)));
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        assert!(matches!(
-            Client::connect(&path),
-            Err(ControlError::NotRunning)
-        ));
+        assert!(matches!(Client::connect(&path), Err(ControlError::NotRunning)));
         runtime().block_on(async { drop(Server::bind(&path).unwrap()) });
         assert!(!path.exists());
     }
@@ -325,10 +294,7 @@ mod tests {
         let path = folder.path().join("x".repeat(200)).join("control.sock");
         let error = runtime().block_on(async { Server::bind(&path).unwrap_err() });
         assert!(matches!(error, BindError::PathTooLong { .. }), "{error:?}");
-        assert!(matches!(
-            Client::connect(&path),
-            Err(ControlError::NotRunning)
-        ));
+        assert!(matches!(Client::connect(&path), Err(ControlError::NotRunning)));
     }
 
     fn send(path: &Path, bytes: &[u8]) -> Vec<u8> {
@@ -346,39 +312,18 @@ mod tests {
         with_server(|path| {
             let long = [b"{\"version\":1,".as_slice(), &[b' '; 1 << 20]].concat();
             let deep = "[".repeat(4_000) + "\n";
-            let cases: [&[u8]; 7] = [
-                b"",
-                b"\n",
-                b"{}\n",
-                b"{\"version\":1}\n",
-                &[0xff; 64],
-                deep.as_bytes(),
-                &long,
-            ];
+            let cases: [&[u8]; 7] =
+                [b"", b"\n", b"{}\n", b"{\"version\":1}\n", &[0xff; 64], deep.as_bytes(), &long];
             for case in cases {
                 let reply = send(path, case);
-                assert!(
-                    reply.is_empty() || reply.starts_with(b"{\"error\":"),
-                    "{reply:?}"
-                );
+                assert!(reply.is_empty() || reply.starts_with(b"{\"error\":"), "{reply:?}");
             }
             let other = send(path, b"{\"version\":9,\"request\":{\"unknown\":{}}}\n");
-            assert_eq!(
-                other,
-                b"{\"error\":{\"kind\":\"other_version\",\"node\":1}}\n"
-            );
+            assert_eq!(other, b"{\"error\":{\"kind\":\"other_version\",\"node\":1}}\n");
             // The listener accepts in order, so these hold every place before the next one comes.
-            let idle: Vec<_> = (0..CONNECTIONS)
-                .map(|_| Socket::connect(path).unwrap())
-                .collect();
-            let refused = Client::connect(path)
-                .unwrap()
-                .ask(Request::Status)
-                .unwrap_err();
-            assert!(
-                matches!(refused, ControlError::Refused(Refusal::Busy)),
-                "{refused:?}"
-            );
+            let idle: Vec<_> = (0..CONNECTIONS).map(|_| Socket::connect(path).unwrap()).collect();
+            let refused = Client::connect(path).unwrap().ask(Request::Status).unwrap_err();
+            assert!(matches!(refused, ControlError::Refused(Refusal::Busy)), "{refused:?}");
             drop(idle);
             // Their places are free again as soon as the server has seen them go.
             let status = b"{\"version\":1,\"request\":\"status\"}\n";

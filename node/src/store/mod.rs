@@ -60,20 +60,12 @@ pub struct Record {
 impl Record {
     /// Sets a key's value.
     pub const fn put(table: Table, key: Vec<u8>, value: Vec<u8>) -> Self {
-        Self {
-            table,
-            key,
-            value: Some(value),
-        }
+        Self { table, key, value: Some(value) }
     }
 
     /// Removes a key.
     pub const fn remove(table: Table, key: Vec<u8>) -> Self {
-        Self {
-            table,
-            key,
-            value: None,
-        }
+        Self { table, key, value: None }
     }
 }
 
@@ -119,10 +111,7 @@ impl Store {
             .truncate(false)
             .mode(FILE_MODE)
             .open(path);
-        drop(made.map_err(|source| OpenError::File {
-            path: path.to_owned(),
-            source,
-        })?);
+        drop(made.map_err(|source| OpenError::File { path: path.to_owned(), source })?);
         Self::start(builder().create(path))
     }
 
@@ -145,11 +134,7 @@ impl Store {
             .name("store-writer".to_owned())
             .spawn(move || writer::run(&for_writer, batches))
             .map_err(OpenError::NoThread)?;
-        let shared = Shared {
-            database,
-            queue: Some(queue),
-            writer: Some(writer),
-        };
+        let shared = Shared { database, queue: Some(queue), writer: Some(writer) };
         Ok(Self(Arc::new(shared)))
     }
 
@@ -159,12 +144,7 @@ impl Store {
         check(&batch)?;
         let (done, durable) = oneshot::channel();
         let queue = self.0.queue.as_ref().ok_or(CommitError::WriterGone)?;
-        let sent = queue
-            .send(writer::Batch {
-                records: batch,
-                done,
-            })
-            .await;
+        let sent = queue.send(writer::Batch { records: batch, done }).await;
         sent.map_err(|_| CommitError::WriterGone)?;
         Ok(Durable(durable))
     }
@@ -179,14 +159,9 @@ impl Store {
         check(&batch)?;
         let (done, durable) = oneshot::channel();
         let queue = self.0.queue.as_ref().ok_or(CommitError::WriterGone)?;
-        let sent = queue.blocking_send(writer::Batch {
-            records: batch,
-            done,
-        });
+        let sent = queue.blocking_send(writer::Batch { records: batch, done });
         sent.map_err(|_| CommitError::WriterGone)?;
-        durable
-            .blocking_recv()
-            .unwrap_or(Err(CommitError::WriterGone))
+        durable.blocking_recv().unwrap_or(Err(CommitError::WriterGone))
     }
 
     /// The durable value of a key.
@@ -207,9 +182,7 @@ impl Store {
         use std::ops::Bound::{Excluded, Unbounded};
         let table = self.table(table)?;
         let from = after.map_or(Unbounded, Excluded);
-        let range = table
-            .range::<&[u8]>((from, Unbounded))
-            .map_err(ReadError::from_redb)?;
+        let range = table.range::<&[u8]>((from, Unbounded)).map_err(ReadError::from_redb)?;
         range
             .take(limit)
             .map(|entry| {
@@ -229,9 +202,7 @@ impl Store {
         table: Table,
     ) -> Result<ReadOnlyTable<&'static [u8], &'static [u8]>, ReadError> {
         let snapshot = self.0.database.begin_read().map_err(ReadError::from_redb)?;
-        snapshot
-            .open_table(table.definition())
-            .map_err(ReadError::from_redb)
+        snapshot.open_table(table.definition()).map_err(ReadError::from_redb)
     }
 }
 
@@ -244,21 +215,14 @@ fn builder() -> Builder {
 /// Refuses what could only be a bug of ours, before it reaches the file.
 fn check(batch: &[Record]) -> Result<(), CommitError> {
     if batch.len() > BATCH_RECORDS {
-        return Err(CommitError::TooManyRecords {
-            records: batch.len(),
-        });
+        return Err(CommitError::TooManyRecords { records: batch.len() });
     }
     let too_large = |record: &&Record| {
         record.key.len() > KEY_BYTES
-            || record
-                .value
-                .as_ref()
-                .is_some_and(|value| value.len() > VALUE_BYTES)
+            || record.value.as_ref().is_some_and(|value| value.len() > VALUE_BYTES)
     };
     match batch.iter().find(too_large) {
-        Some(record) => Err(CommitError::RecordTooLarge {
-            table: record.table,
-        }),
+        Some(record) => Err(CommitError::RecordTooLarge { table: record.table }),
         None => Ok(()),
     }
 }

@@ -20,17 +20,10 @@ const VERSION_KEY: &str = "schema";
 pub(crate) fn prepare(database: &Database) -> Result<(), OpenError> {
     let tables = {
         let snapshot = database.begin_read().map_err(OpenError::from_redb)?;
-        snapshot
-            .list_tables()
-            .map_err(OpenError::from_redb)?
-            .count()
+        snapshot.list_tables().map_err(OpenError::from_redb)?.count()
     };
     // The version and all tables are made in one transaction, so a file without any was new.
-    if tables == 0 {
-        create(database).map_err(OpenError::from_redb)
-    } else {
-        check(database)
-    }
+    if tables == 0 { create(database).map_err(OpenError::from_redb) } else { check(database) }
 }
 
 fn create(database: &Database) -> Result<(), redb::Error> {
@@ -50,10 +43,7 @@ fn check(database: &Database) -> Result<(), OpenError> {
     let found = meta.get(VERSION_KEY).map_err(OpenError::from_redb)?;
     match found.map(|found| found.value()) {
         None => Err(OpenError::Foreign),
-        Some(found) if found > VERSION => Err(OpenError::Newer {
-            found,
-            known: VERSION,
-        }),
+        Some(found) if found > VERSION => Err(OpenError::Newer { found, known: VERSION }),
         // There is no older version yet; zero was never written.
         Some(found) if found < VERSION => Err(OpenError::Foreign),
         Some(_) => Ok(()),
@@ -63,10 +53,6 @@ fn check(database: &Database) -> Result<(), OpenError> {
 #[cfg(test)]
 pub(crate) fn write_version(database: &Database, version: u32) {
     let transaction = database.begin_write().unwrap();
-    transaction
-        .open_table(META)
-        .unwrap()
-        .insert(VERSION_KEY, version)
-        .unwrap();
+    transaction.open_table(META).unwrap().insert(VERSION_KEY, version).unwrap();
     transaction.commit().unwrap();
 }

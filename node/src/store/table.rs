@@ -23,13 +23,8 @@ pub enum Table {
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 5] = [
-        Self::Payer,
-        Self::Payee,
-        Self::Receipt,
-        Self::Interrupted,
-        Self::Wallet,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Payer, Self::Payee, Self::Receipt, Self::Interrupted, Self::Wallet];
 
     /// The table's name in the file; never reused for anything else.
     pub const fn name(self) -> &'static str {

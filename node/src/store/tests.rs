@@ -43,23 +43,16 @@ fn a_later_record_of_a_key_wins_and_a_removal_removes() {
         Record::remove(Table::Payer, b"never there".to_vec()),
     ];
     store.commit_blocking(batch).unwrap();
-    assert_eq!(
-        store.scan(Table::Payer, None, 9).unwrap(),
-        [(b"a".to_vec(), b"2".to_vec())]
-    );
+    assert_eq!(store.scan(Table::Payer, None, 9).unwrap(), [(b"a".to_vec(), b"2".to_vec())]);
 }
 
 #[test]
 fn a_scan_goes_on_where_the_last_one_ended() {
     let store = Store::in_memory().unwrap();
-    let batch = (0..10u8)
-        .map(|n| Record::put(Table::Interrupted, vec![n], vec![n]))
-        .collect();
+    let batch = (0..10u8).map(|n| Record::put(Table::Interrupted, vec![n], vec![n])).collect();
     store.commit_blocking(batch).unwrap();
     let first = store.scan(Table::Interrupted, None, 4).unwrap();
-    let rest = store
-        .scan(Table::Interrupted, Some(&first[3].0), 100)
-        .unwrap();
+    let rest = store.scan(Table::Interrupted, Some(&first[3].0), 100).unwrap();
     let keys: Vec<u8> = first.iter().chain(&rest).map(|(key, _)| key[0]).collect();
     assert_eq!(keys, (0..10).collect::<Vec<_>>());
 }
@@ -71,21 +64,11 @@ fn a_record_beyond_its_bound_is_refused_and_the_store_goes_on() {
     let long = Record::put(Table::Payer, vec![0], vec![0; VALUE_BYTES + 1]);
     for record in [wide, long] {
         let error = store.commit_blocking(vec![record]).unwrap_err();
-        assert!(matches!(
-            error,
-            CommitError::RecordTooLarge {
-                table: Table::Payer
-            }
-        ));
+        assert!(matches!(error, CommitError::RecordTooLarge { table: Table::Payer }));
     }
     let many = vec![put(Table::Payer, "a", "b"); BATCH_RECORDS + 1];
-    assert!(matches!(
-        store.commit_blocking(many),
-        Err(CommitError::TooManyRecords { .. })
-    ));
-    store
-        .commit_blocking(vec![put(Table::Payer, "a", "b")])
-        .unwrap();
+    assert!(matches!(store.commit_blocking(many), Err(CommitError::TooManyRecords { .. })));
+    store.commit_blocking(vec![put(Table::Payer, "a", "b")]).unwrap();
 }
 
 #[tokio::test]
@@ -110,10 +93,7 @@ fn a_newer_version_and_a_foreign_database_are_refused_by_name() {
     drop(Store::open(&path).unwrap());
     schema::write_version(&Database::open(&path).unwrap(), schema::VERSION + 1);
     let error = Store::open(&path).unwrap_err();
-    assert!(
-        matches!(error, OpenError::Newer { found: 2, known: 1 }),
-        "{error:?}"
-    );
+    assert!(matches!(error, OpenError::Newer { found: 2, known: 1 }), "{error:?}");
 
     let foreign = folder.path().join("foreign.redb");
     let definition = redb::TableDefinition::<u64, u64>::new("theirs");
@@ -131,11 +111,7 @@ fn a_newer_version_and_a_foreign_database_are_refused_by_name() {
 fn a_file_that_is_no_store_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.redb");
-    for bytes in [
-        b"short".to_vec(),
-        vec![0; 8_192],
-        b"#!/bin/sh\n".repeat(2_000),
-    ] {
+    for bytes in [b"short".to_vec(), vec![0; 8_192], b"#!/bin/sh\n".repeat(2_000)] {
         std::fs::write(&path, &bytes).unwrap();
         let error = Store::open(&path).unwrap_err();
         assert!(matches!(error, OpenError::Damaged(_)), "{error:?}");
@@ -164,15 +140,8 @@ struct Image {
 
 impl Disk {
     fn with_power_for(image: Vec<u8>, operations: u64) -> Self {
-        let image = Image {
-            seen: image.clone(),
-            synced: image,
-            unsynced: vec![],
-        };
-        let state = DiskState {
-            bytes: Mutex::new(image),
-            operations_left: operations.into(),
-        };
+        let image = Image { seen: image.clone(), synced: image, unsynced: vec![] };
+        let state = DiskState { bytes: Mutex::new(image), operations_left: operations.into() };
         Self(Arc::new(state))
     }
 
@@ -195,11 +164,7 @@ impl Disk {
 
     fn spend(&self) -> std::io::Result<()> {
         let spent = |left: u64| left.checked_sub(1);
-        match self
-            .0
-            .operations_left
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, spent)
-        {
+        match self.0.operations_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spent) {
             Ok(_) => Ok(()),
             Err(_) => Err(std::io::Error::other("the power failed")),
         }
@@ -241,11 +206,7 @@ impl StorageBackend for Disk {
         let mut image = self.0.bytes.lock().unwrap();
         let offset = usize::try_from(offset).unwrap();
         // The write during which the power fails reaches the disk in part.
-        let written = if powered.is_ok() {
-            data.len()
-        } else {
-            data.len() / 2
-        };
+        let written = if powered.is_ok() { data.len() } else { data.len() / 2 };
         image.unsynced.push((offset, data[..written].to_vec()));
         image.seen[offset..offset + written].copy_from_slice(&data[..written]);
         powered

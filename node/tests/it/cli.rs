@@ -5,33 +5,15 @@ use crate::process::Sandbox;
 #[test]
 fn the_help_is_as_reviewed() {
     let sandbox = Sandbox::new();
-    let cases: [(&[&str], &str, &str); 6] = [
+    let cases: [(&[&str], &str, &str); 8] = [
         (&["-h"], include_str!("help/node.txt"), "node.txt"),
-        (
-            &["config", "print", "-h"],
-            include_str!("help/config_print.txt"),
-            "config_print.txt",
-        ),
-        (
-            &["wallet", "-h"],
-            include_str!("help/wallet.txt"),
-            "wallet.txt",
-        ),
-        (
-            &["receipt", "-h"],
-            include_str!("help/receipt.txt"),
-            "receipt.txt",
-        ),
-        (
-            &["receipt", "verify", "-h"],
-            include_str!("help/verify.txt"),
-            "verify.txt",
-        ),
-        (
-            &["channel", "-h"],
-            include_str!("help/channel.txt"),
-            "channel.txt",
-        ),
+        (&["config", "print", "-h"], include_str!("help/config_print.txt"), "config_print.txt"),
+        (&["wallet", "-h"], include_str!("help/wallet.txt"), "wallet.txt"),
+        (&["wallet", "new", "-h"], include_str!("help/wallet_new.txt"), "wallet_new.txt"),
+        (&["models", "-h"], include_str!("help/models.txt"), "models.txt"),
+        (&["receipt", "-h"], include_str!("help/receipt.txt"), "receipt.txt"),
+        (&["receipt", "verify", "-h"], include_str!("help/verify.txt"), "verify.txt"),
+        (&["channel", "-h"], include_str!("help/channel.txt"), "channel.txt"),
     ];
     let update = std::env::var_os("UPDATE_HELP").is_some();
     for (arguments, reviewed, file) in cases {
@@ -40,10 +22,7 @@ fn the_help_is_as_reviewed() {
             let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/help/");
             std::fs::write(format!("{path}{file}"), printed).unwrap();
         } else {
-            assert_eq!(
-                printed, reviewed,
-                "{file}: if it is right, run with UPDATE_HELP=1"
-            );
+            assert_eq!(printed, reviewed, "{file}: if it is right, run with UPDATE_HELP=1");
         }
     }
 }
@@ -52,20 +31,9 @@ fn the_help_is_as_reviewed() {
 fn the_long_help_names_every_settings_variable_and_key() {
     let sandbox = Sandbox::new();
     let help = sandbox.run(&["--help"]).success();
-    for row in cocoon_node::config::SETTINGS
-        .iter()
-        .filter(|row| !row.hidden)
-    {
-        assert!(
-            help.contains(&format!("[env: {}]", row.variable())),
-            "{}",
-            row.key
-        );
-        assert!(
-            help.contains(&format!("[file: {}]", row.key)),
-            "{}",
-            row.key
-        );
+    for row in cocoon_node::config::SETTINGS.iter().filter(|row| !row.hidden) {
+        assert!(help.contains(&format!("[env: {}]", row.variable())), "{}", row.key);
+        assert!(help.contains(&format!("[file: {}]", row.key)), "{}", row.key);
     }
     assert!(!help.contains("echo-delay"));
 }
@@ -77,49 +45,22 @@ fn errors_go_to_standard_error_with_a_hint_and_a_code_of_their_own() {
     let error = sandbox.run(&["--no-such-flag"]).failure(2);
     assert!(error.contains("--no-such-flag"), "{error}");
     // A value.
-    let error = sandbox
-        .run(&["config", "print", "--max-cost", "5"])
-        .failure(2);
+    let error = sandbox.run(&["config", "print", "--max-cost", "5"]).failure(2);
     assert!(error.starts_with("error: the setting `max_cost` (--max-cost) has no legal value\n"));
     assert!(error.contains("  caused by: not an amount\n  caused by: an amount needs a unit"));
-    assert!(
-        error.contains("\n\nhint: the default is `0.05 TON`"),
-        "{error}"
-    );
+    assert!(error.contains("\n\nhint: the default is `0.05 TON`"), "{error}");
     // A key in a file.
-    sandbox.write(
-        "cocoon.toml",
-        "consume = true\ngateway_listn = '127.0.0.1:1'\n",
-    );
-    let error = sandbox
-        .run(&["config", "print", "--config", "cocoon.toml"])
-        .failure(2);
-    assert!(
-        error.contains("line 2: `gateway_listn` is not a setting"),
-        "{error}"
-    );
-    assert!(
-        error.contains("hint: did you mean `gateway_listen`?"),
-        "{error}"
-    );
+    sandbox.write("cocoon.toml", "consume = true\ngateway_listn = '127.0.0.1:1'\n");
+    let error = sandbox.run(&["config", "print", "--config", "cocoon.toml"]).failure(2);
+    assert!(error.contains("line 2: `gateway_listn` is not a setting"), "{error}");
+    assert!(error.contains("hint: did you mean `gateway_listen`?"), "{error}");
     // Settings against one another.
     let error = sandbox.run(&["--provide"]).failure(2);
-    assert!(
-        error.contains("`provide` is on and `model` is not set"),
-        "{error}"
-    );
+    assert!(error.contains("`provide` is on and `model` is not set"), "{error}");
     // No node.
-    for command in [
-        &["status"][..],
-        &["channel", "list"],
-        &["wallet", "show"],
-        &["stop"],
-    ] {
+    for command in [&["status"][..], &["channel", "list"], &["wallet", "fund"], &["stop"]] {
         let error = sandbox.run(command).failure(4);
-        assert!(
-            error.starts_with("error: no node is running on this data folder\n"),
-            "{error}"
-        );
+        assert!(error.starts_with("error: no node is running on this data folder\n"), "{error}");
     }
     // None of these made the data folder.
     assert!(!sandbox.path("home").exists());
@@ -128,10 +69,7 @@ fn errors_go_to_standard_error_with_a_hint_and_a_code_of_their_own() {
 #[test]
 fn settings_come_from_file_environment_and_flags_in_the_real_program() {
     let sandbox = Sandbox::new();
-    let file = sandbox.write(
-        "cocoon.toml",
-        "engine_slots = 3\nregion = 'eu'\npolicy = 'p.toml'\n",
-    );
+    let file = sandbox.write("cocoon.toml", "engine_slots = 3\nregion = 'eu'\npolicy = 'p.toml'\n");
     let printed = sandbox
         .command(&["--engine-slots", "5", "config", "print", "--json"])
         .env("COCOON_CONFIG", &file)
@@ -145,43 +83,25 @@ fn settings_come_from_file_environment_and_flags_in_the_real_program() {
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     let value_and_source = |key: &str| {
         let entry = &json[key];
-        (
-            entry["value"].as_str().map(str::to_owned),
-            entry["from"].as_str().unwrap().to_owned(),
-        )
+        (entry["value"].as_str().map(str::to_owned), entry["from"].as_str().unwrap().to_owned())
     };
     assert_eq!(json["engine_slots"]["value"], 5);
     assert_eq!(json["engine_slots"]["source"], "flag");
-    assert_eq!(
-        value_and_source("region"),
-        (Some("us".into()), "$COCOON_REGION".into())
-    );
-    assert_eq!(
-        value_and_source("log"),
-        (Some("debug".into()), "$RUST_LOG".into())
-    );
+    assert_eq!(value_and_source("region"), (Some("us".into()), "$COCOON_REGION".into()));
+    assert_eq!(value_and_source("log"), (Some("debug".into()), "$RUST_LOG".into()));
     assert_eq!(value_and_source("api_key").0.as_deref(), Some("(redacted)"));
     let policy = sandbox.folder().canonicalize().unwrap().join("p.toml");
     let printed_policy = value_and_source("policy").0.unwrap();
-    assert_eq!(
-        std::path::Path::new(&printed_policy).file_name(),
-        policy.file_name()
-    );
+    assert_eq!(std::path::Path::new(&printed_policy).file_name(), policy.file_name());
     assert!(std::path::Path::new(&printed_policy).is_absolute());
-    assert_eq!(
-        value_and_source("network"),
-        (Some("devnet".into()), "default".into())
-    );
+    assert_eq!(value_and_source("network"), (Some("devnet".into()), "default".into()));
 }
 
 #[test]
 fn a_misspelt_variable_is_pointed_out() {
     let sandbox = Sandbox::new();
-    let output = sandbox
-        .command(&["config", "print"])
-        .env("COCOON_CONSUMER", "true")
-        .output()
-        .unwrap();
+    let output =
+        sandbox.command(&["config", "print"]).env("COCOON_CONSUMER", "true").output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(
         String::from_utf8(output.stderr).unwrap(),
@@ -212,8 +132,5 @@ fn a_closed_pipe_is_no_error() {
         .unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
-    assert_eq!(
-        (output.status.code(), output.stderr.as_slice()),
-        (Some(0), &b""[..])
-    );
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
 }

@@ -26,10 +26,7 @@ fn everything_in_the_folder_is_its_owners_alone() {
         names.push(path.file_name().unwrap().to_string_lossy().into_owned());
     }
     for name in ["node.key", "store.redb", "lock", "control.sock"] {
-        assert!(
-            names.iter().any(|found| found == name),
-            "{name} in {names:?}"
-        );
+        assert!(names.iter().any(|found| found == name), "{name} in {names:?}");
     }
 }
 
@@ -38,17 +35,11 @@ fn a_second_node_on_the_folder_is_refused_and_told_who_holds_it() {
     let sandbox = Sandbox::new();
     let first = sandbox.start(NODE);
     let error = sandbox.run(NODE).failure(5);
-    assert!(
-        error.contains(&format!("is in use by process {}", first.id())),
-        "{error}"
-    );
+    assert!(error.contains(&format!("is in use by process {}", first.id())), "{error}");
     assert!(error.contains("hint: stop that process"), "{error}");
     // The first is unharmed, its control socket included.
     let status = sandbox.run(&["status"]).success();
-    assert!(
-        status.contains(&format!("process {}", first.id())),
-        "{status}"
-    );
+    assert!(status.contains(&format!("process {}", first.id())), "{status}");
 }
 
 #[test]
@@ -91,14 +82,8 @@ fn an_exposed_key_is_refused_with_the_command_that_repairs_it() {
     let key = sandbox.data_dir().join("node.key");
     fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
     let error = sandbox.run(NODE).failure(1);
-    assert!(
-        error.contains("is open to other users (mode 644)"),
-        "{error}"
-    );
-    assert!(
-        error.contains(&format!("hint: run `chmod go= {}`", key.display())),
-        "{error}"
-    );
+    assert!(error.contains("is open to other users (mode 644)"), "{error}");
+    assert!(error.contains(&format!("hint: run `chmod go= {}`", key.display())), "{error}");
     fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
     drop(sandbox.start(NODE));
 }

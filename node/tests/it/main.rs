@@ -6,6 +6,12 @@ mod cli;
 #[cfg(test)]
 mod data_folder;
 #[cfg(test)]
+mod models;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
+mod receipt;
+#[cfg(test)]
 mod store_crash;
+#[cfg(test)]
+mod wallet;

@@ -13,9 +13,7 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     pub(crate) fn new() -> Self {
-        Self {
-            folder: tempfile::tempdir().unwrap(),
-        }
+        Self { folder: tempfile::tempdir().unwrap() }
     }
 
     /// A path in the sandbox.
@@ -88,11 +86,7 @@ impl Outcome {
     /// The standard error of a run that must have ended with this code, and printed no data.
     #[track_caller]
     pub(crate) fn failure(self, code: i32) -> String {
-        assert_eq!(
-            (self.code, self.stdout.as_str()),
-            (Some(code), ""),
-            "{self:?}"
-        );
+        assert_eq!((self.code, self.stdout.as_str()), (Some(code), ""), "{self:?}");
         self.stderr
     }
 }
@@ -105,11 +99,7 @@ pub(crate) struct Node {
 
 impl Node {
     fn start(mut command: Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut log = String::new();
         let running = lines.by_ref().map_while(Result::ok).any(|line| {
@@ -135,10 +125,7 @@ impl Node {
 
     /// Sends a signal by its name, as a user would.
     pub(crate) fn signal(&self, name: &str) {
-        let kill = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(self.id().to_string())
-            .status();
+        let kill = Command::new("kill").arg(format!("-{name}")).arg(self.id().to_string()).status();
         assert!(kill.unwrap().success());
     }
 }

@@ -18,17 +18,11 @@ fn number_after(highest: Option<u64>) -> u64 {
 /// The highest batch in the store, after checking that none is half there.
 fn highest_batch(store: &Store) -> Option<u64> {
     let counts = TABLES.map(|table| store.count(table).unwrap());
-    assert!(
-        counts.iter().all(|count| *count == counts[0]),
-        "half a batch: {counts:?}"
-    );
+    assert!(counts.iter().all(|count| *count == counts[0]), "half a batch: {counts:?}");
     for table in TABLES {
         let entries = store.scan(table, None, usize::MAX).unwrap();
         for (number, (key, value)) in (0u64..).zip(entries) {
-            assert_eq!(
-                (key.as_slice(), value.len()),
-                (&number.to_be_bytes()[..], 200)
-            );
+            assert_eq!((key.as_slice(), value.len()), (&number.to_be_bytes()[..], 200));
         }
     }
     counts[0].checked_sub(1)
@@ -44,9 +38,7 @@ fn writer() {
     };
     let store = Store::open(Path::new(&path)).unwrap();
     let mut next = number_after(highest_batch(&store));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut stdout = std::io::stdout().lock();
     loop {
         let acknowledged = runtime.block_on(async {
@@ -59,10 +51,7 @@ fn writer() {
                         vec![number.to_be_bytes()[7]; 200],
                     )
                 };
-                waiting.push((
-                    number,
-                    store.submit(TABLES.map(record).to_vec()).await.unwrap(),
-                ));
+                waiting.push((number, store.submit(TABLES.map(record).to_vec()).await.unwrap()));
             }
             for (number, durable) in waiting {
                 durable.await.unwrap();
@@ -85,10 +74,9 @@ fn write_and_kill(path: &Path, acknowledgements: usize) -> Option<u64> {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut numbers = lines.map_while(Result::ok).filter_map(|line| {
-        line.strip_prefix("durable ")
-            .and_then(|number| number.parse().ok())
-    });
+    let mut numbers = lines
+        .map_while(Result::ok)
+        .filter_map(|line| line.strip_prefix("durable ").and_then(|number| number.parse().ok()));
     let mut last = None;
     for number in numbers.by_ref().take(acknowledgements) {
         last = Some(number);
@@ -110,10 +98,7 @@ fn after_any_kill_every_acknowledged_batch_is_there_and_none_is_half_there() {
         let acknowledged = write_and_kill(&path, acknowledgements);
         let store = Store::open(&path).unwrap();
         let found = highest_batch(&store);
-        assert!(
-            found >= acknowledged.max(known),
-            "lost: {acknowledged:?}, {known:?}, {found:?}"
-        );
+        assert!(found >= acknowledged.max(known), "lost: {acknowledged:?}, {known:?}, {found:?}");
         known = found;
     }
     assert!(known.is_some_and(|number| number >= 80));
