@@ -46,6 +46,7 @@ pub enum Scope {
 }
 
 /// The scope of `address`, or `None` when it cannot be dialled (unspecified, multicast, no host).
+#[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's list of address parts is open")]
 pub fn scope(address: &Multiaddr) -> Option<Scope> {
     match address.iter().next()? {
         Protocol::Ip4(ip) => ip4_scope(ip),
@@ -102,6 +103,7 @@ pub enum Subnet {
 
 /// The subnet that diversity rules count `address` under. `None` for private and local addresses
 /// and names, to which no rule applies.
+#[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's list of address parts is open")]
 pub fn subnet(address: &Multiaddr) -> Option<Subnet> {
     if scope(address) != Some(Scope::Internet) {
         return None;
@@ -177,26 +179,14 @@ mod tests {
 
     #[test]
     fn scopes_follow_the_registered_ranges() {
-        assert_eq!(
-            scope(&address("/ip4/127.0.0.1/udp/1/quic-v1")),
-            Some(Scope::Machine)
-        );
+        assert_eq!(scope(&address("/ip4/127.0.0.1/udp/1/quic-v1")), Some(Scope::Machine));
         assert_eq!(scope(&address("/memory/7")), Some(Scope::Machine));
         assert_eq!(scope(&address("/ip4/192.168.1.2/tcp/1")), Some(Scope::Site));
         assert_eq!(scope(&address("/ip4/100.64.0.1/tcp/1")), Some(Scope::Site));
         assert_eq!(scope(&address("/ip6/fd00::1/tcp/1")), Some(Scope::Site));
-        assert_eq!(
-            scope(&address("/ip6/::ffff:10.0.0.1/tcp/1")),
-            Some(Scope::Site)
-        );
-        assert_eq!(
-            scope(&address("/ip4/8.8.8.8/udp/1/quic-v1")),
-            Some(Scope::Internet)
-        );
-        assert_eq!(
-            scope(&address("/dns4/example.org/tcp/1")),
-            Some(Scope::Internet)
-        );
+        assert_eq!(scope(&address("/ip6/::ffff:10.0.0.1/tcp/1")), Some(Scope::Site));
+        assert_eq!(scope(&address("/ip4/8.8.8.8/udp/1/quic-v1")), Some(Scope::Internet));
+        assert_eq!(scope(&address("/dns4/example.org/tcp/1")), Some(Scope::Internet));
         assert_eq!(scope(&address("/ip4/0.0.0.0/tcp/1")), None);
         assert_eq!(scope(&address("/ip4/224.0.0.1/udp/1")), None);
     }
@@ -215,9 +205,8 @@ mod tests {
 
     #[test]
     fn claimed_addresses_are_bounded_and_distinct() {
-        let mut claimed: Vec<_> = (1..100)
-            .map(|port| address(&format!("/ip4/9.9.9.9/tcp/{port}")))
-            .collect();
+        let mut claimed: Vec<_> =
+            (1..100).map(|port| address(&format!("/ip4/9.9.9.9/tcp/{port}"))).collect();
         claimed.insert(1, claimed[0].clone());
         let believed = believable(&claimed, &claimed[0]);
         assert_eq!(believed.len(), limits::ADDRESSES_PER_PEER);
@@ -226,10 +215,7 @@ mod tests {
 
     #[test]
     fn only_public_addresses_have_a_subnet() {
-        assert_eq!(
-            subnet(&address("/ip4/8.8.4.4/tcp/1")),
-            Some(Subnet::V4([8, 8, 4]))
-        );
+        assert_eq!(subnet(&address("/ip4/8.8.4.4/tcp/1")), Some(Subnet::V4([8, 8, 4])));
         assert_eq!(subnet(&address("/ip4/10.8.4.4/tcp/1")), None);
         assert_eq!(subnet(&address("/dns/example.org/tcp/1")), None);
         assert_eq!(

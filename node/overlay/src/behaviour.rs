@@ -96,11 +96,7 @@ fn kademlia(config: &Config, own: PeerId) -> kad::Behaviour<ProviderStore> {
     let mut kad = kad::Behaviour::with_config(own, store, settings);
     // Never automatic: any confirmed address, even a relayed one, would make a server of a node
     // that others cannot reach.
-    let mode = if config.serves_index {
-        kad::Mode::Server
-    } else {
-        kad::Mode::Client
-    };
+    let mode = if config.serves_index { kad::Mode::Server } else { kad::Mode::Client };
     kad.set_mode(Some(mode));
     kad
 }

@@ -113,9 +113,7 @@ mod tests {
     use super::*;
 
     fn addresses(count: u16) -> Vec<Multiaddr> {
-        (0..count)
-            .map(|port| format!("/ip4/9.9.9.9/tcp/{port}").parse().unwrap())
-            .collect()
+        (0..count).map(|port| format!("/ip4/9.9.9.9/tcp/{port}").parse().unwrap()).collect()
     }
 
     #[test]

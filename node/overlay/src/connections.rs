@@ -113,26 +113,19 @@ impl Behaviour {
 
     fn on_established(&mut self, established: ConnectionEstablished<'_>) {
         let remote = established.endpoint.get_remote_address();
-        let counted = established
-            .endpoint
-            .is_listener()
-            .then(|| subnet(remote))
-            .flatten();
+        let counted = established.endpoint.is_listener().then(|| subnet(remote)).flatten();
         if let Some(subnet) = counted {
             let count = self.inbound_by_subnet.entry(subnet).or_default();
             *count = count.saturating_add(1);
         }
         let now = Instant::now();
-        let peer = self
-            .peers
-            .entry(established.peer_id)
-            .or_insert_with(|| Peer {
-                since: now,
-                active: now,
-                connections: BTreeMap::new(),
-                remote: remote.clone(),
-                closing: false,
-            });
+        let peer = self.peers.entry(established.peer_id).or_insert_with(|| Peer {
+            since: now,
+            active: now,
+            connections: BTreeMap::new(),
+            remote: remote.clone(),
+            closing: false,
+        });
         peer.connections.insert(established.connection_id, counted);
         peer.remote = remote.clone();
     }
@@ -167,10 +160,7 @@ impl NetworkBehaviour for Behaviour {
         remote: &Multiaddr,
     ) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
         if let Some(subnet) = subnet(remote)
-            && self
-                .inbound_by_subnet
-                .get(&subnet)
-                .is_some_and(|n| *n >= self.limits.per_subnet)
+            && self.inbound_by_subnet.get(&subnet).is_some_and(|n| *n >= self.limits.per_subnet)
         {
             return Err(ConnectionDenied::new(SubnetFull(subnet)));
         }
@@ -189,11 +179,10 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        match event {
-            FromSwarm::ConnectionEstablished(established) => self.on_established(established),
-            FromSwarm::ConnectionClosed(closed) => self.on_closed(closed),
-            // Only connections matter here.
-            _ => {}
+        if let FromSwarm::ConnectionEstablished(established) = event {
+            self.on_established(established);
+        } else if let FromSwarm::ConnectionClosed(closed) = event {
+            self.on_closed(closed);
         }
     }
 
@@ -209,10 +198,7 @@ impl NetworkBehaviour for Behaviour {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
         if let Some(peer_id) = self.to_close.pop_front() {
             let connection = CloseConnection::All;
-            return Poll::Ready(ToSwarm::CloseConnection {
-                peer_id,
-                connection,
-            });
+            return Poll::Ready(ToSwarm::CloseConnection { peer_id, connection });
         }
         self.waker = Some(cx.waker().clone());
         Poll::Pending
@@ -231,16 +217,11 @@ mod tests {
     fn connect(behaviour: &mut Behaviour, peer: PeerId, id: usize, remote: &str) -> bool {
         let remote: Multiaddr = remote.parse().unwrap();
         let id = ConnectionId::new_unchecked(id);
-        if behaviour
-            .handle_established_inbound_connection(id, peer, &remote, &remote)
-            .is_err()
-        {
+        if behaviour.handle_established_inbound_connection(id, peer, &remote, &remote).is_err() {
             return false;
         }
-        let endpoint = ConnectedPoint::Listener {
-            local_addr: remote.clone(),
-            send_back_addr: remote,
-        };
+        let endpoint =
+            ConnectedPoint::Listener { local_addr: remote.clone(), send_back_addr: remote };
         behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
             peer_id: peer,
             connection_id: id,
@@ -253,11 +234,11 @@ mod tests {
 
     fn closing(behaviour: &mut Behaviour) -> Vec<PeerId> {
         let mut cx = Context::from_waker(Waker::noop());
-        std::iter::from_fn(|| match behaviour.poll(&mut cx) {
-            Poll::Ready(ToSwarm::CloseConnection { peer_id, .. }) => Some(peer_id),
-            _ => None,
-        })
-        .collect()
+        let mut closing = Vec::new();
+        while let Poll::Ready(ToSwarm::CloseConnection { peer_id, .. }) = behaviour.poll(&mut cx) {
+            closing.push(peer_id);
+        }
+        closing
     }
 
     #[test]
@@ -269,11 +250,7 @@ mod tests {
         }
         assert!(behaviour.is_above_high_water());
         let now = Instant::now();
-        assert_eq!(
-            behaviour.trim(&BTreeSet::new(), now),
-            0,
-            "all have just come"
-        );
+        assert_eq!(behaviour.trim(&BTreeSet::new(), now), 0, "all have just come");
         let now = now + CONNECTION_GRACE + Duration::from_secs(1);
         for peer in &peers[13..] {
             behaviour.touch(peer, now);
@@ -283,11 +260,7 @@ mod tests {
         let closed: BTreeSet<_> = closing(&mut behaviour).into_iter().collect();
         assert!(!closed.contains(&peers[0]) && !closed.contains(&peers[5]));
         let idle: BTreeSet<_> = peers[..13].iter().copied().collect();
-        assert_eq!(
-            closed.intersection(&idle).count(),
-            11,
-            "every unprotected idle one went"
-        );
+        assert_eq!(closed.intersection(&idle).count(), 11, "every unprotected idle one went");
         assert!(!behaviour.is_above_high_water());
     }
 
@@ -298,10 +271,7 @@ mod tests {
         for (id, peer) in peers.iter().enumerate() {
             connect(&mut behaviour, *peer, id, "/memory/1");
         }
-        assert_eq!(
-            behaviour.trim(&peers, Instant::now() + CONNECTION_GRACE * 2),
-            0
-        );
+        assert_eq!(behaviour.trim(&peers, Instant::now() + CONNECTION_GRACE * 2), 0);
         assert!(closing(&mut behaviour).is_empty());
     }
 
@@ -316,17 +286,7 @@ mod tests {
             })
             .count();
         assert_eq!(admitted, limits.per_subnet);
-        assert!(connect(
-            &mut behaviour,
-            PeerId::random(),
-            100,
-            "/ip4/9.9.8.1/tcp/1"
-        ));
-        assert!(connect(
-            &mut behaviour,
-            PeerId::random(),
-            101,
-            "/ip4/127.0.0.1/tcp/1"
-        ));
+        assert!(connect(&mut behaviour, PeerId::random(), 100, "/ip4/9.9.8.1/tcp/1"));
+        assert!(connect(&mut behaviour, PeerId::random(), 101, "/ip4/127.0.0.1/tcp/1"));
     }
 }

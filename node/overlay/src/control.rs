@@ -254,11 +254,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LinkStream<S> {
                             Err(error) => return Poll::Ready(end_of(&error)),
                         }
                     }
-                    return if close {
-                        Poll::Ready(LinkEnd::Closed)
-                    } else {
-                        Poll::Pending
-                    };
+                    return if close { Poll::Ready(LinkEnd::Closed) } else { Poll::Pending };
                 }
             }
             match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.sending)) {
@@ -322,11 +318,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for LinkStream<S> {
             Poll::Pending => ready!(self.poll_receive(cx)),
         };
         self.ended = item.is_err();
-        Poll::Ready(Some(LinkEvent {
-            id: self.id,
-            peer: self.peer,
-            item,
-        }))
+        Poll::Ready(Some(LinkEvent { id: self.id, peer: self.peer, item }))
     }
 }
 
@@ -398,31 +390,11 @@ mod tests {
     fn hostile_frames_end_the_stream_with_their_reason() {
         assert_eq!(received(vec![0, 0, 8, 1, 2]), [Err(LinkEnd::FrameTooLarge)]);
         assert_eq!(received(vec![0xff; 64]), [Err(LinkEnd::FrameTooLarge)]);
-        assert_eq!(
-            received(vec![0, 0, 0, 0]),
-            [Err(LinkEnd::Malformed)],
-            "empty"
-        );
-        assert_eq!(
-            received(vec![0, 0, 0, 1, 9]),
-            [Err(LinkEnd::Malformed)],
-            "unknown kind"
-        );
-        assert_eq!(
-            received(vec![0, 0, 0, 1, 2]),
-            [Err(LinkEnd::Malformed)],
-            "offer without offer"
-        );
-        assert_eq!(
-            received(vec![0, 0, 0, 2, 1, 1]),
-            [Err(LinkEnd::Malformed)],
-            "payload"
-        );
-        assert_eq!(
-            received(vec![0, 0, 0, 5, 2]),
-            [Err(LinkEnd::Closed)],
-            "truncated"
-        );
+        assert_eq!(received(vec![0, 0, 0, 0]), [Err(LinkEnd::Malformed)], "empty");
+        assert_eq!(received(vec![0, 0, 0, 1, 9]), [Err(LinkEnd::Malformed)], "unknown kind");
+        assert_eq!(received(vec![0, 0, 0, 1, 2]), [Err(LinkEnd::Malformed)], "offer without offer");
+        assert_eq!(received(vec![0, 0, 0, 2, 1, 1]), [Err(LinkEnd::Malformed)], "payload");
+        assert_eq!(received(vec![0, 0, 0, 5, 2]), [Err(LinkEnd::Closed)], "truncated");
     }
 
     #[test]
@@ -434,12 +406,10 @@ mod tests {
 
     #[test]
     fn a_newer_offer_replaces_an_unsent_one_and_draining_replaces_both() {
-        let mut outgoing = Outgoing::default();
-        outgoing.offer = Some(Arc::from([1u8].as_slice()));
+        let unsent = Some(Arc::from([1u8].as_slice()));
+        let outgoing = Outgoing { offer: unsent, ..Outgoing::default() };
         let outgoing = Arc::new(Mutex::new(outgoing));
-        let link = Link {
-            outgoing: Arc::clone(&outgoing),
-        };
+        let link = Link { outgoing: Arc::clone(&outgoing) };
         link.offer(&Arc::from([2u8].as_slice()));
         assert_eq!(lock(&outgoing).next_frame(), Some(vec![0, 0, 0, 2, 2, 2]));
         link.offer(&Arc::from([3u8].as_slice()));

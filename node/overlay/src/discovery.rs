@@ -84,21 +84,18 @@ impl Overlay {
             // The stream behaviour dials too, and reports what comes of it.
             tracing::debug!(%peer, %error, "provider not dialled");
         }
-        let request = self
-            .swarm
-            .behaviour_mut()
-            .streams
-            .open(peer, Protocol::Control);
+        let request = self.swarm.behaviour_mut().streams.open(peer, Protocol::Control);
         self.contacts.insert(request, peer);
     }
 
     fn sought(&self, query: kad::QueryId) -> Option<ModelHash> {
-        self.look_ups
-            .iter()
-            .find(|(id, _)| *id == query)
-            .map(|(_, model)| *model)
+        self.look_ups.iter().find(|(id, _)| *id == query).map(|(_, model)| *model)
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "only these events of Kademlia need an answer"
+    )]
     pub(crate) fn on_index_event(&mut self, event: kad::Event, now: Instant) {
         match event {
             kad::Event::OutboundQueryProgressed {
@@ -125,17 +122,9 @@ impl Overlay {
                 }
             }
             kad::Event::InboundRequest {
-                request:
-                    kad::InboundRequest::AddProvider {
-                        record: Some(record),
-                    },
+                request: kad::InboundRequest::AddProvider { record: Some(record) },
             } => self.on_record(record),
-            kad::Event::RoutingUpdated {
-                peer,
-                is_new_peer: true,
-                old_peer,
-                ..
-            } => {
+            kad::Event::RoutingUpdated { peer, is_new_peer: true, old_peer, .. } => {
                 if let Some(old) = old_peer {
                     self.index_peers.remove(&old);
                 }
@@ -176,6 +165,7 @@ impl Overlay {
         };
         let believed = address::believable(&info.listen_addrs, seen);
         behaviour.book.learn(peer, believed.clone());
+        behaviour.kad.store_mut().complete(&peer, &believed);
         if info.protocols.contains(&KADEMLIA) {
             self.admit_to_index(peer, believed);
         }
@@ -192,9 +182,7 @@ impl Overlay {
             return;
         }
         for address in addresses {
-            let relayed = address
-                .iter()
-                .any(|part| matches!(part, AddressPart::P2pCircuit));
+            let relayed = address.iter().any(|part| matches!(part, AddressPart::P2pCircuit));
             if !relayed {
                 kad.add_address(&peer, address);
             }
@@ -203,19 +191,14 @@ impl Overlay {
 
     pub(crate) fn on_stream_event(&mut self, event: streams::Event, now: Instant) {
         match event {
-            streams::Event::Inbound {
-                peer,
-                protocol,
-                stream,
-            } => {
+            streams::Event::Inbound { peer, protocol, stream } => {
                 self.swarm.behaviour_mut().connections.touch(&peer, now);
                 match protocol {
                     // Who it is and what it wants is known when it subscribes.
                     Protocol::Control => self.accept_link(peer, stream, now),
                     Protocol::Session => {
                         if let Some(peer) = address::node_id(&peer) {
-                            self.events
-                                .push_back(Event::InboundSession { peer, stream });
+                            self.events.push_back(Event::InboundSession { peer, stream });
                         }
                     }
                 }
@@ -224,11 +207,7 @@ impl Overlay {
                 tracing::debug!(%peer, ?protocol, "stream refused: quota is full");
                 self.count(Refused::StreamBusy);
             }
-            streams::Event::Opened {
-                request,
-                peer,
-                stream,
-            } => {
+            streams::Event::Opened { request, peer, stream } => {
                 self.swarm.behaviour_mut().connections.touch(&peer, now);
                 if self.contacts.remove(&request).is_some() {
                     let id = self.new_link();
@@ -236,27 +215,15 @@ impl Overlay {
                     self.links.push(receiving);
                     self.tables.link_open(peer, id, sending);
                 } else if let Some(peer) = address::node_id(&peer) {
-                    self.events.push_back(Event::SessionOpened {
-                        request,
-                        peer,
-                        stream,
-                    });
+                    self.events.push_back(Event::SessionOpened { request, peer, stream });
                 }
             }
-            streams::Event::Failed {
-                request,
-                peer,
-                error,
-            } => {
+            streams::Event::Failed { request, peer, error } => {
                 if self.contacts.remove(&request).is_some() {
                     tracing::debug!(%peer, %error, "provider not contacted");
                     self.tables.lost(peer, now);
                 } else if let Some(peer) = address::node_id(&peer) {
-                    self.events.push_back(Event::SessionFailed {
-                        request,
-                        peer,
-                        error,
-                    });
+                    self.events.push_back(Event::SessionFailed { request, peer, error });
                 }
             }
         }
@@ -312,12 +279,10 @@ impl Overlay {
         match message {
             Message::Offer(bytes) => {
                 let clock = (self.clock)();
-                let offer = SignedOffer::from_bytes(bytes)
-                    .verify(clock)
-                    .map_err(|error| {
-                        tracing::debug!(%peer, %error, "offer refused");
-                        LinkEnd::InvalidOffer
-                    })?;
+                let offer = SignedOffer::from_bytes(bytes).verify(clock).map_err(|error| {
+                    tracing::debug!(%peer, %error, "offer refused");
+                    LinkEnd::InvalidOffer
+                })?;
                 if address::node_id(&peer) != Some(offer.offer().provider) {
                     return Err(LinkEnd::ForeignOffer);
                 }
@@ -343,16 +308,9 @@ impl Overlay {
                 return;
             }
         };
-        let models = verified
-            .offer()
-            .models
-            .iter()
-            .map(|offered| offered.model)
-            .collect();
+        let models = verified.offer().models.iter().map(|offered| offered.model).collect();
         let bytes = Arc::from(offer.as_bytes());
-        let changes = self
-            .offering
-            .publish(bytes, models, self.index_peers.len(), now);
+        let changes = self.offering.publish(bytes, models, self.index_peers.len(), now);
         self.publish(changes);
     }
 

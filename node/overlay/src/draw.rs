@@ -21,10 +21,7 @@ impl Draw {
         let mut hash = Sha256::new();
         hash.update(seed);
         hash.update(label.as_bytes());
-        Self {
-            seed: hash.finalize().into(),
-            counter: AtomicU64::new(0),
-        }
+        Self { seed: hash.finalize().into(), counter: AtomicU64::new(0) }
     }
 
     /// A number below `bound`; 0 when `bound` is 0. The bias of the remainder is below 2⁻⁴⁰ for

@@ -46,42 +46,26 @@ impl EntryPoints {
             return false;
         }
         let state = State::Waiting(now);
-        self.points.push(EntryPoint {
-            address,
-            state,
-            pause: limits::ENTRY_RETRY_MIN,
-        });
+        self.points.push(EntryPoint { address, state, pause: limits::ENTRY_RETRY_MIN });
         true
     }
 
     /// Addresses to dial now.
     pub(crate) fn due(&self, now: Instant) -> Vec<Multiaddr> {
         let due = |point: &&EntryPoint| matches!(point.state, State::Waiting(at) if at <= now);
-        self.points
-            .iter()
-            .filter(due)
-            .map(|point| point.address.clone())
-            .collect()
+        self.points.iter().filter(due).map(|point| point.address.clone()).collect()
     }
 
     /// A dial to `address` is under way.
     pub(crate) fn dialling(&mut self, address: &Multiaddr, connection: ConnectionId) {
-        for point in self
-            .points
-            .iter_mut()
-            .filter(|point| point.address == *address)
-        {
+        for point in self.points.iter_mut().filter(|point| point.address == *address) {
             point.state = State::Dialling(connection);
         }
     }
 
     /// A dial to `address` could not even start: it is tried again after its pause.
     pub(crate) fn postpone(&mut self, address: &Multiaddr, now: Instant) {
-        for point in self
-            .points
-            .iter_mut()
-            .filter(|point| point.address == *address)
-        {
+        for point in self.points.iter_mut().filter(|point| point.address == *address) {
             point.back_off(now);
         }
     }
@@ -118,8 +102,7 @@ impl EntryPoints {
 
     /// An address turned out to be our own.
     pub(crate) fn forget_own(&mut self, connection: ConnectionId) {
-        self.points
-            .retain(|point| point.state != State::Dialling(connection));
+        self.points.retain(|point| point.state != State::Dialling(connection));
     }
 
     /// Peers at entry points at this moment.

@@ -46,9 +46,7 @@ impl Topic {
     }
 
     pub(crate) fn of(hash: &TopicHash) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|topic| topic.name() == hash.as_str())
+        Self::ALL.into_iter().find(|topic| topic.name() == hash.as_str())
     }
 }
 
@@ -100,10 +98,7 @@ pub(crate) fn behaviour() -> Result<Gossip, GossipError> {
         .flood_publish(false)
         .build()
         .map_err(fault)?;
-    let topics: HashSet<_> = Topic::ALL
-        .into_iter()
-        .map(|topic| topic.ident().hash())
-        .collect();
+    let topics: HashSet<_> = Topic::ALL.into_iter().map(|topic| topic.ident().hash()).collect();
     let filter = MaxCountSubscriptionFilter {
         max_subscribed_topics: topics.len(),
         max_subscriptions_per_request: topics.len().saturating_mul(2),
@@ -116,9 +111,7 @@ pub(crate) fn behaviour() -> Result<Gossip, GossipError> {
         IdentityTransform,
     )
     .map_err(fault)?;
-    gossip
-        .with_peer_score(score(), thresholds())
-        .map_err(fault)?;
+    gossip.with_peer_score(score(), thresholds()).map_err(fault)?;
     for topic in Topic::ALL {
         gossip.subscribe(&topic.ident()).map_err(fault)?;
     }
@@ -144,10 +137,7 @@ fn score() -> PeerScoreParams {
         invalid_message_deliveries_weight: -100.0,
         ..TopicScoreParams::default()
     };
-    let loopback = [
-        IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(Ipv6Addr::LOCALHOST),
-    ];
+    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     PeerScoreParams {
         topics: HashMap::from(Topic::ALL.map(|name| (name.ident().hash(), topic.clone()))),
         ip_colocation_factor_threshold: 8.0,

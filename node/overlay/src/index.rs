@@ -35,9 +35,7 @@ pub(crate) fn key(model: &ModelHash, shard: u16) -> RecordKey {
 /// providers spread evenly without agreeing on anything.
 pub(crate) fn shard_of(provider: &NodeId, shards: u16) -> u16 {
     let [.., high, low] = *provider.as_bytes();
-    u16::from_be_bytes([high, low])
-        .checked_rem(shards)
-        .unwrap_or(0)
+    u16::from_be_bytes([high, low]).checked_rem(shards).unwrap_or(0)
 }
 
 #[derive(Debug)]
@@ -82,6 +80,19 @@ impl ProviderStore {
         of_provider.map_or_else(Vec::new, |held| held.record.addresses.clone())
     }
 
+    /// Fills in the addresses of records that `provider` published before they were known.
+    pub(crate) fn complete(&mut self, provider: &PeerId, addresses: &[Multiaddr]) {
+        for key in self.keys_of.get(provider).into_iter().flatten() {
+            let held = self.held.get_mut(key).into_iter().flatten();
+            let bare = held.filter(|held| {
+                held.record.provider == *provider && held.record.addresses.is_empty()
+            });
+            for held in bare {
+                held.record.addresses = addresses.to_vec();
+            }
+        }
+    }
+
     /// Drops what has ended at `now`.
     pub(crate) fn expire(&mut self, now: Instant) {
         let (keys_of, count) = (&mut self.keys_of, &mut self.count);
@@ -105,17 +116,13 @@ impl ProviderStore {
         }
         let subnet = record.addresses.iter().find_map(subnet);
         let records = self.held.entry(key.clone()).or_default();
-        if let Some(known) = records
-            .iter_mut()
-            .find(|held| held.record.provider == record.provider)
+        if let Some(known) = records.iter_mut().find(|held| held.record.provider == record.provider)
         {
             *known = Held { record, subnet };
             return Ok(());
         }
-        let of_subnet = records
-            .iter()
-            .filter(|held| subnet.is_some() && held.subnet == subnet)
-            .count();
+        let of_subnet =
+            records.iter().filter(|held| subnet.is_some() && held.subnet == subnet).count();
         let of_provider = self.keys_of.get(&record.provider).map_or(0, BTreeSet::len);
         if self.count >= limits::RECORDS
             || records.len() >= limits::RECORDS_PER_KEY
@@ -233,11 +240,7 @@ mod tests {
     fn the_key_of_a_shard_is_frozen() {
         // (printf cocoon/v1; head -c 32 /dev/zero; printf '\0\1') | sha256sum
         let expected = "57eb219da7da1c4ffe604d14f41d843f8da1b81defadd0955dec7785c5c40624";
-        let hex: String = key(&model(0), 1)
-            .to_vec()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let hex: String = key(&model(0), 1).to_vec().iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(hex, expected);
         assert_ne!(key(&model(0), 1), key(&model(0), 0));
     }
@@ -246,18 +249,13 @@ mod tests {
     fn one_key_is_bounded_and_keeps_the_old() {
         let mut store = store();
         let first = PeerId::random();
-        store
-            .add_provider(record(key(&model(1), 0), first, "/memory/1"))
-            .unwrap();
+        store.add_provider(record(key(&model(1), 0), first, "/memory/1")).unwrap();
         for _ in 0..500 {
             let _ = store.add_provider(record(key(&model(1), 0), PeerId::random(), "/memory/1"));
         }
         assert_eq!(store.len(), limits::RECORDS_PER_KEY);
         let kept = store.held[key(&model(1), 0).as_ref()].iter();
-        assert!(
-            kept.map(|held| held.record.provider)
-                .any(|provider| provider == first)
-        );
+        assert!(kept.map(|held| held.record.provider).any(|provider| provider == first));
     }
 
     #[test]
@@ -266,18 +264,14 @@ mod tests {
         let greedy = PeerId::random();
         let taken = (0..100u16)
             .filter(|shard| {
-                store
-                    .add_provider(record(key(&model(1), *shard), greedy, "/memory/1"))
-                    .is_ok()
+                store.add_provider(record(key(&model(1), *shard), greedy, "/memory/1")).is_ok()
             })
             .count();
         assert_eq!(taken, limits::RECORDS_PER_PROVIDER);
         let room = (0..100u16)
             .filter(|host| {
                 let address = format!("/ip4/9.9.9.{host}/tcp/1");
-                store
-                    .add_provider(record(key(&model(2), 0), PeerId::random(), &address))
-                    .is_ok()
+                store.add_provider(record(key(&model(2), 0), PeerId::random(), &address)).is_ok()
             })
             .count();
         assert_eq!(room, limits::RECORDS_PER_KEY_AND_SUBNET);
@@ -288,9 +282,7 @@ mod tests {
         let mut store = store();
         let key = key(&model(1), 0);
         for _ in 0..100 {
-            store
-                .add_provider(record(key.clone(), PeerId::random(), "/memory/1"))
-                .unwrap();
+            store.add_provider(record(key.clone(), PeerId::random(), "/memory/1")).unwrap();
         }
         let mut seen = BTreeSet::new();
         for _ in 0..100 {
@@ -305,12 +297,8 @@ mod tests {
     fn own_records_are_provided_and_others_are_not() {
         let mut store = store();
         let own = store.own;
-        store
-            .add_provider(ProviderRecord::new(key(&model(1), 0), own, vec![]))
-            .unwrap();
-        store
-            .add_provider(record(key(&model(1), 0), PeerId::random(), "/memory/1"))
-            .unwrap();
+        store.add_provider(ProviderRecord::new(key(&model(1), 0), own, vec![])).unwrap();
+        store.add_provider(record(key(&model(1), 0), PeerId::random(), "/memory/1")).unwrap();
         assert_eq!(store.provided().count(), 1);
         store.remove_provider(&key(&model(1), 0), &own);
         assert_eq!(store.provided().count(), 0);
@@ -324,6 +312,20 @@ mod tests {
         let odd = record(RecordKey::from(vec![1; 31]), PeerId::random(), "/memory/1");
         assert!(store.add_provider(odd).is_err());
         assert!(store.held.is_empty());
+    }
+
+    #[test]
+    fn addresses_are_filled_in_but_not_replaced() {
+        let mut store = store();
+        let (bare, full) = (PeerId::random(), PeerId::random());
+        let key = key(&model(1), 0);
+        store.add_provider(ProviderRecord::new(key.clone(), bare, vec![])).unwrap();
+        store.add_provider(record(key.clone(), full, "/memory/1")).unwrap();
+        let known: Multiaddr = "/memory/2".parse().unwrap();
+        store.complete(&bare, std::slice::from_ref(&known));
+        store.complete(&full, std::slice::from_ref(&known));
+        assert_eq!(store.addresses(&key, &bare), [known]);
+        assert_eq!(store.addresses(&key, &full), ["/memory/1".parse().unwrap()]);
     }
 
     proptest! {

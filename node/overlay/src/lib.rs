@@ -22,6 +22,10 @@ pub mod limits;
 mod offering;
 mod overlay;
 mod streams;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod warm;
 
 pub use behaviour::keypair;

@@ -50,10 +50,7 @@ impl Offering {
         let stopped = self.models.difference(&models).copied().map(Publish::Stop);
         let started = models.difference(&self.models).copied().map(Publish::Start);
         let changes: Vec<_> = stopped.chain(started).collect();
-        if changes
-            .iter()
-            .any(|change| matches!(change, Publish::Start(_)))
-        {
+        if changes.iter().any(|change| matches!(change, Publish::Start(_))) {
             self.last_publish = Some(now);
             self.published_to = index_peers;
         }
@@ -71,10 +68,7 @@ impl Offering {
         for link in self.subscribers.values() {
             link.draining();
         }
-        std::mem::take(&mut self.models)
-            .into_iter()
-            .map(Publish::Stop)
-            .collect()
+        std::mem::take(&mut self.models).into_iter().map(Publish::Stop).collect()
     }
 
     /// A peer subscribed: it gets the offer now, or the word that there is none.
@@ -110,10 +104,7 @@ impl Offering {
         }
         let due = match (self.published_to, self.last_publish) {
             (0, _) | (_, None) => now,
-            (_, Some(last)) => last
-                .checked_add(limits::LOOK_UP_MIN)
-                .unwrap_or(now)
-                .max(now),
+            (_, Some(last)) => last.checked_add(limits::LOOK_UP_MIN).unwrap_or(now).max(now),
         };
         self.publish_due = Some(self.publish_due.map_or(due, |earlier| earlier.min(due)));
     }
@@ -139,10 +130,7 @@ impl Offering {
     /// When [`Self::tick`] has something to do.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         let push = if self.push_due { self.push_at() } else { None };
-        [push, self.keep_alive_at(), self.publish_due]
-            .into_iter()
-            .flatten()
-            .min()
+        [push, self.keep_alive_at(), self.publish_due].into_iter().flatten().min()
     }
 
     fn push_at(&self) -> Option<Instant> {
@@ -221,21 +209,11 @@ mod tests {
         assert_eq!(offering.wake_at(), None, "nothing to publish");
         offering.publish(offer(1), BTreeSet::from([model(1)]), 0, now);
         offering.index_grew(1, now);
-        assert_eq!(
-            offering.tick(1, now),
-            [Publish::Start(model(1))],
-            "first peer: at once"
-        );
+        assert_eq!(offering.tick(1, now), [Publish::Start(model(1))], "first peer: at once");
         offering.index_grew(2, now);
-        assert!(
-            offering.tick(2, now).is_empty(),
-            "second peer: a moment later"
-        );
+        assert!(offering.tick(2, now).is_empty(), "second peer: a moment later");
         let later = now + limits::LOOK_UP_MIN;
-        assert_eq!(
-            offering.tick(limits::REPLICATION, later),
-            [Publish::Start(model(1))]
-        );
+        assert_eq!(offering.tick(limits::REPLICATION, later), [Publish::Start(model(1))]);
         offering.index_grew(1_000, later);
         assert!(offering.tick(1_000, later + limits::KEEP_ALIVE).is_empty());
     }
@@ -249,16 +227,8 @@ mod tests {
         let (end, _stream) = link(LinkId(1), PeerId::random(), (), now);
         offering.subscribe(LinkId(1), end);
         assert_eq!(offering.wake_at(), Some(now + limits::KEEP_ALIVE));
-        offering.publish(
-            offer(2),
-            BTreeSet::from([model(1)]),
-            0,
-            now + limits::PUSH_EVERY,
-        );
-        assert_eq!(
-            offering.wake_at(),
-            Some(now + limits::PUSH_EVERY + limits::KEEP_ALIVE)
-        );
+        offering.publish(offer(2), BTreeSet::from([model(1)]), 0, now + limits::PUSH_EVERY);
+        assert_eq!(offering.wake_at(), Some(now + limits::PUSH_EVERY + limits::KEEP_ALIVE));
         assert!(offering.unsubscribe(LinkId(1)));
         assert_eq!(offering.wake_at(), None);
     }

@@ -175,16 +175,12 @@ impl Overlay {
 
     fn anchors(&self) -> Vec<Anchor> {
         let behaviour = self.swarm.behaviour();
-        let peers: BTreeSet<_> = self
-            .tables
-            .warm_peers()
-            .chain(self.entry_points.peers())
-            .collect();
+        let peers: BTreeSet<_> =
+            self.tables.warm_peers().chain(self.entry_points.peers()).collect();
         let anchor = |peer: PeerId| {
             let addresses = behaviour.book.addresses(&peer).iter();
-            let addresses: Vec<_> = addresses
-                .filter_map(|address| address.clone().with_p2p(peer).ok())
-                .collect();
+            let addresses: Vec<_> =
+                addresses.filter_map(|address| address.clone().with_p2p(peer).ok()).collect();
             let node = address::node_id(&peer)?;
             (!addresses.is_empty()).then_some(Anchor { node, addresses })
         };
@@ -208,20 +204,16 @@ impl Overlay {
                 ListenError::Refused
             }
         };
-        self.events
-            .push_back(Event::ListenFailed { address, error });
+        self.events.push_back(Event::ListenFailed { address, error });
     }
 
     fn dial_entry_points(&mut self, now: Instant) {
         for address in self.entry_points.due(now) {
             let options = match named_peer(&address) {
-                Some(peer) => DialOpts::peer_id(peer)
-                    .addresses(vec![address.clone()])
-                    .build(),
+                Some(peer) => DialOpts::peer_id(peer).addresses(vec![address.clone()]).build(),
                 None => DialOpts::unknown_peer_id().address(address.clone()).build(),
             };
-            self.entry_points
-                .dialling(&address, options.connection_id());
+            self.entry_points.dialling(&address, options.connection_id());
             if let Err(error) = self.swarm.dial(options) {
                 tracing::debug!(%address, %error, "entry point not dialled");
                 self.entry_points.postpone(&address, now);
@@ -231,15 +223,9 @@ impl Overlay {
 
     fn publish_notice(&mut self, topic: Topic, notice: Vec<u8>) {
         if (self.notice_check)(topic, &notice) != NoticeVerdict::Accept {
-            tracing::error!(
-                ?topic,
-                "a notice of this node fails its own check; not published"
-            );
-        } else if let Err(error) = self
-            .swarm
-            .behaviour_mut()
-            .gossip
-            .publish(topic.ident().hash(), notice)
+            tracing::error!(?topic, "a notice of this node fails its own check; not published");
+        } else if let Err(error) =
+            self.swarm.behaviour_mut().gossip.publish(topic.ident().hash(), notice)
         {
             tracing::warn!(?topic, %error, "notice not published");
         }
@@ -252,9 +238,8 @@ impl Overlay {
         message: libp2p::gossipsub::Message,
     ) {
         let topic = Topic::of(&message.topic);
-        let verdict = topic.map_or(NoticeVerdict::Reject, |topic| {
-            (self.notice_check)(topic, &message.data)
-        });
+        let verdict =
+            topic.map_or(NoticeVerdict::Reject, |topic| (self.notice_check)(topic, &message.data));
         let gossip = &mut self.swarm.behaviour_mut().gossip;
         gossip.report_message_validation_result(id, &from, verdict.acceptance());
         match (verdict, topic) {
@@ -266,60 +251,42 @@ impl Overlay {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's list of events is open")]
     fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>, now: Instant) {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event, now),
             SwarmEvent::ConnectionEstablished {
-                peer_id,
-                connection_id,
-                num_established,
-                ..
+                peer_id, connection_id, num_established, ..
             } => {
                 self.entry_points.connected(connection_id, peer_id);
                 self.on_connected(peer_id, num_established.get() == 1, now);
             }
-            SwarmEvent::ConnectionClosed {
-                peer_id,
-                num_established: 0,
-                ..
-            } => {
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
                 self.entry_points.disconnected(peer_id, now);
                 if let Some(node) = address::node_id(&peer_id) {
                     self.events.push_back(Event::PeerDisconnected(node));
                 }
             }
-            SwarmEvent::OutgoingConnectionError {
-                connection_id,
-                error,
-                ..
-            } => {
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 if matches!(error, DialError::LocalPeerId { .. }) {
                     self.entry_points.forget_own(connection_id);
                 }
                 self.entry_points.failed(connection_id, now);
             }
-            SwarmEvent::NewListenAddr {
-                listener_id,
-                address,
-            } => {
+            SwarmEvent::NewListenAddr { listener_id, address } => {
                 // An interface with a public address is reachable there.
                 if address::scope(&address) == Some(Scope::Internet) {
                     self.swarm.add_external_address(address.clone());
                 }
                 tracing::info!(%address, "listening");
                 let requested = self.listeners.get(&listener_id).unwrap_or(&address).clone();
-                self.events
-                    .push_back(Event::Listening { requested, address });
+                self.events.push_back(Event::Listening { requested, address });
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 self.swarm.remove_external_address(&address);
                 self.events.push_back(Event::ListenEnded(address));
             }
-            SwarmEvent::ListenerClosed {
-                listener_id,
-                addresses,
-                reason,
-            } => {
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
                 self.listeners.remove(&listener_id);
                 if let Err(error) = reason {
                     tracing::error!(?addresses, %error, "a listener failed");
@@ -356,10 +323,7 @@ impl Overlay {
         let mut protected = behaviour.streams.active(Protocol::Session);
         protected.extend(behaviour.gossip.all_mesh_peers().copied());
         let near = behaviour.kad.get_closest_local_peers(&own);
-        protected.extend(
-            near.take(limits::REPLICATION)
-                .map(kad::KBucketKey::into_preimage),
-        );
+        protected.extend(near.take(limits::REPLICATION).map(kad::KBucketKey::into_preimage));
         protected.extend(self.tables.peers());
         protected.extend(self.entry_points.peers());
         protected
@@ -372,11 +336,7 @@ impl Overlay {
             BehaviourEvent::Identify(libp2p::identify::Event::Received {
                 peer_id, info, ..
             }) => self.on_identified(peer_id, &info),
-            BehaviourEvent::Ping(libp2p::ping::Event {
-                peer,
-                result: Ok(time),
-                ..
-            }) => {
+            BehaviourEvent::Ping(libp2p::ping::Event { peer, result: Ok(time), .. }) => {
                 self.tables.round_trip(peer, time);
             }
             BehaviourEvent::Gossip(libp2p::gossipsub::Event::Message {
@@ -399,11 +359,7 @@ impl Overlay {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let wakes = [
-            self.tables.wake_at(),
-            self.offering.wake_at(),
-            self.entry_points.wake_at(),
-        ];
+        let wakes = [self.tables.wake_at(), self.offering.wake_at(), self.entry_points.wake_at()];
         wakes.into_iter().flatten().min()
     }
 

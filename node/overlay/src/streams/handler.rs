@@ -105,8 +105,7 @@ impl Handler {
         }
         // A peer that opens streams faster than it reads verdicts is answered by a reset.
         if self.verdicts.len() < limits::VERDICTS_IN_FLIGHT {
-            self.verdicts
-                .push(within(verdict(stream, protocol, permit)).boxed());
+            self.verdicts.push(within(verdict(stream, protocol, permit)).boxed());
         }
     }
 }
@@ -176,6 +175,7 @@ impl ConnectionHandler for Handler {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's list of events is open")]
     fn on_connection_event(
         &mut self,
         event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol, (), Open>,

@@ -56,9 +56,7 @@ impl Protocol {
     }
 
     fn from_name(name: &StreamProtocol) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|protocol| protocol.name() == *name)
+        Self::ALL.into_iter().find(|protocol| protocol.name() == *name)
     }
 
     const fn most_per_peer(self) -> usize {
@@ -167,14 +165,8 @@ struct Peer {
 impl Peer {
     /// The newest direct connection, else the newest.
     fn best(&self) -> Option<ConnectionId> {
-        let direct = self
-            .connections
-            .iter()
-            .rev()
-            .find(|connection| !connection.relayed);
-        direct
-            .or(self.connections.last())
-            .map(|connection| connection.id)
+        let direct = self.connections.iter().rev().find(|connection| !connection.relayed);
+        direct.or_else(|| self.connections.last()).map(|connection| connection.id)
     }
 }
 
@@ -234,35 +226,18 @@ impl Behaviour {
     pub(crate) fn open(&mut self, peer: PeerId, protocol: Protocol) -> RequestId {
         let id = RequestId(self.next_request);
         self.next_request = self.next_request.saturating_add(1);
-        let under_way = self
-            .requests
-            .values()
-            .filter(|request| request.peer == peer)
-            .count();
+        let under_way = self.requests.values().filter(|request| request.peer == peer).count();
         if under_way >= limits::OPEN_REQUESTS_PER_PEER {
-            self.emit(Event::Failed {
-                request: id,
-                peer,
-                error: OpenError::TooManyRequests,
-            });
+            self.emit(Event::Failed { request: id, peer, error: OpenError::TooManyRequests });
             return id;
         }
         let asked = self.peers.get(&peer).and_then(Peer::best);
-        self.requests.insert(
-            id,
-            Request {
-                peer,
-                protocol,
-                asked,
-            },
-        );
+        self.requests.insert(id, Request { peer, protocol, asked });
         self.deadlines.push_back((later(limits::OPEN_TIMEOUT), id));
         match asked {
             Some(connection) => self.ask(id, peer, protocol, connection),
             None => {
-                self.to_swarm.push_back(ToSwarm::Dial {
-                    opts: DialOpts::peer_id(peer).build(),
-                });
+                self.to_swarm.push_back(ToSwarm::Dial { opts: DialOpts::peer_id(peer).build() });
             }
         }
         self.wake();
@@ -271,10 +246,7 @@ impl Behaviour {
 
     /// Peers with open streams of `protocol`, in either direction.
     pub(crate) fn active(&self, protocol: Protocol) -> BTreeSet<PeerId> {
-        let active = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.quota.live(protocol) > 0);
+        let active = self.peers.iter().filter(|(_, peer)| peer.quota.live(protocol) > 0);
         active.map(|(id, _)| *id).collect()
     }
 
@@ -299,21 +271,13 @@ impl Behaviour {
 
     fn fail(&mut self, request: RequestId, error: OpenError) {
         if let Some(Request { peer, .. }) = self.requests.remove(&request) {
-            self.emit(Event::Failed {
-                request,
-                peer,
-                error,
-            });
+            self.emit(Event::Failed { request, peer, error });
         }
     }
 
     fn fail_where(&mut self, error: OpenError, failed: impl Fn(&Request) -> bool) {
-        let ids: Vec<_> = self
-            .requests
-            .iter()
-            .filter(|(_, it)| failed(it))
-            .map(|(id, _)| *id)
-            .collect();
+        let ids: Vec<_> =
+            self.requests.iter().filter(|(_, it)| failed(it)).map(|(id, _)| *id).collect();
         for id in ids {
             self.fail(id, error);
         }
@@ -321,10 +285,10 @@ impl Behaviour {
 
     fn peer_quota(&mut self, peer: PeerId) -> PeerQuota {
         let quota = &self.quota;
-        let known = self.peers.entry(peer).or_insert_with(|| Peer {
-            quota: quota.peer(),
-            connections: Vec::new(),
-        });
+        let known = self
+            .peers
+            .entry(peer)
+            .or_insert_with(|| Peer { quota: quota.peer(), connections: Vec::new() });
         known.quota.clone()
     }
 
@@ -335,10 +299,7 @@ impl Behaviour {
         };
         self.peer_quota(established.peer_id);
         if let Some(peer) = self.peers.get_mut(&established.peer_id) {
-            peer.connections.push(Connection {
-                id: established.connection_id,
-                relayed,
-            });
+            peer.connections.push(Connection { id: established.connection_id, relayed });
         }
         let mut waiting = Vec::new();
         for (id, request) in &mut self.requests {
@@ -354,8 +315,7 @@ impl Behaviour {
 
     fn on_closed(&mut self, closed: ConnectionClosed<'_>) {
         if let Some(peer) = self.peers.get_mut(&closed.peer_id) {
-            peer.connections
-                .retain(|connection| connection.id != closed.connection_id);
+            peer.connections.retain(|connection| connection.id != closed.connection_id);
         }
         if closed.remaining_established == 0 {
             self.peers.remove(&closed.peer_id);
@@ -367,11 +327,7 @@ impl Behaviour {
 
     /// A connection that another behaviour denied leaves a peer without connections behind.
     fn forget_unconnected(&mut self, peer: PeerId) {
-        if self
-            .peers
-            .get(&peer)
-            .is_some_and(|known| known.connections.is_empty())
-        {
+        if self.peers.get(&peer).is_some_and(|known| known.connections.is_empty()) {
             self.peers.remove(&peer);
         }
     }
@@ -389,9 +345,7 @@ impl Behaviour {
             | DialError::Denied { .. }
             | DialError::Transport(_) => OpenError::Unreachable,
         };
-        self.fail_where(error, |request| {
-            request.peer == peer && request.asked.is_none()
-        });
+        self.fail_where(error, |request| request.peer == peer && request.asked.is_none());
     }
 
     fn poll_deadlines(&mut self, cx: &mut Context<'_>) {
@@ -427,9 +381,7 @@ fn later(by: std::time::Duration) -> Instant {
 }
 
 fn is_relayed(address: &Multiaddr) -> bool {
-    address
-        .iter()
-        .any(|part| matches!(part, AddressPart::P2pCircuit))
+    address.iter().any(|part| matches!(part, AddressPart::P2pCircuit))
 }
 
 impl NetworkBehaviour for Behaviour {
@@ -457,6 +409,7 @@ impl NetworkBehaviour for Behaviour {
         Ok(Handler::new(self.peer_quota(peer)))
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's list of events is open")]
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(established) => self.on_established(established),
@@ -480,21 +433,13 @@ impl NetworkBehaviour for Behaviour {
     ) {
         match report {
             Report::Inbound(protocol, stream) => {
-                self.emit(Event::Inbound {
-                    peer,
-                    protocol,
-                    stream,
-                });
+                self.emit(Event::Inbound { peer, protocol, stream });
             }
             Report::Refused(protocol) => self.emit(Event::Refused { peer, protocol }),
             Report::Opened(request, stream) => {
                 // A stream that comes after its request timed out is dropped, which resets it.
                 if self.requests.remove(&request).is_some() {
-                    self.emit(Event::Opened {
-                        request,
-                        peer,
-                        stream,
-                    });
+                    self.emit(Event::Opened { request, peer, stream });
                 }
             }
             Report::Failed(request, error) => self.fail(request, error),

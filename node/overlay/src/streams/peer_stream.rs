@@ -61,19 +61,11 @@ pub struct PeerStream {
 
 impl PeerStream {
     pub(super) fn inbound(stream: Stream, permit: Permit) -> Self {
-        Self {
-            stream,
-            verdict: Verdict::Accepted,
-            _permit: permit,
-        }
+        Self { stream, verdict: Verdict::Accepted, _permit: permit }
     }
 
     pub(super) fn outbound(stream: Stream, permit: Permit) -> Self {
-        Self {
-            stream,
-            verdict: Verdict::Awaited,
-            _permit: permit,
-        }
+        Self { stream, verdict: Verdict::Awaited, _permit: permit }
     }
 
     /// Waits until the peer has taken the stream. Reading does the same; this is for a caller

@@ -17,10 +17,7 @@ struct Counters {
 
 impl Counters {
     fn new(most: fn(Protocol) -> usize) -> Self {
-        Self {
-            live: Default::default(),
-            most,
-        }
+        Self { live: Default::default(), most }
     }
 
     fn take(&self, protocol: Protocol) -> bool {
@@ -84,20 +81,14 @@ impl PeerQuota {
             self.taken.give_back(protocol);
             return None;
         }
-        let counted = [
-            Some(Arc::clone(&self.taken)),
-            Some(Arc::clone(&self.shared)),
-        ];
+        let counted = [Some(Arc::clone(&self.taken)), Some(Arc::clone(&self.shared))];
         Some(Permit { counted, protocol })
     }
 
     /// Counts a stream that we opened.
     pub(super) fn count_opened(&self, protocol: Protocol) -> Permit {
         self.opened.take(protocol);
-        Permit {
-            counted: [Some(Arc::clone(&self.opened)), None],
-            protocol,
-        }
+        Permit { counted: [Some(Arc::clone(&self.opened)), None], protocol }
     }
 
     /// Open streams of `protocol` with the peer, whoever opened them.
@@ -132,10 +123,7 @@ mod tests {
         let peer = NodeQuota::new().peer();
         let mut permits: Vec<_> = std::iter::from_fn(|| peer.admit(Protocol::Session)).collect();
         assert_eq!(permits.len(), limits::SESSION_STREAMS_PER_PEER);
-        assert!(
-            peer.admit(Protocol::Control).is_some(),
-            "protocols are counted apart"
-        );
+        assert!(peer.admit(Protocol::Control).is_some(), "protocols are counted apart");
         permits.pop();
         assert!(peer.admit(Protocol::Session).is_some());
     }
