@@ -2,6 +2,8 @@
 //!
 //! Owns: fixtures. Must not: assert anything.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test waits for one event among many")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
