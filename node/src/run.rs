@@ -5,15 +5,14 @@
 
 use std::sync::Arc;
 
-use cocoon_protocol::identity::{NodeId, NodeKey};
-use cocoon_protocol::units::Timestamp;
-use futures::future::BoxFuture;
+use cocoon_protocol::identity::NodeKey;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::control::{self, Answer, ControlHandler, Refusal, Request, Status};
+use crate::control;
 use crate::data_folder::{DataFolder, FolderError, InstanceLock, LockError};
 use crate::identity::{self, KeyFileError};
+use crate::operator::Operator;
 use crate::shutdown::{Fault, Shutdown, SignalError, Tasks};
 use crate::store::{self, Store};
 
@@ -38,6 +37,9 @@ pub enum RunError {
     /// The control socket cannot be made.
     #[error("the node could not start")]
     Control(#[source] control::BindError),
+    /// A part could not be started.
+    #[error("the node could not start")]
+    Start(#[source] crate::start::StartError),
     /// A part on which the node depends failed while it ran.
     #[error("the node stopped because of a fault")]
     Fault(#[source] Fault),
@@ -63,12 +65,7 @@ impl Foundation {
         let lock = folder.lock().map_err(RunError::Lock)?;
         let key = identity::load_or_create(&folder.node_key(), &lock).map_err(RunError::Key)?;
         let store = Store::open(&folder.store()).map_err(RunError::Store)?;
-        Ok(Self {
-            folder,
-            lock,
-            key,
-            store,
-        })
+        Ok(Self { folder, lock, key, store })
     }
 }
 
@@ -76,7 +73,7 @@ impl Foundation {
 pub async fn run(config: Config) -> Result<(), RunError> {
     let shutdown = Shutdown::new(config.shutdown_grace).map_err(RunError::Signals)?;
     let foundation = Foundation::open(&config)?;
-    start(&config, &foundation, &shutdown.tasks())?;
+    Box::pin(start(&config, &foundation, &shutdown.tasks())).await?;
     tracing::info!(
         node = %foundation.key.id(),
         network = ?config.network,
@@ -94,71 +91,19 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     ended
 }
 
-/// Starts every part of the node. The driver, once it is here, takes the control socket over.
-fn start(config: &Config, foundation: &Foundation, tasks: &Tasks) -> Result<(), RunError> {
-    let bare = Bare {
+/// Starts every part of the node; the control socket last, when there is something to ask.
+async fn start(config: &Config, foundation: &Foundation, tasks: &Tasks) -> Result<(), RunError> {
+    let running = Box::pin(crate::start::start(config, foundation, tasks)).await;
+    let operator = Operator {
         config: config.clone(),
         node: foundation.key.id(),
         started: SystemClock.now(),
         tasks: tasks.clone(),
+        store: foundation.store.clone(),
+        running: running.map_err(RunError::Start)?,
     };
     let socket =
         control::Server::bind(&foundation.folder.control_socket()).map_err(RunError::Control)?;
-    tasks.spawn_service("control socket", socket.run(Arc::new(bare), tasks.clone()));
+    tasks.spawn_service("control socket", socket.run(Arc::new(operator), tasks.clone()));
     Ok(())
-}
-
-/// A node without a driver: it knows itself and nobody else.
-#[derive(Debug)]
-struct Bare {
-    config: Config,
-    node: NodeId,
-    started: Timestamp,
-    tasks: Tasks,
-}
-
-impl ControlHandler for Bare {
-    fn handle(&self, request: Request) -> BoxFuture<'_, Result<Answer, Refusal>> {
-        let answer = match request {
-            Request::Status => Ok(Answer::Status(Box::new(self.status()))),
-            Request::ChannelList => Ok(Answer::Channels(vec![])),
-            Request::ReceiptList { .. } => Ok(Answer::Receipts(vec![])),
-            Request::Shutdown => Ok(Answer::Accepted),
-            Request::ChannelSettle { .. }
-            | Request::ChannelRelease { .. }
-            | Request::ReceiptShow { .. }
-            | Request::WalletShow
-            | Request::WalletFund { .. } => Err(Refusal::NotPossible {
-                reason: "it is a bare peer".to_owned(),
-            }),
-        };
-        Box::pin(std::future::ready(answer))
-    }
-}
-
-impl Bare {
-    fn status(&self) -> Status {
-        let config = &self.config;
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            node: self.node,
-            process: std::process::id(),
-            network: config.network,
-            provides: config.provide,
-            consumes: config.consume,
-            started: self.started,
-            draining: self.tasks.draining().is_cancelled(),
-            addresses: vec![],
-            gateway: None,
-            offered_tier: None,
-            simulated_tee: false,
-            minimum_tier: config.consume.then_some(config.minimum_tier),
-            ledger: config.ledger.to_string(),
-            ledger_listen: None,
-            peers: vec![],
-            offers: vec![],
-            channels: vec![],
-            jobs: vec![],
-        }
-    }
 }

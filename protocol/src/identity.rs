@@ -127,8 +127,7 @@ impl NodeId {
             return false;
         };
         let signature = Signature::from_bytes(signature);
-        key.verify_strict(&signed_bytes(domain, message), &signature)
-            .is_ok()
+        key.verify_strict(&signed_bytes(domain, message), &signature).is_ok()
     }
 }
 
@@ -160,9 +159,7 @@ impl NodeKey {
 
 impl fmt::Debug for NodeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("NodeKey")
-            .field(&self.id())
-            .finish_non_exhaustive()
+        f.debug_tuple("NodeKey").field(&self.id()).finish_non_exhaustive()
     }
 }
 
@@ -181,10 +178,7 @@ impl TonAddress {
         let (workchain, hash) = text.split_once(':')?;
         let mut bytes = [0; 32];
         hex::decode_to_slice(hash, &mut bytes).ok()?;
-        Some(Self {
-            workchain: workchain.parse().ok()?,
-            hash: bytes,
-        })
+        Some(Self { workchain: workchain.parse().ok()?, hash: bytes })
     }
 }
 
@@ -250,21 +244,12 @@ mod tests {
         assert!(key.id().verify(Domain::Offer, b"message", &signature));
         assert!(!key.id().verify(Domain::Receipt, b"message", &signature));
         assert!(!key.id().verify(Domain::Offer, b"messagE", &signature));
-        assert!(
-            !NodeKey::from_secret(&[8; 32])
-                .id()
-                .verify(Domain::Offer, b"message", &signature)
-        );
+        assert!(!NodeKey::from_secret(&[8; 32]).id().verify(Domain::Offer, b"message", &signature));
     }
 
     #[test]
     fn domains_are_distinct() {
-        let all = [
-            Domain::Offer,
-            Domain::Receipt,
-            Domain::SessionIdentity,
-            Domain::Notice,
-        ];
+        let all = [Domain::Offer, Domain::Receipt, Domain::SessionIdentity, Domain::Notice];
         let distinct: std::collections::BTreeSet<_> = all.iter().map(|d| d.as_bytes()).collect();
         assert_eq!(distinct.len(), all.len());
     }
@@ -280,10 +265,7 @@ mod tests {
         let id = ModelHash::from_bytes([0xab; 32]);
         assert_eq!(ModelHash::from_hex(&id.to_string()), Some(id));
         assert_eq!(ModelHash::from_hex("ab"), None);
-        let address = TonAddress {
-            workchain: -1,
-            hash: [3; 32],
-        };
+        let address = TonAddress { workchain: -1, hash: [3; 32] };
         assert_eq!(TonAddress::from_raw(&address.to_string()), Some(address));
         assert_eq!(TonAddress::from_raw("0:zz"), None);
         assert_eq!(TonAddress::from_raw("300:"), None);

@@ -19,8 +19,10 @@ pub struct Proved {
     pub tier: Tier,
     /// Whether it is a simulated TEE's.
     pub simulated: bool,
-    /// Digest of the evidence, for the receipt; zeros in tier `open`.
+    /// Digest of the evidence, for the receipt.
     pub evidence_digest: [u8; 32],
+    /// Digest of what the provider serves, as the evidence is bound to it.
+    pub manifest: Option<[u8; 32]>,
 }
 
 /// Why there is no session.
@@ -291,6 +293,11 @@ pub enum Input {
         provider: NodeId,
         /// Why.
         failure: LedgerFailure,
+    },
+    /// The operator asked the vault to take an allocation back.
+    Released {
+        /// Whose.
+        provider: NodeId,
     },
     /// A vault as the ledger shows it; `None` when there is no such vault.
     VaultRead {

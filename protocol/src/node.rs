@@ -142,6 +142,7 @@ impl Node {
                 consumer.funds_mut().allocated(provider, &allocation, free, out);
                 consumer.advance_all(now, out);
             }
+            Input::Released { provider } => consumer.funds_mut().released(provider, out),
             Input::AllocationFailed { provider, failure } => {
                 consumer.funds_mut().allocation_failed();
                 consumer.ledger_failed(Some(provider), &failure, out);
@@ -202,6 +203,7 @@ impl Node {
             | Input::VaultFailed { .. }
             | Input::Allocated { .. }
             | Input::AllocationFailed { .. }
+            | Input::Released { .. }
             | Input::Drain => {}
         }
     }

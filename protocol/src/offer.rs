@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::attest::Tier;
-use crate::identity::{Domain, ModelHash, NodeId, NodeKey, TonAddress};
+use crate::identity::{Domain, ModelHash, NodeId, NodeKey, TonAddress, append_length_prefixed};
 use crate::limits;
 use crate::units::{Prices, Timestamp, Tokens};
 use crate::wire;
@@ -72,6 +74,19 @@ impl Offer {
         let offer = wire::encode_offer(self);
         let signature = key.sign(Domain::Offer, &offer);
         SignedOffer(wire::encode_signed_offer(&offer, &signature))
+    }
+
+    /// SHA-256 of what is served: the weights' hashes, in order. A session's evidence is bound to
+    /// it, so that a quote made for one model cannot stand for another.
+    pub fn manifest(&self) -> [u8; 32] {
+        let mut models: Vec<_> = self.models.iter().map(|offered| offered.model).collect();
+        models.sort();
+        let mut bytes = Vec::new();
+        append_length_prefixed(&mut bytes, b"cocoon/model-manifest/v1");
+        for model in models {
+            append_length_prefixed(&mut bytes, model.as_bytes());
+        }
+        Sha256::digest(&bytes).into()
     }
 
     /// The entry for one model.
@@ -271,6 +286,17 @@ mod tests {
         let offer = offer(1, 7);
         let verified = offer.sign(&key(1)).verify(NOW).unwrap();
         assert_eq!(verified.offer(), &offer);
+    }
+
+    #[test]
+    fn the_manifest_is_of_the_weights_alone() {
+        let plain = offer(1, 7);
+        let mut dearer = plain.clone();
+        dearer.models[0].prices.prompt = PricePerMillion::from_nano(9);
+        assert_eq!(plain.manifest(), dearer.manifest());
+        let mut other = plain.clone();
+        other.models[0].model = ModelHash::from_bytes([8; 32]);
+        assert_ne!(plain.manifest(), other.manifest());
     }
 
     #[test]

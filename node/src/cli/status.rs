@@ -7,7 +7,7 @@ use cocoon_protocol::units::Timestamp;
 use super::output::{Printer, roughly, short, word};
 use super::{Context, Failure, channel, unexpected};
 use crate::clock::{Clock as _, SystemClock};
-use crate::control::{Answer, Request, Status};
+use crate::control::{Answer, Request, SessionStatus, Status};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -27,11 +27,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> Result<(), Failure
 }
 
 fn print(printer: &Printer, status: &Status, now: Timestamp) -> Result<(), Failure> {
-    let draining = if status.draining {
-        ", finishing its jobs"
-    } else {
-        ""
-    };
+    let draining = if status.draining { ", finishing its jobs" } else { "" };
     printer.line(format_args!("node       {}", status.node))?;
     printer.line(format_args!(
         "program    cocoon-node {}, process {}, up {}{draining}",
@@ -40,11 +36,7 @@ fn print(printer: &Printer, status: &Status, now: Timestamp) -> Result<(), Failu
         roughly(now.since(status.started)),
     ))?;
     printer.line(format_args!("roles      {}", roles(status)))?;
-    printer.line(format_args!(
-        "network    {}, ledger {}",
-        word(&status.network),
-        status.ledger
-    ))?;
+    printer.line(format_args!("network    {}, ledger {}", word(&status.network), status.ledger))?;
     if let Some(address) = &status.ledger_listen {
         printer.line(format_args!("ledger at  http://{address}"))?;
     }
@@ -54,25 +46,18 @@ fn print(printer: &Printer, status: &Status, now: Timestamp) -> Result<(), Failu
     for address in &status.addresses {
         printer.line(format_args!("address    {address}"))?;
     }
+    printer.line(format_args!("peers      {}", status.peers))?;
     printer.line("")?;
-    peers(printer, status)?;
+    sessions(printer, status)?;
     offers(printer, status, now)?;
     channel::table(printer, &status.channels)?;
     jobs(printer, status)
 }
 
 fn roles(status: &Status) -> String {
-    let tier = status
-        .offered_tier
-        .map_or_else(String::new, |tier| format!(" ({tier})"));
-    let simulated = if status.simulated_tee {
-        ", SIMULATED TEE: protects nothing"
-    } else {
-        ""
-    };
-    let least = status
-        .minimum_tier
-        .map_or_else(String::new, |tier| format!(" (at least {tier})"));
+    let tier = status.offered_tier.map_or_else(String::new, |tier| format!(" ({tier})"));
+    let simulated = if status.simulated_tee { ", SIMULATED TEE: protects nothing" } else { "" };
+    let least = status.minimum_tier.map_or_else(String::new, |tier| format!(" (at least {tier})"));
     match (status.provides, status.consumes) {
         (true, true) => format!("provider{tier}{simulated}; consumer{least}"),
         (true, false) => format!("provider{tier}{simulated}"),
@@ -81,16 +66,13 @@ fn roles(status: &Status) -> String {
     }
 }
 
-fn peers(printer: &Printer, status: &Status) -> Result<(), Failure> {
-    let rows: Vec<_> = status
-        .peers
-        .iter()
-        .map(|peer| {
-            let session = if peer.session { "open" } else { "-" };
-            vec![short(peer.node), session.to_owned(), peer.address.clone()]
-        })
-        .collect();
-    printer.table("peers", &["NODE", "SESSION", "ADDRESS"], &rows)
+fn sessions(printer: &Printer, status: &Status) -> Result<(), Failure> {
+    let row = |session: &SessionStatus| {
+        let simulated = if session.simulated { " (SIMULATED)" } else { "" };
+        vec![short(session.node), format!("{}{simulated}", session.tier)]
+    };
+    let rows: Vec<_> = status.sessions.iter().map(row).collect();
+    printer.table("sessions", &["NODE", "TIER"], &rows)
 }
 
 fn offers(printer: &Printer, status: &Status, now: Timestamp) -> Result<(), Failure> {
@@ -100,11 +82,7 @@ fn offers(printer: &Printer, status: &Status, now: Timestamp) -> Result<(), Fail
         .map(|offer| {
             let provider = short(offer.provider);
             vec![
-                if offer.own {
-                    format!("{provider} (self)")
-                } else {
-                    provider
-                },
+                if offer.own { format!("{provider} (self)") } else { provider },
                 offer.name.clone(),
                 offer.tier.to_string(),
                 offer.prompt_price.to_string(),
@@ -114,15 +92,8 @@ fn offers(printer: &Printer, status: &Status, now: Timestamp) -> Result<(), Fail
             ]
         })
         .collect();
-    let columns = [
-        "PROVIDER",
-        "MODEL",
-        "TIER",
-        "PROMPT/MILLION",
-        "COMPLETION/MILLION",
-        "CONTEXT",
-        "HOLDS",
-    ];
+    let columns =
+        ["PROVIDER", "MODEL", "TIER", "PROMPT/MILLION", "COMPLETION/MILLION", "CONTEXT", "HOLDS"];
     printer.table("offers", &columns, &rows)
 }
 
@@ -140,9 +111,5 @@ fn jobs(printer: &Printer, status: &Status) -> Result<(), Failure> {
             ]
         })
         .collect();
-    printer.table(
-        "jobs",
-        &["JOB", "ROLE", "PEER", "COMPLETION", "COST"],
-        &rows,
-    )
+    printer.table("jobs", &["JOB", "ROLE", "PEER", "COMPLETION", "COST"], &rows)
 }

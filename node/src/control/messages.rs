@@ -170,7 +170,9 @@ pub struct Status {
     /// Address at which it serves its embedded ledger to others.
     pub ledger_listen: Option<String>,
     /// Connected peers.
-    pub peers: Vec<PeerStatus>,
+    pub peers: usize,
+    /// Attested sessions that it opened.
+    pub sessions: Vec<SessionStatus>,
     /// Its own offer's models, then those of others that it knows.
     pub offers: Vec<OfferStatus>,
     /// Payment channels.
@@ -179,15 +181,15 @@ pub struct Status {
     pub jobs: Vec<JobStatus>,
 }
 
-/// A connected peer.
+/// An attested session that this node opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerStatus {
-    /// Who.
+pub struct SessionStatus {
+    /// With whom.
     pub node: NodeId,
-    /// At which address.
-    pub address: String,
-    /// An attested session is open.
-    pub session: bool,
+    /// The tier that it has proved.
+    pub tier: Tier,
+    /// Its evidence is simulated and protects nothing.
+    pub simulated: bool,
 }
 
 /// A model on offer.
@@ -301,9 +303,7 @@ pub struct ReceiptFile {
 impl std::fmt::Debug for ReceiptFile {
     /// Without the salt.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReceiptFile")
-            .field("receipt", &self.receipt)
-            .finish_non_exhaustive()
+        f.debug_struct("ReceiptFile").field("receipt", &self.receipt).finish_non_exhaustive()
     }
 }
 

@@ -3,4 +3,6 @@
 //! Owns: everything that touches a socket towards peers.
 //! Must not: interpret what streams carry; sessions and the driver do.
 
+pub(crate) mod session;
+pub(crate) mod sessions;
 pub mod swarm;

@@ -140,8 +140,7 @@ impl NetHandle {
     /// seconds. Whether the peer takes the stream shows with the first read: see
     /// [`cocoon_overlay::Refusal::of`]. Dropping the future gives the stream up.
     pub async fn open_session(&self, node: NodeId) -> Result<SessionStream, NetError> {
-        self.ask(|answer| Request::OpenSession(node, answer))
-            .await?
+        self.ask(|answer| Request::OpenSession(node, answer)).await?
     }
 
     /// The network at a glance.
@@ -150,10 +149,7 @@ impl NetHandle {
     }
 
     async fn tell(&self, command: Command) -> Result<(), NetError> {
-        self.requests
-            .send(Request::Tell(command))
-            .await
-            .map_err(|_| NetError::Stopped)
+        self.requests.send(Request::Tell(command)).await.map_err(|_| NetError::Stopped)
     }
 
     async fn ask<T>(
@@ -161,10 +157,7 @@ impl NetHandle {
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, NetError> {
         let (answer, answered) = oneshot::channel();
-        self.requests
-            .send(request(answer))
-            .await
-            .map_err(|_| NetError::Stopped)?;
+        self.requests.send(request(answer)).await.map_err(|_| NetError::Stopped)?;
         answered.await.map_err(|_| NetError::Stopped)
     }
 }
@@ -178,9 +171,7 @@ pub struct Net {
 
 impl std::fmt::Debug for Net {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Net")
-            .field("node", &self.handle.node)
-            .finish_non_exhaustive()
+        f.debug_struct("Net").field("node", &self.handle.node).finish_non_exhaustive()
     }
 }
 
@@ -200,10 +191,7 @@ impl Net {
         let overlay = Overlay::new(config, transport, spawn)?;
         let (requests, inbox) = mpsc::channel(COMMANDS);
         let (outbox, events) = mpsc::channel(EVENTS);
-        let handle = NetHandle {
-            node: overlay.node(),
-            requests,
-        };
+        let handle = NetHandle { node: overlay.node(), requests };
         let task = Task {
             overlay,
             inbox,
@@ -214,11 +202,7 @@ impl Net {
             connections,
             stop,
         };
-        Ok(Self {
-            handle,
-            events,
-            task,
-        })
+        Ok(Self { handle, events, task })
     }
 
     /// The handle, the events, and the work itself, to be spawned and awaited by the caller. The
@@ -226,11 +210,7 @@ impl Net {
     pub fn split(
         self,
         shutdown: CancellationToken,
-    ) -> (
-        NetHandle,
-        mpsc::Receiver<NetEvent>,
-        impl Future<Output = ()> + Send,
-    ) {
+    ) -> (NetHandle, mpsc::Receiver<NetEvent>, impl Future<Output = ()> + Send) {
         (self.handle, self.events, self.task.run(shutdown))
     }
 }
@@ -272,12 +252,7 @@ impl Task {
                 }
             }
         }
-        let Self {
-            overlay,
-            connections,
-            stop,
-            ..
-        } = self;
+        let Self { overlay, connections, stop, .. } = self;
         drop(overlay);
         stop.cancel();
         connections.close();
@@ -289,10 +264,7 @@ impl Task {
         match request {
             Request::Tell(command) => self.overlay.handle(command),
             Request::Listen(address, answer) => {
-                self.listening
-                    .entry(address.clone())
-                    .or_default()
-                    .push(answer);
+                self.listening.entry(address.clone()).or_default().push(answer);
                 self.overlay.handle(Command::Listen(address));
             }
             Request::OpenSession(node, answer) => match self.overlay.open_session(&node) {
@@ -315,9 +287,7 @@ impl Task {
                 self.answer_listen(&address, &Err(NetError::Listen(error)));
                 return;
             }
-            Event::SessionOpened {
-                request, stream, ..
-            } => {
+            Event::SessionOpened { request, stream, .. } => {
                 if let Some(answer) = self.opening.remove(&request) {
                     give(answer, Ok(stream.compat()));
                 }
@@ -337,10 +307,9 @@ impl Task {
             Event::PeerDisconnected(node) => NetEvent::PeerDisconnected(node),
             Event::Offer(offer) => NetEvent::Offer(offer),
             Event::OfferGone(node) => NetEvent::OfferGone(node),
-            Event::InboundSession { peer, stream } => NetEvent::InboundSession {
-                peer,
-                stream: stream.compat(),
-            },
+            Event::InboundSession { peer, stream } => {
+                NetEvent::InboundSession { peer, stream: stream.compat() }
+            }
             Event::Notice(topic, notice) => NetEvent::Notice(topic, notice),
         };
         match self.outbox.try_send(event) {
@@ -422,13 +391,7 @@ mod tests {
         let config = Config::new(key.clone(), role, [secret; 32], || NOW);
         let shutdown = CancellationToken::new();
         let (net, events, work) = Net::new(config).unwrap().split(shutdown.clone());
-        Node {
-            key,
-            net,
-            events,
-            task: tokio::spawn(work),
-            shutdown,
-        }
+        Node { key, net, events, task: tokio::spawn(work), shutdown }
     }
 
     impl Node {
@@ -441,9 +404,7 @@ mod tests {
                     }
                 }
             };
-            tokio::time::timeout(Duration::from_secs(60), found)
-                .await
-                .expect("event")
+            tokio::time::timeout(Duration::from_secs(60), found).await.expect("event")
         }
 
         fn offer(&self, sequence: u64) -> SignedOffer {
@@ -465,10 +426,7 @@ mod tests {
                 }],
                 tier: Tier::Open,
                 evidence_digest: None,
-                payout: TonAddress {
-                    workchain: 0,
-                    hash: [1; 32],
-                },
+                payout: TonAddress { workchain: 0, hash: [1; 32] },
                 load: Load::Idle,
                 region: String::new(),
             };
@@ -484,13 +442,7 @@ mod tests {
         consumer.net.dial(address).await.unwrap();
         consumer.net.want(MODEL).await.unwrap();
         let found = consumer
-            .wait(|event| {
-                if let NetEvent::Offer(offer) = event {
-                    Some(offer)
-                } else {
-                    None
-                }
-            })
+            .wait(|event| if let NetEvent::Offer(offer) = event { Some(offer) } else { None })
             .await;
         assert_eq!(found.offer().provider, provider.key.id());
 
@@ -520,13 +472,7 @@ mod tests {
         provider.shutdown.cancel();
         provider.task.await.unwrap();
         let gone = consumer
-            .wait(|event| {
-                if let NetEvent::OfferGone(node) = event {
-                    Some(node)
-                } else {
-                    None
-                }
-            })
+            .wait(|event| if let NetEvent::OfferGone(node) = event { Some(node) } else { None })
             .await;
         assert_eq!(gone, provider.key.id());
         consumer.shutdown.cancel();
@@ -548,15 +494,10 @@ mod tests {
     async fn a_ninth_session_of_one_peer_is_told_busy() {
         let mut provider = start(3, Role::Provider);
         let consumer = start(4, Role::Consumer);
-        let address = provider
-            .net
-            .listen("/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap())
-            .await
-            .unwrap();
+        let address =
+            provider.net.listen("/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()).await.unwrap();
         consumer.net.dial(address).await.unwrap();
-        provider
-            .wait(|event| matches!(event, NetEvent::PeerConnected(_)).then_some(()))
-            .await;
+        provider.wait(|event| matches!(event, NetEvent::PeerConnected(_)).then_some(())).await;
         let mut held = Vec::new();
         for _ in 0..cocoon_overlay::limits::SESSION_STREAMS_PER_PEER {
             let mut stream = consumer.net.open_session(provider.key.id()).await.unwrap();
@@ -566,17 +507,7 @@ mod tests {
         let mut ninth = consumer.net.open_session(provider.key.id()).await.unwrap();
         let error = ninth.read_u8().await.unwrap_err();
         assert_eq!(Refusal::of(&error), Some(Refusal::Busy));
-        assert_eq!(
-            provider
-                .net
-                .status()
-                .await
-                .unwrap()
-                .refused
-                .values()
-                .sum::<u64>(),
-            1
-        );
+        assert_eq!(provider.net.status().await.unwrap().refused.values().sum::<u64>(), 1);
     }
 
     #[tokio::test]
@@ -587,13 +518,7 @@ mod tests {
         let stranger = NodeKey::from_secret(&[99; 32]).id();
         let unknown = node.net.open_session(stranger).await;
         assert!(matches!(unknown, Err(NetError::Open(OpenError::NoAddress))));
-        let listen = node
-            .net
-            .listen("/ip4/127.0.0.1/sctp/1".parse().unwrap())
-            .await;
-        assert_eq!(
-            listen,
-            Err(NetError::Listen(cocoon_overlay::ListenError::Unsupported))
-        );
+        let listen = node.net.listen("/ip4/127.0.0.1/sctp/1".parse().unwrap()).await;
+        assert_eq!(listen, Err(NetError::Listen(cocoon_overlay::ListenError::Unsupported)));
     }
 }

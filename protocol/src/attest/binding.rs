@@ -145,10 +145,7 @@ impl SessionBinding<'_> {
         append_length_prefixed(&mut input, self.public_key);
         append_length_prefixed(&mut input, self.peer.as_bytes());
         append_length_prefixed(&mut input, self.gpu_digest);
-        append_length_prefixed(
-            &mut input,
-            self.model_manifest.map_or(&[][..], |digest| digest),
-        );
+        append_length_prefixed(&mut input, self.model_manifest.map_or(&[][..], |digest| digest));
         Sha512::digest(&input).into()
     }
 }
@@ -229,11 +226,8 @@ mod tests {
             "02710e5f68f5043676f9aa7f7301a586ddf362b72cf84c9ed9bf51cb61fba3b1\
              fa9d1fb0016c1c968ce33b0a2fd6c2b107fea5390bb24f0c6ce5d3e70c72de1e"
         );
-        let without_model = SessionBinding {
-            model_manifest: None,
-            ..session(&network, &peer)
-        }
-        .report_data();
+        let without_model =
+            SessionBinding { model_manifest: None, ..session(&network, &peer) }.report_data();
         assert_eq!(
             hex::encode(without_model),
             "78b32021e8ab9339272ba0502dafdb54b0834d573816d8b9d39687f514d2f099\
@@ -248,10 +242,7 @@ mod tests {
             "01efa4474179d0c716ff327da7eed1f1adc069c10fb611ad03213dc6699881d1"
         );
         assert_eq!(gpu_digest(&[]), [0; 32]);
-        let gpu = GpuEvidenceParts {
-            report: b"report",
-            chain: b"chain",
-        };
+        let gpu = GpuEvidenceParts { report: b"report", chain: b"chain" };
         assert_eq!(
             hex::encode(gpu_digest(&[gpu, gpu])),
             "0cd9a0d6fc750d6df09d02c2043f4eb1358a16ea240e3905379f3e51c17ffba7"
@@ -264,38 +255,14 @@ mod tests {
         let (other_network, other_peer) = (NetworkId([9; 32]), NodeId::from_bytes([9; 32]));
         let base = session(&network, &peer);
         let variants = [
-            SessionBinding {
-                network: &other_network,
-                ..base
-            },
-            SessionBinding {
-                role: SessionRole::Client,
-                ..base
-            },
-            SessionBinding {
-                exporter: &[9; 32],
-                ..base
-            },
-            SessionBinding {
-                nonce: &[9; 32],
-                ..base
-            },
-            SessionBinding {
-                public_key: b"other",
-                ..base
-            },
-            SessionBinding {
-                peer: &other_peer,
-                ..base
-            },
-            SessionBinding {
-                gpu_digest: &[9; 32],
-                ..base
-            },
-            SessionBinding {
-                model_manifest: None,
-                ..base
-            },
+            SessionBinding { network: &other_network, ..base },
+            SessionBinding { role: SessionRole::Client, ..base },
+            SessionBinding { exporter: &[9; 32], ..base },
+            SessionBinding { nonce: &[9; 32], ..base },
+            SessionBinding { public_key: b"other", ..base },
+            SessionBinding { peer: &other_peer, ..base },
+            SessionBinding { gpu_digest: &[9; 32], ..base },
+            SessionBinding { model_manifest: None, ..base },
         ];
         let mut seen: Vec<_> = variants.iter().map(SessionBinding::report_data).collect();
         seen.push(base.report_data());
@@ -311,38 +278,14 @@ mod tests {
         let base = identity(&network, &peer);
         let later = Timestamp::from_unix_secs(1_900_000_000);
         let variants = [
-            IdentityBinding {
-                network: &other_network,
-                ..base
-            },
-            IdentityBinding {
-                kind: EvidenceKind::SimulatedTdx,
-                ..base
-            },
-            IdentityBinding {
-                peer: &other_peer,
-                ..base
-            },
-            IdentityBinding {
-                public_key: b"other",
-                ..base
-            },
-            IdentityBinding {
-                capabilities: &[9; 32],
-                ..base
-            },
-            IdentityBinding {
-                not_before: later,
-                ..base
-            },
-            IdentityBinding {
-                not_after: later,
-                ..base
-            },
-            IdentityBinding {
-                configuration: &[9; 32],
-                ..base
-            },
+            IdentityBinding { network: &other_network, ..base },
+            IdentityBinding { kind: EvidenceKind::SimulatedTdx, ..base },
+            IdentityBinding { peer: &other_peer, ..base },
+            IdentityBinding { public_key: b"other", ..base },
+            IdentityBinding { capabilities: &[9; 32], ..base },
+            IdentityBinding { not_before: later, ..base },
+            IdentityBinding { not_after: later, ..base },
+            IdentityBinding { configuration: &[9; 32], ..base },
         ];
         let mut seen: Vec<_> = variants.iter().map(IdentityBinding::report_data).collect();
         seen.push(base.report_data());

@@ -44,10 +44,6 @@ impl<'a> Reader<'a> {
 
     /// Nothing may be left.
     pub(super) const fn finish(self) -> Result<(), Malformed> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(Malformed)
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(Malformed) }
     }
 }

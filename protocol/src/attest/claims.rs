@@ -148,10 +148,9 @@ pub fn appraise(
     }
     let measurements = &claims.measurements;
     // No rules for a kind of TEE are no reason to trust it.
-    let rules = policy.tdx().ok_or(Refusal::UnknownMeasurement {
-        mrtd: measurements.mrtd,
-        differs: None,
-    })?;
+    let rules = policy
+        .tdx()
+        .ok_or(Refusal::UnknownMeasurement { mrtd: measurements.mrtd, differs: None })?;
     check_tcb(claims, rules)?;
     check_age(claims, rules, now)?;
     check_platform(claims, rules)?;
@@ -169,15 +168,10 @@ fn check_tcb(claims: &Claims, rules: &TdxRules) -> Result<(), Refusal> {
         return Err(Refusal::TcbOutOfDate { status });
     }
     let rejected = |advisory: &&String| {
-        rules
-            .reject_advisories
-            .iter()
-            .any(|rejected| rejected.eq_ignore_ascii_case(advisory))
+        rules.reject_advisories.iter().any(|rejected| rejected.eq_ignore_ascii_case(advisory))
     };
     match claims.advisories.iter().find(rejected) {
-        Some(advisory) => Err(Refusal::Advisory {
-            id: advisory.clone(),
-        }),
+        Some(advisory) => Err(Refusal::Advisory { id: advisory.clone() }),
         None => Ok(()),
     }
 }
@@ -192,10 +186,8 @@ fn check_age(claims: &Claims, rules: &TdxRules, now: Timestamp) -> Result<(), Re
             limit: rules.max_collateral_age,
         });
     }
-    let (number, minimum) = (
-        claims.tcb_evaluation_data_number,
-        rules.min_tcb_evaluation_data_number,
-    );
+    let (number, minimum) =
+        (claims.tcb_evaluation_data_number, rules.min_tcb_evaluation_data_number);
     if number < minimum {
         return Err(Refusal::CollateralOutdated { number, minimum });
     }
@@ -234,10 +226,7 @@ fn find_image<'a>(
             Some(register) => differs = differs.or(Some(register)),
         }
     }
-    Err(Refusal::UnknownMeasurement {
-        mrtd: measured.mrtd,
-        differs,
-    })
+    Err(Refusal::UnknownMeasurement { mrtd: measured.mrtd, differs })
 }
 
 fn first_difference(measured: &Measurements, image: &TdxImage) -> Option<&'static str> {
@@ -249,20 +238,11 @@ fn first_difference(measured: &Measurements, image: &TdxImage) -> Option<&'stati
         ("rtmr1", rtmr1 == image.rtmr1),
         ("rtmr2", rtmr2 == image.rtmr2),
         ("rtmr3", rtmr3 == image.rtmr3),
-        (
-            "mrconfigid",
-            measured.mr_config_id == host_set(image.mr_config_id),
-        ),
+        ("mrconfigid", measured.mr_config_id == host_set(image.mr_config_id)),
         ("mrowner", measured.mr_owner == host_set(image.mr_owner)),
-        (
-            "mrownerconfig",
-            measured.mr_owner_config == host_set(image.mr_owner_config),
-        ),
+        ("mrownerconfig", measured.mr_owner_config == host_set(image.mr_owner_config)),
     ];
-    matches
-        .into_iter()
-        .find(|(_, same)| !same)
-        .map(|(register, _)| register)
+    matches.into_iter().find(|(_, same)| !same).map(|(register, _)| register)
 }
 
 /// A bound that keeps [`check_age`] meaningful: older collateral than this is never right.
@@ -342,25 +322,15 @@ mod tests {
 
     #[test]
     fn claims_at_every_limit_pass() {
-        let expected = Appraisal {
-            tier: Tier::Attested,
-            image: "test".to_owned(),
-            expires: NOW,
-        };
+        let expected = Appraisal { tier: Tier::Attested, image: "test".to_owned(), expires: NOW };
         assert_eq!(judge(|_| {}), Ok(expected.clone()));
-        assert_eq!(
-            judge(|c| c.measurements.rtmr[0] = register(20)),
-            Ok(expected)
-        );
+        assert_eq!(judge(|c| c.measurements.rtmr[0] = register(20)), Ok(expected));
     }
 
     #[test]
     fn every_check_refuses_with_its_own_reason() {
         let just = |seconds| Timestamp::from_unix_secs(seconds);
-        assert_eq!(
-            judge(|c| c.kind = EvidenceKind::None),
-            Err(Refusal::EvidenceMissing)
-        );
+        assert_eq!(judge(|c| c.kind = EvidenceKind::None), Err(Refusal::EvidenceMissing));
         assert_eq!(
             judge(|c| c.kind = EvidenceKind::SimulatedTdx),
             Err(Refusal::SimulatedNotAllowed)
@@ -371,15 +341,9 @@ mod tests {
         assert_eq!(judge(|c| c.attributes |= 1 << 29), Err(Refusal::Migratable));
         assert_eq!(judge(|c| c.report_data[63] ^= 1), Err(Refusal::NotFresh));
         let status = TcbStatus::SwHardeningNeeded;
-        assert_eq!(
-            judge(|c| c.tcb_status = status),
-            Err(Refusal::TcbOutOfDate { status })
-        );
+        assert_eq!(judge(|c| c.tcb_status = status), Err(Refusal::TcbOutOfDate { status }));
         let id = "intel-sa-00001".to_owned();
-        assert_eq!(
-            judge(|c| c.advisories.push(id.clone())),
-            Err(Refusal::Advisory { id })
-        );
+        assert_eq!(judge(|c| c.advisories.push(id.clone())), Err(Refusal::Advisory { id }));
         assert_eq!(
             judge(|c| c.collateral_expires = just(1_799_999_999)),
             Err(Refusal::CollateralExpired)
@@ -390,65 +354,38 @@ mod tests {
         ));
         assert_eq!(
             judge(|c| c.tcb_evaluation_data_number = 16),
-            Err(Refusal::CollateralOutdated {
-                number: 16,
-                minimum: 17
-            })
+            Err(Refusal::CollateralOutdated { number: 16, minimum: 17 })
         );
         let platform = |rule| Err(Refusal::PlatformNotAllowed { rule });
-        assert_eq!(
-            judge(|c| c.platform.smt = true),
-            platform(PlatformRule::Smt)
-        );
+        assert_eq!(judge(|c| c.platform.smt = true), platform(PlatformRule::Smt));
         assert_eq!(
             judge(|c| c.platform.dynamic_platform = true),
             platform(PlatformRule::DynamicPlatform)
         );
-        assert_eq!(
-            judge(|c| c.platform.cached_keys = true),
-            platform(PlatformRule::CachedKeys)
-        );
+        assert_eq!(judge(|c| c.platform.cached_keys = true), platform(PlatformRule::CachedKeys));
     }
 
     #[test]
     fn every_register_is_compared() {
         let unknown = |differs| {
-            Err(Refusal::UnknownMeasurement {
-                mrtd: register(1),
-                differs: Some(differs),
-            })
+            Err(Refusal::UnknownMeasurement { mrtd: register(1), differs: Some(differs) })
         };
         let other = register(0xee);
         assert_eq!(
             judge(|c| c.measurements.mrtd = other),
-            Err(Refusal::UnknownMeasurement {
-                mrtd: other,
-                differs: None
-            })
+            Err(Refusal::UnknownMeasurement { mrtd: other, differs: None })
         );
         for (index, name) in ["rtmr0", "rtmr1", "rtmr2", "rtmr3"].into_iter().enumerate() {
             assert_eq!(judge(|c| c.measurements.rtmr[index] = other), unknown(name));
         }
-        assert_eq!(
-            judge(|c| c.measurements.mr_config_id = other),
-            unknown("mrconfigid")
-        );
-        assert_eq!(
-            judge(|c| c.measurements.mr_owner = other),
-            unknown("mrowner")
-        );
-        assert_eq!(
-            judge(|c| c.measurements.mr_owner_config = other),
-            unknown("mrownerconfig")
-        );
+        assert_eq!(judge(|c| c.measurements.mr_config_id = other), unknown("mrconfigid"));
+        assert_eq!(judge(|c| c.measurements.mr_owner = other), unknown("mrowner"));
+        assert_eq!(judge(|c| c.measurements.mr_owner_config = other), unknown("mrownerconfig"));
     }
 
     #[test]
     fn an_empty_list_of_images_denies() {
-        let unknown = Err(Refusal::UnknownMeasurement {
-            mrtd: register(1),
-            differs: None,
-        });
+        let unknown = Err(Refusal::UnknownMeasurement { mrtd: register(1), differs: None });
         let mut empty = rules();
         empty.images.clear();
         assert_eq!(judge_with(&claims(), empty), unknown);
@@ -462,9 +399,7 @@ mod tests {
         named.allowed_ppid = vec![vec![8; 16]];
         assert_eq!(
             judge_with(&claims(), named.clone()),
-            Err(Refusal::PlatformNotAllowed {
-                rule: PlatformRule::Unlisted
-            })
+            Err(Refusal::PlatformNotAllowed { rule: PlatformRule::Unlisted })
         );
         named.allowed_ppid.push(vec![9; 16]);
         assert!(judge_with(&claims(), named).is_ok());
@@ -473,15 +408,9 @@ mod tests {
     #[test]
     fn a_dev_policy_still_refuses_debug_guests_and_unknown_images() {
         let policy = Policy::new(Trust::Dev, Tier::Open, Some(rules())).unwrap();
-        let mut simulated = Claims {
-            kind: EvidenceKind::SimulatedTdx,
-            ..claims()
-        };
+        let mut simulated = Claims { kind: EvidenceKind::SimulatedTdx, ..claims() };
         assert!(appraise(&simulated, &policy, &REPORT_DATA, NOW).is_ok());
         simulated.attributes |= 1;
-        assert_eq!(
-            appraise(&simulated, &policy, &REPORT_DATA, NOW),
-            Err(Refusal::Debug)
-        );
+        assert_eq!(appraise(&simulated, &policy, &REPORT_DATA, NOW), Err(Refusal::Debug));
     }
 }

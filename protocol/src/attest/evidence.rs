@@ -122,12 +122,12 @@ impl Evidence {
         // One spelling for one meaning: nothing carries no bytes, a quote is never empty.
         match kind {
             EvidenceKind::None if quote.is_empty() => Ok(Self::None),
-            EvidenceKind::Tdx if !quote.is_empty() => Ok(Self::Tdx {
-                quote: Bytes::copy_from_slice(quote),
-            }),
-            EvidenceKind::SimulatedTdx if !quote.is_empty() => Ok(Self::SimulatedTdx {
-                quote: Bytes::copy_from_slice(quote),
-            }),
+            EvidenceKind::Tdx if !quote.is_empty() => {
+                Ok(Self::Tdx { quote: Bytes::copy_from_slice(quote) })
+            }
+            EvidenceKind::SimulatedTdx if !quote.is_empty() => {
+                Ok(Self::SimulatedTdx { quote: Bytes::copy_from_slice(quote) })
+            }
             EvidenceKind::None | EvidenceKind::Tdx | EvidenceKind::SimulatedTdx => Err(Malformed),
         }
     }
@@ -325,10 +325,7 @@ mod tests {
         ]
         .concat();
         assert_eq!(hex::encode(&bytes), expected);
-        assert_eq!(
-            IdentityRecord::from_extension(&bytes),
-            Ok(record(Evidence::None))
-        );
+        assert_eq!(IdentityRecord::from_extension(&bytes), Ok(record(Evidence::None)));
     }
 
     #[test]
@@ -336,10 +333,7 @@ mod tests {
         for length in [1, 22, 23, 24, 120, 130, 255, 256, 5_000, 65_535, 65_536] {
             let quote = Bytes::from(vec![7; length]);
             let record = record(Evidence::Tdx { quote });
-            assert_eq!(
-                IdentityRecord::from_extension(&record.to_extension()),
-                Ok(record)
-            );
+            assert_eq!(IdentityRecord::from_extension(&record.to_extension()), Ok(record));
         }
     }
 
@@ -363,10 +357,7 @@ mod tests {
         let quote = Bytes::from_static(b"quote");
         let bytes = record(Evidence::SimulatedTdx { quote }).to_extension();
         for end in 0..bytes.len() {
-            assert_eq!(
-                IdentityRecord::from_extension(&bytes[..end]),
-                Err(Malformed)
-            );
+            assert_eq!(IdentityRecord::from_extension(&bytes[..end]), Err(Malformed));
         }
         let longer = [&bytes[..], &[0]].concat();
         assert_eq!(IdentityRecord::from_extension(&longer), Err(Malformed));

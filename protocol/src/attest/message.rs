@@ -66,12 +66,7 @@ impl AttestRequest {
         };
         let policy = PolicyId::from_bytes(reader.array()?);
         reader.finish()?;
-        Ok(Self {
-            nonce,
-            want,
-            gpu,
-            policy,
-        })
+        Ok(Self { nonce, want, gpu, policy })
     }
 }
 
@@ -112,10 +107,7 @@ impl AttestResponse {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         out.extend_from_slice(&self.signature);
-        append_length_prefixed(
-            &mut out,
-            self.model_manifest.as_ref().map_or(&[][..], |m| m),
-        );
+        append_length_prefixed(&mut out, self.model_manifest.as_ref().map_or(&[][..], |m| m));
         self.evidence.append(&mut out);
         append_length_prefixed(&mut out, &self.endorsements);
         // GPU evidence: none is defined yet, and a verifier refuses what it does not understand.
@@ -170,9 +162,7 @@ mod tests {
         AttestResponse {
             signature: [3; 64],
             model_manifest: Some([4; 32]),
-            evidence: Evidence::Tdx {
-                quote: Bytes::from_static(b"quote"),
-            },
+            evidence: Evidence::Tdx { quote: Bytes::from_static(b"quote") },
             endorsements: Bytes::from_static(b"{}"),
         }
     }
@@ -209,18 +199,12 @@ mod tests {
         for end in 0..bytes.len() {
             assert_eq!(AttestRequest::from_bytes(&bytes[..end]), Err(Malformed));
         }
-        assert_eq!(
-            AttestRequest::from_bytes(&[&bytes[..], &[0]].concat()),
-            Err(Malformed)
-        );
+        assert_eq!(AttestRequest::from_bytes(&[&bytes[..], &[0]].concat()), Err(Malformed));
         let bytes = response().to_bytes();
         for end in 0..bytes.len() {
             assert_eq!(AttestResponse::from_bytes(&bytes[..end]), Err(Malformed));
         }
-        assert_eq!(
-            AttestResponse::from_bytes(&[&bytes[..], &[0]].concat()),
-            Err(Malformed)
-        );
+        assert_eq!(AttestResponse::from_bytes(&[&bytes[..], &[0]].concat()), Err(Malformed));
     }
 
     #[test]

@@ -186,24 +186,14 @@ impl Policy {
             rules.validate()?;
         }
         let id = policy_id(trust, minimum_tier, tdx.as_ref());
-        Ok(Self {
-            trust,
-            minimum_tier,
-            tdx,
-            id,
-        })
+        Ok(Self { trust, minimum_tier, tdx, id })
     }
 
     /// The policy of a node without a policy file: production roots, no image listed. Denies all
     /// evidence; tier `open` works when it is asked for.
     pub fn closed() -> Self {
         let (trust, minimum_tier) = (Trust::Production, Tier::Open);
-        Self {
-            trust,
-            minimum_tier,
-            tdx: None,
-            id: policy_id(trust, minimum_tier, None),
-        }
+        Self { trust, minimum_tier, tdx: None, id: policy_id(trust, minimum_tier, None) }
     }
 
     /// Whom it trusts.
@@ -249,18 +239,13 @@ impl TdxRules {
             ("advisories", self.reject_advisories.len()),
         ];
         if let Some((what, _)) = lists.into_iter().find(|(_, length)| *length > LIST_ENTRIES) {
-            return Err(PolicyError::TooMany {
-                what,
-                limit: LIST_ENTRIES,
-            });
+            return Err(PolicyError::TooMany { what, limit: LIST_ENTRIES });
         }
         let mut names = BTreeSet::new();
         for image in &self.images {
             image.validate()?;
             if !names.insert(&image.name) {
-                return Err(PolicyError::DuplicateImage {
-                    image: image.name.clone(),
-                });
+                return Err(PolicyError::DuplicateImage { image: image.name.clone() });
             }
         }
         Ok(())
@@ -270,15 +255,10 @@ impl TdxRules {
 impl TdxImage {
     fn validate(&self) -> Result<(), PolicyError> {
         if self.rtmr0.is_empty() {
-            return Err(PolicyError::NoMachineShape {
-                image: self.name.clone(),
-            });
+            return Err(PolicyError::NoMachineShape { image: self.name.clone() });
         }
         if self.rtmr0.len() > LIST_ENTRIES {
-            return Err(PolicyError::TooMany {
-                what: "machine shapes",
-                limit: LIST_ENTRIES,
-            });
+            return Err(PolicyError::TooMany { what: "machine shapes", limit: LIST_ENTRIES });
         }
         let zero = Register::ZERO;
         let pins_nothing = [
@@ -288,10 +268,9 @@ impl TdxImage {
             ("rtmr2", self.rtmr2 == zero),
         ];
         match pins_nothing.into_iter().find(|(_, zero)| *zero) {
-            Some((register, _)) => Err(PolicyError::ZeroRegister {
-                image: self.name.clone(),
-                register,
-            }),
+            Some((register, _)) => {
+                Err(PolicyError::ZeroRegister { image: self.name.clone(), register })
+            }
             None => Ok(()),
         }
     }
@@ -340,9 +319,7 @@ impl TryFrom<PolicyFile> for Policy {
 
     fn try_from(file: PolicyFile) -> Result<Self, PolicyError> {
         if file.version != 1 {
-            return Err(PolicyError::Version {
-                found: file.version,
-            });
+            return Err(PolicyError::Version { found: file.version });
         }
         let tdx = file.tdx.map(TdxRules::try_from).transpose()?;
         Self::new(file.trust, file.minimum_tier, tdx)
@@ -386,30 +363,17 @@ fn policy_id(trust: Trust, minimum_tier: Tier, tdx: Option<&TdxRules>) -> Policy
 }
 
 fn append_rules(input: &mut Vec<u8>, rules: &TdxRules) {
-    append_list(
-        input,
-        rules
-            .tcb_status
-            .iter()
-            .map(|status| status.as_str().as_bytes()),
-    );
+    append_list(input, rules.tcb_status.iter().map(|status| status.as_str().as_bytes()));
     append_list(input, rules.reject_advisories.iter().map(String::as_bytes));
     append_list(input, rules.allowed_ppid.iter().map(Vec::as_slice));
     input.extend_from_slice(&rules.min_tcb_evaluation_data_number.to_be_bytes());
     input.extend_from_slice(&rules.max_collateral_age.get().to_be_bytes());
-    for flag in [
-        rules.allow_smt,
-        rules.allow_dynamic_platform,
-        rules.allow_cached_keys,
-    ] {
+    for flag in [rules.allow_smt, rules.allow_dynamic_platform, rules.allow_cached_keys] {
         input.push(u8::from(flag));
     }
     for image in &rules.images {
         append_length_prefixed(input, image.name.as_bytes());
-        append_list(
-            input,
-            image.rtmr0.iter().map(|register| &register.as_bytes()[..]),
-        );
+        append_list(input, image.rtmr0.iter().map(|register| &register.as_bytes()[..]));
         let registers = [
             Some(image.mrtd),
             Some(image.rtmr1),
@@ -500,25 +464,13 @@ mod tests {
             ("/trust", json!("some"), "unknown variant `some`"),
             ("/trust", Value::Null, "missing field `trust`"),
             ("/snp", json!({}), "unknown field `snp`"),
-            (
-                "/tdx/tcb_statuses",
-                json!([]),
-                "unknown field `tcb_statuses`",
-            ),
+            ("/tdx/tcb_statuses", json!([]), "unknown field `tcb_statuses`"),
             ("/tdx/tcb_status", json!(["Revoked"]), "lists Revoked"),
             ("/tdx/tcb_status", json!([]), "is empty"),
             ("/tdx/tcb_status", json!(["Fine"]), "unknown variant `Fine`"),
             ("/tdx/max_collateral_age_h", json!(0), "between 1 and 8784"),
-            (
-                "/tdx/max_collateral_age_h",
-                json!(u64::MAX),
-                "between 1 and 8784",
-            ),
-            (
-                "/tdx/min_tcb_eval_data_number",
-                Value::Null,
-                "missing field",
-            ),
+            ("/tdx/max_collateral_age_h", json!(u64::MAX), "between 1 and 8784"),
+            ("/tdx/min_tcb_eval_data_number", Value::Null, "missing field"),
             ("/tdx/allowed_ppid", json!(["00"]), "32 hexadecimal digits"),
             ("/tdx/allowed_ppid", json!(["zz"]), "32 hexadecimal digits"),
             ("/tdx/image", json!([image, image]), "listed twice"),
@@ -540,10 +492,7 @@ mod tests {
     fn an_image_with_a_register_left_out_is_refused() {
         for register in ["mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"] {
             let error = parse(with(&format!("/tdx/image/0/{register}"), Value::Null)).unwrap_err();
-            assert!(
-                error.contains(&format!("missing field `{register}`")),
-                "{error}"
-            );
+            assert!(error.contains(&format!("missing field `{register}`")), "{error}");
         }
     }
 
@@ -583,10 +532,7 @@ mod tests {
 
     #[test]
     fn golden_identity_of_the_closed_policy() {
-        assert_eq!(
-            Policy::closed(),
-            parse(json!({"version": 1, "trust": "production"})).unwrap()
-        );
+        assert_eq!(Policy::closed(), parse(json!({"version": 1, "trust": "production"})).unwrap());
         assert_eq!(
             Policy::closed().id().to_string(),
             "5384cbaed58c6d00fb554ade49347252e225bd98d97e9fd285b39574e7b42d11"

@@ -227,11 +227,7 @@ mod tests {
     #[test]
     fn reasons_read_as_sentences() {
         let mrtd = Register::from_bytes([0xab; 48]);
-        let known = Refusal::UnknownMeasurement {
-            mrtd,
-            differs: Some("rtmr2"),
-        }
-        .to_string();
+        let known = Refusal::UnknownMeasurement { mrtd, differs: Some("rtmr2") }.to_string();
         assert!(known.ends_with("known but for rtmr2)"), "{known}");
         let (age, limit) = (Millis::from_secs(200 * 3600), Millis::from_secs(168 * 3600));
         assert_eq!(

@@ -228,17 +228,24 @@ impl Funds {
         let channel = ChannelId { vault, provider, epoch: allocation.epoch };
         let known = self.channels.get_mut(&provider).filter(|f| f.payer.channel() == channel);
         let state = if let Some(funded) = known {
-            funded.payer.grow(allocation.limit).clone()
+            funded.payer.observe(allocation).clone()
         } else {
             let mut payer = match self.restored.remove(&channel) {
                 Some(state) => Payer::restore(state, Arc::clone(&self.key)),
                 None => Payer::new(channel, allocation, Arc::clone(&self.key)),
             };
-            let state = payer.grow(allocation.limit).clone();
+            let state = payer.observe(allocation).clone();
             self.channels.insert(provider, Funded { payer, greeting: Greeting::None });
             state
         };
         out.persist.push(Record::Payer(state));
+    }
+
+    /// A release was asked for on the ledger: nothing new is promised in this channel.
+    pub fn released(&mut self, provider: NodeId, out: &mut Output) {
+        if let Some(funded) = self.channels.get_mut(&provider) {
+            out.persist.push(Record::Payer(funded.payer.release().clone()));
+        }
     }
 
     /// The vault could not be opened; the next job tries again.

@@ -8,20 +8,14 @@ use crate::units::{NanoTon, Prices, Tokens};
 /// The most completion tokens whose cost, with the prompt's, is covered by `paid`; `None` when not
 /// even the prompt is.
 pub fn covered(prices: Prices, prompt: Tokens, paid: NanoTon) -> Option<Tokens> {
-    let covers = |completion| {
-        prices
-            .cost(prompt, completion)
-            .is_some_and(|cost| cost <= paid)
-    };
+    let covers = |completion| prices.cost(prompt, completion).is_some_and(|cost| cost <= paid);
     if !covers(Tokens::ZERO) {
         return None;
     }
     // The cost grows with the count, so the boundary is found by halving.
     let (mut low, mut high) = (0, limits::MAX_COMPLETION.get());
     while low < high {
-        let middle = low
-            .midpoint(high.saturating_add(1))
-            .max(low.saturating_add(1));
+        let middle = low.midpoint(high.saturating_add(1)).max(low.saturating_add(1));
         if covers(Tokens::new(middle)) {
             low = middle;
         } else {
@@ -67,11 +61,7 @@ mod tests {
 
     #[test]
     fn a_free_completion_is_not_metered() {
-        let covered = covered(
-            prices(1_000_000, 0),
-            Tokens::new(10),
-            NanoTon::from_nano(10),
-        );
+        let covered = covered(prices(1_000_000, 0), Tokens::new(10), NanoTon::from_nano(10));
         assert_eq!(covered, Some(limits::MAX_COMPLETION));
     }
 

@@ -43,12 +43,7 @@ pub struct Turn {
 impl fmt::Debug for Turn {
     /// Never the text: debug output may reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Turn({}, {} bytes)",
-            self.role.as_str(),
-            self.content.len()
-        )
+        write!(f, "Turn({}, {} bytes)", self.role.as_str(), self.content.len())
     }
 }
 
@@ -65,9 +60,9 @@ impl Prompt {
     /// Bytes of text, all turns together.
     pub fn text_bytes(&self) -> usize {
         match self {
-            Self::Chat(turns) => turns
-                .iter()
-                .fold(0, |sum, turn| turn.content.len().saturating_add(sum)),
+            Self::Chat(turns) => {
+                turns.iter().fold(0, |sum, turn| turn.content.len().saturating_add(sum))
+            }
             Self::Text(text) => text.len(),
         }
     }
@@ -80,9 +75,7 @@ impl Prompt {
             Self::Chat(turns) => turns.len(),
             Self::Text(_) => 1,
         };
-        let bound = self
-            .text_bytes()
-            .saturating_add(turns.saturating_add(2).saturating_mul(16));
+        let bound = self.text_bytes().saturating_add(turns.saturating_add(2).saturating_mul(16));
         Tokens::new(u32::try_from(bound).unwrap_or(u32::MAX))
     }
 }
@@ -155,19 +148,13 @@ pub enum SpecError {
     #[error("the prompt is empty")]
     EmptyPrompt,
     /// More text than `limits::PROMPT_BYTES`.
-    #[error(
-        "the prompt has {bytes} bytes; at most {} are served",
-        limits::PROMPT_BYTES
-    )]
+    #[error("the prompt has {bytes} bytes; at most {} are served", limits::PROMPT_BYTES)]
     PromptTooLong {
         /// Bytes of text.
         bytes: usize,
     },
     /// More turns than `limits::PROMPT_TURNS`.
-    #[error(
-        "the prompt has {turns} turns; at most {} are served",
-        limits::PROMPT_TURNS
-    )]
+    #[error("the prompt has {turns} turns; at most {} are served", limits::PROMPT_TURNS)]
     TooManyTurns {
         /// Turns in the dialogue.
         turns: usize,
@@ -182,10 +169,7 @@ pub enum SpecError {
     #[error("a stop string must have 1 to {} bytes", limits::STOP_STRING_BYTES)]
     BadStop,
     /// Zero, or more than `limits::MAX_COMPLETION`.
-    #[error(
-        "the completion's limit must be 1 to {} tokens",
-        limits::MAX_COMPLETION
-    )]
+    #[error("the completion's limit must be 1 to {} tokens", limits::MAX_COMPLETION)]
     BadMaxCompletion,
     /// A number of the sampling is not finite or out of its range.
     #[error("`{field}` must be between {min} and {max}")]
@@ -216,15 +200,9 @@ impl JobSpec {
             Prompt::Chat(_) | Prompt::Text(_) => {}
         }
         if self.stop.len() > limits::STOP_STRINGS {
-            return Err(SpecError::TooManyStops {
-                count: self.stop.len(),
-            });
+            return Err(SpecError::TooManyStops { count: self.stop.len() });
         }
-        if self
-            .stop
-            .iter()
-            .any(|stop| stop.is_empty() || stop.len() > limits::STOP_STRING_BYTES)
-        {
+        if self.stop.iter().any(|stop| stop.is_empty() || stop.len() > limits::STOP_STRING_BYTES) {
             return Err(SpecError::BadStop);
         }
         if self.max_completion == Tokens::ZERO || self.max_completion > limits::MAX_COMPLETION {
@@ -320,43 +298,25 @@ mod tests {
             change(&mut spec);
             spec.check().unwrap_err()
         };
-        assert_eq!(
-            with(|s| s.prompt = Prompt::Text(String::new())),
-            SpecError::EmptyPrompt
-        );
-        assert_eq!(
-            with(|s| s.prompt = Prompt::Chat(vec![])),
-            SpecError::EmptyPrompt
-        );
+        assert_eq!(with(|s| s.prompt = Prompt::Text(String::new())), SpecError::EmptyPrompt);
+        assert_eq!(with(|s| s.prompt = Prompt::Chat(vec![])), SpecError::EmptyPrompt);
         assert!(matches!(
             with(|s| s.prompt = Prompt::Text("x".repeat(limits::PROMPT_BYTES + 1))),
             SpecError::PromptTooLong { .. }
         ));
         assert!(matches!(
             with(|s| {
-                let turn = Turn {
-                    role: Role::User,
-                    content: "x".into(),
-                };
+                let turn = Turn { role: Role::User, content: "x".into() };
                 s.prompt = Prompt::Chat(vec![turn; limits::PROMPT_TURNS + 1]);
             }),
             SpecError::TooManyTurns { .. }
         ));
         assert_eq!(with(|s| s.stop = vec![String::new()]), SpecError::BadStop);
-        assert_eq!(
-            with(|s| s.stop = vec!["x".into(); 9]),
-            SpecError::TooManyStops { count: 9 }
-        );
-        assert_eq!(
-            with(|s| s.max_completion = Tokens::ZERO),
-            SpecError::BadMaxCompletion
-        );
+        assert_eq!(with(|s| s.stop = vec!["x".into(); 9]), SpecError::TooManyStops { count: 9 });
+        assert_eq!(with(|s| s.max_completion = Tokens::ZERO), SpecError::BadMaxCompletion);
         assert!(matches!(
             with(|s| s.sampling.temperature = f32::NAN),
-            SpecError::BadSampling {
-                field: "temperature",
-                ..
-            }
+            SpecError::BadSampling { field: "temperature", .. }
         ));
         assert!(matches!(
             with(|s| s.sampling.top_p = 1.5),
@@ -367,10 +327,7 @@ mod tests {
     #[test]
     fn debug_output_never_holds_the_prompt() {
         let mut spec = spec();
-        spec.prompt = Prompt::Chat(vec![Turn {
-            role: Role::User,
-            content: "secret".into(),
-        }]);
+        spec.prompt = Prompt::Chat(vec![Turn { role: Role::User, content: "secret".into() }]);
         assert!(!format!("{spec:?}").contains("secret"));
     }
 }

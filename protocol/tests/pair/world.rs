@@ -234,8 +234,13 @@ impl World {
                     return;
                 }
                 self.connected = true;
-                let proved =
-                    Proved { tier: Tier::Attested, simulated: true, evidence_digest: [4; 32] };
+                let offer = self.offer.as_ref().and_then(|offer| offer.verify(self.now).ok());
+                let proved = Proved {
+                    tier: Tier::Attested,
+                    simulated: true,
+                    evidence_digest: [4; 32],
+                    manifest: offer.map(|offer| offer.offer().manifest()),
+                };
                 let accepted = Input::SessionAccepted { peer: consumer_id, proved };
                 self.mail.push_back((Side::Provider, accepted));
                 self.mail.push_back((Side::Consumer, Input::SessionReady { peer, proved }));

@@ -48,6 +48,19 @@ pub fn router(ledger: EmbeddedLedger) -> Router {
         .with_state(shared)
 }
 
+/// Serves `ledger` on `listener` until `stop` is cancelled; requests under way are answered.
+///
+/// # Errors
+///
+/// When the listener fails.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    ledger: EmbeddedLedger,
+    stop: tokio_util::sync::CancellationToken,
+) -> std::io::Result<()> {
+    axum::serve(listener, router(ledger)).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
 /// Why a request got no result. `Display` is what the client reads.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {

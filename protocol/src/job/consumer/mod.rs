@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::channel::funds::Funds;
 use crate::identity::{JobId, NodeId};
 use crate::input::{LedgerFailure, Proved, SessionFailure};
-use crate::job::{FinishReason, JobError, ProviderRefusal};
+use crate::job::{FinishReason, JobError, ProviderRefusal, RunningJob};
 use crate::limits;
 use crate::offer::{Book, VerifiedOffer};
 use crate::output::{Effect, JobNews, Output};
@@ -112,6 +112,20 @@ impl Consumer {
     /// Jobs that are not over.
     pub fn jobs(&self) -> usize {
         self.jobs.len()
+    }
+
+    /// The jobs that run, for displays.
+    pub fn running(&self) -> impl Iterator<Item = RunningJob> {
+        self.jobs.iter().filter_map(|(job, found)| match &found.stage {
+            Stage::Running(running) => Some(RunningJob {
+                job: *job,
+                peer: running.candidate.provider,
+                model: found.demand.model,
+                completion: running.received,
+                cost: running.candidate.prices.cost(running.prompt, running.received)?,
+            }),
+            Stage::Looking { .. } | Stage::Preparing(_) | Stage::Requested { .. } => None,
+        })
     }
 
     /// The sessions that we opened and that are ready.

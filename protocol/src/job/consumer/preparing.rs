@@ -8,6 +8,7 @@ use super::{Consumer, Job, Session, Stage, ledger_error};
 use crate::channel::funds::Readiness;
 use crate::identity::JobId;
 use crate::job::{JobError, ProviderRefusal};
+use crate::offer::Offer;
 use crate::output::{Effect, Output};
 use crate::reputation::Experience;
 use crate::selection::{self, Candidate};
@@ -73,7 +74,15 @@ impl Consumer {
                 self.attempt_failed(job, error, Experience::Misbehaved, now, out);
                 return;
             }
-            Some(Session::Ready(_)) => {}
+            Some(Session::Ready(proved)) => {
+                let offered = self.book.offer(peer).map(Offer::manifest);
+                if offered.is_none() || proved.manifest != offered {
+                    let reason = "its session was attested for another model".to_owned();
+                    let error = JobError::AttestationRefused { provider: peer, reason };
+                    self.attempt_failed(job, error, Experience::Misbehaved, now, out);
+                    return;
+                }
+            }
             None => {
                 self.sessions.insert(peer, Session::Opening);
                 out.effects.push(Effect::OpenSession { peer, minimum_tier });

@@ -12,7 +12,7 @@ use crate::attest::Tier;
 use crate::channel::{ChannelId, Payee, PayeeState};
 use crate::identity::{JobId, NodeId, NodeKey, TonAddress};
 use crate::input::{Proved, RequestedJob};
-use crate::job::{FinishReason, ProviderRefusal, Usage};
+use crate::job::{FinishReason, ProviderRefusal, RunningJob, Usage};
 use crate::limits;
 use crate::offer::{Load, ModelOffer, Offer};
 use crate::output::{Effect, EngineCommand, LedgerCommand, Output};
@@ -50,6 +50,29 @@ pub struct ProviderConfig {
     pub region: String,
     /// A channel is settled when this much is due.
     pub settle_threshold: NanoTon,
+}
+
+impl ProviderConfig {
+    /// Digest of what is served; as [`Offer::manifest`].
+    pub fn manifest(&self) -> [u8; 32] {
+        self.offer(0, Load::Idle, Timestamp::EPOCH).manifest()
+    }
+
+    fn offer(&self, sequence: u64, load: Load, now: Timestamp) -> Offer {
+        Offer {
+            provider: self.key.id(),
+            sequence,
+            issued: now,
+            expires: now.after(limits::OFFER_LIFETIME),
+            network: self.network,
+            models: self.models.clone(),
+            tier: self.tier,
+            evidence_digest: self.evidence_digest,
+            payout: self.payout,
+            load,
+            region: self.region.clone(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -126,6 +149,20 @@ impl Provider {
         self.jobs.len()
     }
 
+    /// The jobs that run, for displays.
+    pub fn running(&self) -> impl Iterator<Item = RunningJob> {
+        self.jobs.iter().filter_map(|((peer, job), serving)| match serving.stage {
+            Stage::Running { prompt, generated, .. } => Some(RunningJob {
+                job: *job,
+                peer: *peer,
+                model: serving.request.model,
+                completion: generated,
+                cost: serving.prices.cost(prompt, generated)?,
+            }),
+            Stage::Admitting | Stage::Closing { .. } => None,
+        })
+    }
+
     /// All channels, for displays.
     pub fn payees(&self) -> impl Iterator<Item = &Payee> {
         self.channels.values()
@@ -141,19 +178,7 @@ impl Provider {
     pub fn publish(&mut self, now: Timestamp, out: &mut Output) {
         let last = self.offers.last_key_value().map_or(0, |(sequence, _)| *sequence);
         let sequence = now.as_unix_millis().max(last.saturating_add(1));
-        let offer = Offer {
-            provider: self.config.key.id(),
-            sequence,
-            issued: now,
-            expires: now.after(limits::OFFER_LIFETIME),
-            network: self.config.network,
-            models: self.config.models.clone(),
-            tier: self.config.tier,
-            evidence_digest: self.config.evidence_digest,
-            payout: self.config.payout,
-            load: self.load,
-            region: self.config.region.clone(),
-        };
+        let offer = self.config.offer(sequence, self.load, now);
         self.offers.insert(sequence, self.config.models.clone());
         let oldest = now.since(Timestamp::EPOCH).get().saturating_sub(limits::OFFER_LIFETIME.get());
         self.offers.retain(|sequence, _| *sequence >= oldest);

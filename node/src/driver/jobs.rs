@@ -1,0 +1,177 @@
+//! The gateway's port to this node: names become hashes, requests become submissions.
+//!
+//! Owns: what a request needs that only this node knows: its catalogue, its caps, its network.
+//! Must not: choose a provider; the protocol does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use cocoon_gateway::{Health, JobRequest, JobStream, Jobs, ModelListing, model_hash_in};
+use cocoon_protocol::attest::Tier;
+use cocoon_protocol::identity::{JobId, ModelHash, Network, NodeId};
+use cocoon_protocol::job::{JobError, JobSpec};
+use cocoon_protocol::selection::Demand;
+use cocoon_protocol::units::{NanoTon, Tokens};
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::event::{DriverHandle, Event, Submission};
+use crate::net::swarm::NetHandle;
+
+/// Events that wait for a job's reader. When it is full the job waits, and with it its payment.
+const JOB_EVENTS: usize = 32;
+
+/// What a consumer's operator decides about jobs.
+#[derive(Clone, Debug)]
+pub(crate) struct JobDefaults {
+    /// The network that the vault is on.
+    pub(crate) network: Network,
+    /// The lowest tier, unless a request asks for another.
+    pub(crate) minimum_tier: Tier,
+    /// The most that a request may cost; a request can only lower it.
+    pub(crate) max_cost: NanoTon,
+}
+
+/// The node as the gateway sees it.
+#[derive(Debug)]
+pub(crate) struct NodeJobs {
+    /// Who this node is.
+    pub(crate) node: NodeId,
+    /// The way to the driver.
+    pub(crate) driver: DriverHandle,
+    /// The way to the network, for its health.
+    pub(crate) net: NetHandle,
+    /// Names of models, by this node's own catalogue.
+    pub(crate) names: Arc<BTreeMap<String, ModelHash>>,
+    /// The operator's decisions.
+    pub(crate) defaults: JobDefaults,
+}
+
+impl NodeJobs {
+    fn resolve(&self, model: &str) -> Result<ModelHash, JobError> {
+        let unknown = || JobError::UnknownModel { name: model.to_owned() };
+        match model_hash_in(model) {
+            Ok(Some(hash)) => Ok(hash),
+            Ok(None) => self.names.get(model).copied().ok_or_else(unknown),
+            Err(_) => Err(unknown()),
+        }
+    }
+
+    async fn start(&self, request: JobRequest) -> Result<JobStream, JobError> {
+        let model = self.resolve(&request.model)?;
+        let random = random_bytes()?;
+        let (job, salt) = (JobId::from_bytes(random.0), random.1);
+        let cap = self.defaults.max_cost;
+        let demand = Demand {
+            model,
+            model_name: request.model,
+            network: self.defaults.network.global_id(),
+            prompt_at_most: request.prompt.tokens_at_most(),
+            max_completion: request.max_completion,
+            minimum_tier: request.minimum_tier.unwrap_or(self.defaults.minimum_tier),
+            max_cost: Some(request.max_cost.map_or(cap, |asked| asked.min(cap))),
+        };
+        let spec = JobSpec {
+            model,
+            prompt: request.prompt,
+            sampling: request.sampling,
+            stop: request.stop,
+            // Set when a provider and with it the context is chosen.
+            max_completion: request.max_completion.unwrap_or(Tokens::new(1)),
+        };
+        let (started, answer) = oneshot::channel();
+        let (events, received) = mpsc::channel(JOB_EVENTS);
+        let gone = CancellationToken::new();
+        // Whoever drops this future before the answer cancels the job.
+        let abandoned = gone.clone().drop_guard();
+        let submission = Submission {
+            job,
+            spec,
+            salt,
+            demand,
+            draw: u64::from_be_bytes(random.2),
+            started,
+            events,
+            gone: gone.clone(),
+        };
+        if !self.driver.send(Event::Submit(Box::new(submission))).await {
+            return Err(JobError::ShuttingDown);
+        }
+        let accepted = answer.await.unwrap_or(Err(JobError::ShuttingDown))?;
+        abandoned.disarm();
+        Ok(JobStream::new(accepted, received, gone))
+    }
+}
+
+fn random_bytes() -> Result<([u8; 32], [u8; 32], [u8; 8]), JobError> {
+    let mut random = ([0; 32], [0; 32], [0; 8]);
+    let filled = getrandom::fill(&mut random.0)
+        .and_then(|()| getrandom::fill(&mut random.1))
+        .and_then(|()| getrandom::fill(&mut random.2));
+    // Without randomness there is no job id and no salt; the node cannot work.
+    filled.map(|()| random).map_err(|_| JobError::ShuttingDown)
+}
+
+impl Jobs for NodeJobs {
+    fn models(&self) -> BoxFuture<'_, Vec<ModelListing>> {
+        Box::pin(async {
+            let offers = self.driver.inspect().await.unwrap_or_default().offers;
+            let mut listings: BTreeMap<ModelHash, ModelListing> = BTreeMap::new();
+            let empty = |name: Option<String>, hash| ModelListing {
+                name,
+                hash,
+                offers: 0,
+                cheapest: None,
+                tiers: BTreeSet::new(),
+                context: None,
+            };
+            for (name, hash) in self.names.iter() {
+                listings.insert(*hash, empty(Some(name.clone()), *hash));
+            }
+            for offer in &offers {
+                for model in &offer.models {
+                    let entry = listings.entry(model.model);
+                    let listing = entry.or_insert_with(|| empty(None, model.model));
+                    listing.offers = listing.offers.saturating_add(1);
+                    listing.tiers.insert(offer.tier);
+                    listing.context = listing.context.max(Some(model.context));
+                    let cheaper = listing
+                        .cheapest
+                        .is_none_or(|known| model.prices.completion < known.completion);
+                    if cheaper {
+                        listing.cheapest = Some(model.prices);
+                    }
+                }
+            }
+            listings.into_values().collect()
+        })
+    }
+
+    fn submit(&self, request: JobRequest) -> BoxFuture<'_, Result<JobStream, JobError>> {
+        Box::pin(self.start(request))
+    }
+
+    fn health(&self) -> BoxFuture<'_, Health> {
+        Box::pin(async {
+            let view = self.driver.inspect().await;
+            let peers = self.net.status().await.map_or(0, |status| status.peers);
+            let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+            let problem = match &view {
+                None => Some("the node is shutting down".to_owned()),
+                Some(_) if peers == 0 => {
+                    Some("no peer is connected; check `entry_points`".to_owned())
+                }
+                Some(_) => None,
+            };
+            let view = view.unwrap_or_default();
+            Health {
+                node: self.node,
+                problem,
+                peers: count(peers),
+                offers: count(view.offers.len()),
+                jobs: count(view.consuming),
+            }
+        })
+    }
+}

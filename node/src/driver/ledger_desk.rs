@@ -1,0 +1,231 @@
+//! The ledger's work, one piece at a time for each key, away from the driver.
+//!
+//! Owns: the way from a protocol command to an operation on the ledger and back to an input.
+//! Must not: decide about money. It never repeats an operation by itself: the protocol asks again.
+
+use std::sync::Arc;
+
+use cocoon_ledger::operations::{
+    Deposit, OperationError, Patience, Redeemer, VaultTerms, VaultView,
+};
+use cocoon_protocol::Input;
+use cocoon_protocol::channel::SignedVoucher;
+use cocoon_protocol::identity::{NodeId, NodeKey, TonAddress};
+use cocoon_protocol::input::{LedgerFailure, VaultSnapshot};
+use cocoon_protocol::output::LedgerCommand;
+use cocoon_protocol::units::NanoTon;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::event::DriverHandle;
+use crate::config::Config;
+use crate::purse::Purse;
+use crate::run::Foundation;
+use crate::shutdown::Tasks;
+use crate::start::LedgerParts;
+
+/// Commands that wait. A consumer has at most two under way; a provider one read for each session
+/// and one settlement for each channel. When full, a command is dropped with an error in the log,
+/// and the protocol's time-outs ask again.
+const COMMANDS: usize = 4_096;
+/// Reads and settlements at a time: enough to hide a server's latency, few enough to be polite.
+const AT_A_TIME: usize = 8;
+
+/// Takes commands for the ledger; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct LedgerDesk {
+    commands: mpsc::Sender<LedgerCommand>,
+    clerk: Arc<Clerk>,
+}
+
+/// Who carries them out.
+#[derive(Debug)]
+struct Clerk {
+    deposit: Option<Deposit>,
+    redeemer: Redeemer,
+    key: NodeKey,
+    driver: DriverHandle,
+    turns: Arc<Semaphore>,
+}
+
+impl LedgerDesk {
+    /// Starts the desk.
+    pub(crate) fn start(
+        config: &Config,
+        foundation: &Foundation,
+        parts: &LedgerParts,
+        purse: Option<&Purse>,
+        driver: &DriverHandle,
+        tasks: &Tasks,
+    ) -> Result<Self, OperationError> {
+        let patience = Patience::default();
+        let deposit = match purse {
+            Some(purse) if config.consume => {
+                let terms = VaultTerms {
+                    owner: None,
+                    release_delay_seconds: seconds(config.release_delay),
+                    daily_cap: NanoTon::MAX,
+                    fee_basis_points: 0,
+                    treasury: purse.wallet.address(),
+                    salt: 0,
+                };
+                let (wallet, key) = (purse.wallet.clone(), Arc::clone(&purse.vault_key));
+                Some(Deposit::new(Arc::clone(&parts.ledger), wallet, key, &terms, patience)?)
+            }
+            Some(_) | None => None,
+        };
+        let clerk = Arc::new(Clerk {
+            deposit,
+            redeemer: Redeemer::new(Arc::clone(&parts.ledger), patience),
+            key: foundation.key.clone(),
+            driver: driver.clone(),
+            turns: Arc::new(Semaphore::new(AT_A_TIME)),
+        });
+        let (commands, waiting) = mpsc::channel(COMMANDS);
+        tasks.spawn_leaf(run(Arc::clone(&clerk), waiting, tasks.clone()));
+        Ok(Self { commands, clerk })
+    }
+
+    /// Hands a command over; the answer is an input.
+    pub(crate) fn submit(&self, command: LedgerCommand) {
+        if self.commands.try_send(command).is_err() {
+            tracing::error!("the ledger's queue is full or closed; a command is dropped");
+        }
+    }
+
+    /// The consumer's deposit, for what its operator asks.
+    pub(crate) fn deposit(&self) -> Option<&Deposit> {
+        self.clerk.deposit.as_ref()
+    }
+}
+
+fn seconds(length: cocoon_protocol::units::Millis) -> u32 {
+    u32::try_from(length.get() / 1_000).unwrap_or(u32::MAX)
+}
+
+async fn run(clerk: Arc<Clerk>, mut waiting: mpsc::Receiver<LedgerCommand>, tasks: Tasks) {
+    let stopping = tasks.stopping().clone();
+    loop {
+        // Both arms only wait; an operation under way belongs to its own task.
+        let command = tokio::select! {
+            biased;
+            () = stopping.cancelled() => return,
+            command = waiting.recv() => command,
+        };
+        let Some(command) = command else { return };
+        let Ok(turn) = Arc::clone(&clerk.turns).acquire_owned().await else { return };
+        let (clerk, stopping) = (Arc::clone(&clerk), stopping.clone());
+        tasks.spawn_leaf(async move {
+            let work = Box::pin(clerk.carry_out(command));
+            if let Some(Some(input)) = stopping.run_until_cancelled(work).await {
+                clerk.driver.send(input).await;
+            }
+            drop(turn);
+        });
+    }
+}
+
+impl Clerk {
+    async fn carry_out(&self, command: LedgerCommand) -> Option<Input> {
+        match command {
+            LedgerCommand::OpenVault { deposit } => Some(self.open_vault(deposit).await),
+            LedgerCommand::Allocate { provider, payout, amount } => {
+                Some(self.allocate(provider, payout, amount).await)
+            }
+            LedgerCommand::ReadVault { vault } => Some(self.read_vault(vault).await),
+            LedgerCommand::Settle { voucher } => Some(self.settle(voucher).await),
+        }
+    }
+
+    async fn open_vault(&self, amount: NanoTon) -> Input {
+        let opened = match &self.deposit {
+            Some(deposit) => Box::pin(deposit.open(amount)).await,
+            None => Err(OperationError::NoVault),
+        };
+        match opened {
+            Ok(view) => {
+                tracing::info!(vault = %view.address, free = %view.free(), "the vault is open");
+                let (vault, free) = (view.address, view.free());
+                let allocations = view.state.allocations.into_iter().collect();
+                Input::VaultReady { vault, free, allocations }
+            }
+            Err(error) => Input::VaultFailed { failure: failure(&error, amount) },
+        }
+    }
+
+    async fn allocate(&self, provider: NodeId, payout: TonAddress, amount: NanoTon) -> Input {
+        let allocated = match &self.deposit {
+            Some(deposit) => Box::pin(deposit.allocate(provider, payout, amount)).await,
+            None => Err(OperationError::NoVault),
+        };
+        match allocated {
+            Ok((allocation, view)) => {
+                tracing::info!(%provider, limit = %allocation.limit, "allocated");
+                Input::Allocated { provider, allocation, free: view.free() }
+            }
+            Err(error) => Input::AllocationFailed { provider, failure: failure(&error, amount) },
+        }
+    }
+
+    async fn read_vault(&self, vault: TonAddress) -> Input {
+        let snapshot = match self.redeemer.vault(vault).await {
+            Ok(view) => Ok(view.map(|view| self.snapshot(&view))),
+            // What is there is not a vault: as good as none.
+            Err(OperationError::NotAVault(error)) => {
+                tracing::warn!(%vault, %error, "a consumer named something that is no vault");
+                Ok(None)
+            }
+            Err(error) => {
+                tracing::warn!(%vault, error = %chain(&error), "a vault cannot be read");
+                Err(error.to_string())
+            }
+        };
+        Input::VaultRead { vault, snapshot }
+    }
+
+    fn snapshot(&self, view: &VaultView) -> VaultSnapshot {
+        // An allocation that the balance does not cover is worth nothing.
+        let allocation = view.allocation(&self.key.id()).copied().filter(|_| view.is_covered());
+        VaultSnapshot { key: view.state.deployment.parameters.client_key, allocation }
+    }
+
+    async fn settle(&self, voucher: SignedVoucher) -> Input {
+        let consent = voucher.consent(&self.key);
+        match Box::pin(self.redeemer.settle(&voucher, &consent)).await {
+            Ok(redeemed) => {
+                let vault = voucher.voucher.vault;
+                tracing::info!(%vault, paid = %redeemed.paid, "settled");
+                Input::Settled { voucher, paid: redeemed.paid }
+            }
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "a settlement did not come about");
+                Input::SettleFailed { voucher, reason: error.to_string() }
+            }
+        }
+    }
+}
+
+/// What went wrong, in the protocol's words.
+fn failure(error: &OperationError, asked: NanoTon) -> LedgerFailure {
+    tracing::warn!(error = %chain(error), "the ledger did not do what was asked");
+    match error {
+        OperationError::NoFunds { needed, available } => {
+            LedgerFailure::NoFunds { needed: *needed, available: *available }
+        }
+        OperationError::Refused(
+            cocoon_protocol::channel::settlement::VaultError::InsufficientFunds,
+        ) => LedgerFailure::NoFunds { needed: asked, available: NanoTon::ZERO },
+        other => LedgerFailure::Unavailable { reason: chain(other) },
+    }
+}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

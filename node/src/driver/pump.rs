@@ -1,0 +1,222 @@
+//! One job's text on its way from the session to whoever asked for it.
+//!
+//! Owns: the order of text, counts and the end; the check of the receipt's commitments.
+//! Must not: decide about the job; it reports counts and carries out what the driver says.
+//!
+//! Text never passes the driver. A reader that is slow makes this task wait, which delays the
+//! report of tokens, which delays the payment, which stops the provider after one step: the
+//! network's flow control is its money.
+
+use cocoon_gateway::{Accepted, JobEvent};
+use cocoon_protocol::Input;
+use cocoon_protocol::identity::{JobId, ModelHash, NodeId};
+use cocoon_protocol::job::{JobError, JobSpec};
+use cocoon_protocol::output::JobNews;
+use cocoon_protocol::receipt::{
+    Commitment, Salt, SignedReceipt, prompt_commitment, sampling_digest,
+};
+use cocoon_protocol::units::Tokens;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::event::{DriverHandle, Submission};
+
+/// Messages of a provider about one job that wait for this task. A provider may be one step of 32
+/// tokens ahead of the payments; whoever overflows this is further ahead than it may be.
+pub(crate) const ROUTE: usize = 128;
+/// Orders from the driver that wait: at most an assignment and the news of one attempt, per attempt.
+const ORDERS: usize = 16;
+
+/// What a provider says about a running job.
+pub(crate) enum FromProvider {
+    /// Some text.
+    Chunk { text: String, completion: Tokens },
+    /// The end.
+    Finished(SignedReceipt),
+}
+
+/// What the driver tells this task.
+pub(crate) enum Order {
+    /// This provider serves the job from now on.
+    Assign { provider: NodeId, route: mpsc::Receiver<FromProvider> },
+    /// Something happened to the job.
+    News(JobNews),
+}
+
+/// The driver's end of a pump.
+pub(crate) type Orders = mpsc::Sender<Order>;
+
+/// The task's state.
+pub(crate) struct Pump {
+    job: JobId,
+    model: ModelHash,
+    salt: [u8; 32],
+    prompt_commitment: [u8; 32],
+    sampling_digest: [u8; 32],
+    completion: Commitment,
+    counted: Tokens,
+    provider: Option<NodeId>,
+    route: Option<mpsc::Receiver<FromProvider>>,
+    started: Option<oneshot::Sender<Result<Accepted, JobError>>>,
+    events: mpsc::Sender<JobEvent>,
+    gone: CancellationToken,
+    /// Whether the driver knows that nobody reads any more.
+    cancelled: bool,
+    orders: mpsc::Receiver<Order>,
+    driver: DriverHandle,
+}
+
+impl Pump {
+    /// A pump for a submitted job; what the driver keeps of it comes back too.
+    pub(crate) fn new(submission: Submission, driver: DriverHandle) -> (Self, JobSpec, Orders) {
+        let Submission { job, spec, salt, started, events, gone, .. } = submission;
+        let (sender, orders) = mpsc::channel(ORDERS);
+        let key = Salt::from_bytes(salt);
+        let pump = Self {
+            job,
+            model: spec.model,
+            salt,
+            prompt_commitment: prompt_commitment(&key, &spec.prompt),
+            sampling_digest: sampling_digest(&spec.sampling, &spec.stop),
+            completion: Commitment::new(&key),
+            counted: Tokens::ZERO,
+            provider: None,
+            route: None,
+            started: Some(started),
+            events,
+            gone,
+            cancelled: false,
+            orders,
+            driver,
+        };
+        (pump, spec, sender)
+    }
+
+    /// Runs until the job is over.
+    pub(crate) async fn run(mut self) {
+        loop {
+            // Every arm only receives, so dropping the others loses nothing.
+            tokio::select! {
+                biased;
+                order = self.orders.recv() => match order {
+                    None => return self.fail(JobError::ShuttingDown).await,
+                    Some(Order::Assign { provider, route }) => self.assign(provider, route),
+                    Some(Order::News(news)) => {
+                        if self.news(news).await {
+                            return;
+                        }
+                    }
+                },
+                () = self.gone.cancelled(), if !self.cancelled => self.cancel().await,
+                message = next(&mut self.route) => match message {
+                    None => self.route = None,
+                    Some(message) => self.provider_says(message).await,
+                },
+            }
+        }
+    }
+
+    fn assign(&mut self, provider: NodeId, route: mpsc::Receiver<FromProvider>) {
+        self.provider = Some(provider);
+        self.route = Some(route);
+        self.completion = Commitment::new(&Salt::from_bytes(self.salt));
+        self.counted = Tokens::ZERO;
+    }
+
+    /// Tells the reader. True when the job is over.
+    async fn news(&mut self, news: JobNews) -> bool {
+        match news {
+            JobNews::Started { provider, tier, simulated, prices, prompt } => {
+                let (job, model) = (self.job, self.model);
+                let accepted = Accepted { job, provider, tier, simulated, model, prices, prompt };
+                if let Some(started) = self.started.take() {
+                    // A reader that has left is noticed by `gone`.
+                    let _left = started.send(Ok(accepted));
+                }
+                false
+            }
+            JobNews::Finished { reason, usage, cost, receipt, vouchers } => {
+                let receipt = Some(receipt);
+                self.tell(JobEvent::Finished { reason, usage, cost, receipt, vouchers }).await;
+                true
+            }
+            JobNews::Failed(error) => {
+                self.fail(error).await;
+                true
+            }
+        }
+    }
+
+    async fn fail(&mut self, error: JobError) {
+        match self.started.take() {
+            Some(started) => {
+                let _left = started.send(Err(error));
+            }
+            None => self.tell(JobEvent::Failed(error)).await,
+        }
+    }
+
+    /// Hands an event to the reader, waiting as long as it takes or until it leaves.
+    async fn tell(&mut self, event: JobEvent) {
+        if !self.cancelled && self.events.send(event).await.is_err() {
+            self.cancel().await;
+        }
+    }
+
+    async fn cancel(&mut self) {
+        if !std::mem::replace(&mut self.cancelled, true) {
+            self.driver.send(Input::Cancel { job: self.job }).await;
+        }
+    }
+
+    async fn provider_says(&mut self, message: FromProvider) {
+        match message {
+            FromProvider::Chunk { text, completion } => {
+                if completion < self.counted {
+                    return self.broken("its count of tokens runs backwards").await;
+                }
+                self.counted = completion;
+                self.completion.update(text.as_bytes());
+                if !text.is_empty() {
+                    self.tell(JobEvent::Text { text, completion }).await;
+                }
+                self.driver.send(Input::Delivered { job: self.job, completion }).await;
+            }
+            FromProvider::Finished(receipt) => self.finished(&receipt).await,
+        }
+    }
+
+    async fn finished(&mut self, receipt: &SignedReceipt) {
+        let Some(peer) = self.provider else { return };
+        let Ok(verified) = receipt.verify() else {
+            return self.broken("its receipt's signature does not hold").await;
+        };
+        let stated = verified.receipt();
+        if stated.prompt_commitment != self.prompt_commitment {
+            return self.broken("its receipt is for another prompt").await;
+        }
+        if stated.completion_commitment != self.completion.finish() {
+            return self.broken("its receipt is for another completion").await;
+        }
+        if stated.sampling_digest != self.sampling_digest {
+            return self.broken("its receipt is for another sampling").await;
+        }
+        let (job, salt) = (self.job, self.salt);
+        self.driver.send(Input::JobFinished { peer, job, receipt: verified, salt }).await;
+    }
+
+    async fn broken(&mut self, rule: &'static str) {
+        self.route = None;
+        if let Some(peer) = self.provider {
+            self.driver.send(Input::JobBroken { peer, job: self.job, rule }).await;
+        }
+    }
+}
+
+/// The next message, or never when there is no route.
+async fn next(route: &mut Option<mpsc::Receiver<FromProvider>>) -> Option<FromProvider> {
+    match route {
+        Some(route) => route.recv().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,237 @@
+//! The parts of a running node, made in the order in which they need one another.
+//!
+//! Owns: who is given what. Must not: decide anything; settings and the protocol do.
+//!
+//! Order: ledger, purse, model and engine, network, protocol state from the store, sessions,
+//! driver, gateway. Every part runs as a task of `shutdown.rs`.
+
+mod consumer;
+mod ledger;
+mod provider;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use cocoon_engine::catalogue::{Catalogue, CatalogueFileError};
+use cocoon_protocol::Node;
+use cocoon_protocol::attest::NetworkId;
+use cocoon_protocol::channel::{PayeeState, PayerState};
+use cocoon_protocol::identity::ModelHash;
+use cocoon_protocol::job::consumer::Consumer;
+use cocoon_protocol::job::provider::Provider;
+use cocoon_protocol::layout::RecordError;
+
+pub(crate) use ledger::LedgerParts;
+
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::Config;
+use crate::driver::event::DriverHandle;
+use crate::driver::ledger_desk::LedgerDesk;
+use crate::driver::{Driver, World};
+use crate::net::session::Bodies;
+use crate::net::sessions::Sessions;
+use crate::net::swarm::{Net, NetError, NetHandle};
+use crate::purse::{Purse, PurseError};
+use crate::run::Foundation;
+use crate::shutdown::Tasks;
+use crate::store::{ReadError, Store, Table};
+
+/// Records read from the store at a time.
+const SCAN: usize = 512;
+
+/// Why the node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no ledger.
+    #[error("the ledger is not available")]
+    Ledger(#[source] ledger::LedgerStartError),
+    /// There is no wallet.
+    #[error("the wallet is not available")]
+    Purse(#[source] PurseError),
+    /// The catalogue of models cannot be read.
+    #[error("the catalogue of models cannot be read")]
+    Catalogue(#[source] CatalogueFileError),
+    /// The vault's address cannot be computed.
+    #[error("the vault's terms cannot be used")]
+    Deposit(#[source] cocoon_ledger::operations::OperationError),
+    /// It cannot provide.
+    #[error("this node cannot provide")]
+    Provider(#[source] provider::ProviderError),
+    /// It cannot consume.
+    #[error("this node cannot consume")]
+    Consumer(#[source] consumer::ConsumerError),
+    /// The network cannot be started.
+    #[error("the network cannot be started")]
+    Net(#[source] cocoon_overlay::StartError),
+    /// An address cannot be listened on.
+    #[error("the network address `{address}` cannot be used")]
+    Listen {
+        /// The address in the settings.
+        address: String,
+        /// Why.
+        #[source]
+        source: NetError,
+    },
+    /// The store cannot be read.
+    #[error("the store cannot be read")]
+    Store(#[source] ReadError),
+    /// A record of the store is not what it should be.
+    #[error("a record in the store is damaged; restore the data folder from a backup")]
+    Record(#[source] RecordError),
+    /// The operating system gives no randomness.
+    #[error("the operating system gives no randomness")]
+    Random,
+}
+
+/// What the control socket asks about a running node.
+#[derive(Clone, Debug)]
+pub(crate) struct Running {
+    /// The driver.
+    pub(crate) driver: DriverHandle,
+    /// The network.
+    pub(crate) net: NetHandle,
+    /// The ledger.
+    pub(crate) ledger: LedgerParts,
+    /// The ledger's work, for what an operator asks.
+    pub(crate) desk: LedgerDesk,
+    /// The wallet, on a provider or consumer.
+    pub(crate) purse: Option<Arc<Purse>>,
+    /// Whether this provider's TEE is simulated.
+    pub(crate) simulated: bool,
+}
+
+/// Starts everything; returns when the node listens and, as a provider, has loaded its model.
+pub(crate) async fn start(
+    config: &Config,
+    foundation: &Foundation,
+    tasks: &Tasks,
+) -> Result<Running, StartError> {
+    let clock = cocoon_attest::Clock::new(|| SystemClock.now());
+    let network = NetworkId::from_name(&format!("{:?}", config.network).to_lowercase());
+    let ledger =
+        ledger::open(config, &foundation.folder, tasks).await.map_err(StartError::Ledger)?;
+    let purse = if config.provide || config.consume {
+        let purse = Purse::open(&foundation.store, config.network).await;
+        Some(Arc::new(purse.map_err(StartError::Purse)?))
+    } else {
+        None
+    };
+    let catalogue = Catalogue::load(&foundation.folder.models()).map_err(StartError::Catalogue)?;
+    let providing = match &purse {
+        Some(purse) if config.provide => {
+            let payout = purse.wallet.address();
+            let key = &foundation.key;
+            let parts = provider::parts(config, key, &catalogue, payout, &clock, network).await;
+            Some(parts.map_err(StartError::Provider)?)
+        }
+        Some(_) | None => None,
+    };
+    let consuming = match &purse {
+        Some(purse) if config.consume => {
+            let parts = consumer::parts(config, purse, &clock, network);
+            Some(parts.map_err(StartError::Consumer)?)
+        }
+        Some(_) | None => None,
+    };
+    let (net, events) = join(config, foundation, tasks).await?;
+    let node = Node::new(
+        match &consuming {
+            Some(parts) => Some(Consumer::new(parts.funds(restored(
+                &foundation.store,
+                Table::Payer,
+                PayerState::decode,
+            )?))),
+            None => None,
+        },
+        match &providing {
+            Some(parts) => {
+                let payees = restored(&foundation.store, Table::Payee, PayeeState::decode)?;
+                Some(Provider::new(parts.config.clone(), payees))
+            }
+            None => None,
+        },
+    );
+    let (driver, inbox) = DriverHandle::new();
+    let sessions = Sessions::new(
+        net.clone(),
+        consuming.as_ref().map(|parts| parts.sessions.clone()),
+        providing.as_ref().map(|parts| parts.sessions.clone()),
+        tasks,
+    );
+    let desk = LedgerDesk::start(config, foundation, &ledger, purse.as_deref(), &driver, tasks);
+    let desk = desk.map_err(StartError::Deposit)?;
+    let bodies = providing.as_ref().map_or_else(Bodies::default, |it| it.sessions.bodies.clone());
+    let simulated = providing.as_ref().is_some_and(|parts| parts.sessions.simulated);
+    let world = World {
+        clock: Arc::new(SystemClock),
+        store: foundation.store.clone(),
+        engine: providing.map(|parts| parts.engine),
+        ledger: desk.clone(),
+        sessions: sessions.clone(),
+        bodies,
+        tasks: tasks.clone(),
+    };
+    tasks.spawn_worker("driver", Driver::new(node, world, driver.clone()).run(inbox));
+    tasks.spawn_leaf(Box::pin(sessions.run(events, driver.clone())));
+    if consuming.is_some() {
+        let names: BTreeMap<String, ModelHash> =
+            catalogue.iter().map(|(name, model)| (name.to_owned(), model.hash)).collect();
+        consumer::serve(config, foundation, names, &driver, &net, tasks)
+            .await
+            .map_err(StartError::Consumer)?;
+    }
+    Ok(Running { driver, net, ledger, desk, purse, simulated })
+}
+
+/// Starts the network and joins it.
+async fn join(
+    config: &Config,
+    foundation: &Foundation,
+    tasks: &Tasks,
+) -> Result<(NetHandle, tokio::sync::mpsc::Receiver<crate::net::swarm::NetEvent>), StartError> {
+    let role = match (config.provide, config.consume) {
+        (true, _) => cocoon_overlay::Role::Provider,
+        (false, true) => cocoon_overlay::Role::Consumer,
+        (false, false) => cocoon_overlay::Role::Relay,
+    };
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
+    let settings =
+        cocoon_overlay::Config::new(foundation.key.clone(), role, seed, || SystemClock.now());
+    let (net, events, work) =
+        Net::new(settings).map_err(StartError::Net)?.split(tasks.stopping().clone());
+    tasks.spawn_service("network", async move {
+        work.await;
+        Ok::<_, Infallible>(())
+    });
+    for address in &config.listen {
+        if let Err(source) = net.listen(address.clone()).await {
+            return Err(StartError::Listen { address: address.to_string(), source });
+        }
+    }
+    for address in &config.entry_points {
+        if net.dial(address.clone()).await.is_err() {
+            tracing::warn!(%address, "the entry point cannot be used");
+        }
+    }
+    Ok((net, events))
+}
+
+/// All records of a table.
+fn restored<T>(
+    store: &Store,
+    table: Table,
+    decode: fn(&[u8]) -> Result<T, RecordError>,
+) -> Result<Vec<T>, StartError> {
+    let mut records = Vec::new();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let page = store.scan(table, after.as_deref(), SCAN).map_err(StartError::Store)?;
+        let Some((last, _)) = page.last() else { return Ok(records) };
+        after = Some(last.clone());
+        for (_, value) in &page {
+            records.push(decode(value).map_err(StartError::Record)?);
+        }
+    }
+}

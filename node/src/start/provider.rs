@@ -1,0 +1,213 @@
+//! What a provider needs: a model, an engine, evidence, an offer.
+//!
+//! Owns: the order in which they are made, and the errors a person can act on.
+//! Must not: serve; the driver does.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cocoon_attest::channel::{ChannelIdentity, IdentityOptions};
+use cocoon_attest::{Attester, Clock, OpenAttester};
+use cocoon_engine::catalogue::{Catalogue, Model, ResolveError};
+use cocoon_engine::echo::EchoSettings;
+use cocoon_engine::{EchoEngine, Engine};
+use cocoon_protocol::attest::{NetworkId, Tier};
+use cocoon_protocol::identity::{ModelHash, NodeKey, TonAddress};
+use cocoon_protocol::job::provider::ProviderConfig;
+use cocoon_protocol::offer::ModelOffer;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
+
+use crate::config::{AttesterChoice, Config, EngineChoice};
+use crate::net::session::Bodies;
+use crate::net::sessions::AsProvider;
+
+/// Why this node cannot provide.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// The settings name no model.
+    #[error("`model` is not set: nothing to provide")]
+    NoModel,
+    /// The model's name is in no catalogue.
+    #[error("the model `{name}` is not known")]
+    UnknownModel {
+        /// The name in the settings.
+        name: String,
+        /// Why.
+        #[source]
+        source: ResolveError,
+    },
+    /// The catalogue has no file for the model.
+    #[error(
+        "the catalogue knows no file for this model; add it with `cocoon-node models add FILE`"
+    )]
+    NoFile,
+    /// This program's own path cannot be found, which the engine's process needs.
+    #[error("this program's own path cannot be found")]
+    OwnPath(#[source] std::io::Error),
+    /// The engine cannot start.
+    #[cfg(feature = "llama")]
+    #[error("the engine cannot start")]
+    Engine(#[source] cocoon_engine::llama::StartError),
+    /// llama.cpp is not in this build.
+    #[cfg(not(feature = "llama"))]
+    #[error("this build has no llama.cpp: build with the feature `llama`, or use `--engine echo`")]
+    NoLlama,
+    /// The simulated TEE is not in this build.
+    #[error("this build has no simulated TEE: build with the feature `dev-tee`")]
+    NoSimulation,
+}
+
+/// A provider's parts.
+pub(crate) struct ProviderParts {
+    /// Computes.
+    pub(crate) engine: Arc<dyn Engine>,
+    /// For the protocol.
+    pub(crate) config: ProviderConfig,
+    /// For sessions.
+    pub(crate) sessions: AsProvider,
+}
+
+/// Makes them. Loading a model takes seconds.
+pub(crate) async fn parts(
+    config: &Config,
+    key: &NodeKey,
+    catalogue: &Catalogue,
+    payout: TonAddress,
+    clock: &Clock,
+    network: NetworkId,
+) -> Result<ProviderParts, ProviderError> {
+    let chosen = choose(config, catalogue)?;
+    let engine = start_engine(config, &chosen).await?;
+    let (attester, tier, simulated) = attester(config.attester)?;
+    let capabilities = engine.capabilities();
+    tracing::info!(
+        model = %chosen.hash,
+        name = chosen.name,
+        context = capabilities.context.get(),
+        slots = capabilities.slots,
+        tier = %tier,
+        simulated,
+        "ready to provide"
+    );
+    let offer = ModelOffer {
+        model: chosen.hash,
+        name: chosen.name,
+        quantisation: chosen.quantisation,
+        context: capabilities.context,
+        prices: config.prices(),
+    };
+    let capabilities_digest = Sha256::digest(format!("{} {tier}", offer.model)).into();
+    let provider = ProviderConfig {
+        key: key.clone(),
+        network: config.network.global_id(),
+        models: vec![offer],
+        tier,
+        evidence_digest: (tier > Tier::Open).then_some(capabilities_digest),
+        payout,
+        region: config.region.as_ref().map(ToString::to_string).unwrap_or_default(),
+        settle_threshold: config.settle_threshold,
+    };
+    let identity = ChannelIdentity::new(IdentityOptions {
+        key: key.clone(),
+        attester,
+        network,
+        capabilities: capabilities_digest,
+        configuration: [0; 32],
+        model_manifest: Some(provider.manifest()),
+        clock: clock.clone(),
+    });
+    Ok(ProviderParts {
+        engine,
+        config: provider,
+        sessions: AsProvider {
+            identity: Arc::new(identity),
+            simulated,
+            bodies: Bodies::default(),
+            room: Arc::new(Semaphore::new(cocoon_protocol::limits::SESSIONS)),
+        },
+    })
+}
+
+struct Chosen {
+    hash: ModelHash,
+    name: String,
+    quantisation: String,
+    path: Option<PathBuf>,
+}
+
+fn choose(config: &Config, catalogue: &Catalogue) -> Result<Chosen, ProviderError> {
+    let asked = config.model.as_ref().ok_or(ProviderError::NoModel)?.to_string();
+    let hash = catalogue.resolve(&asked).map_err(|source| {
+        let name = asked.clone();
+        ProviderError::UnknownModel { name, source }
+    })?;
+    let known = catalogue.find(hash);
+    let announced = config.model_name.as_ref().map(ToString::to_string);
+    let name = announced.or_else(|| known.map(|(name, _)| name.to_owned()));
+    let quantisation = known.and_then(|(_, model): (_, &Model)| model.quantisation.clone());
+    Ok(Chosen {
+        hash,
+        name: name.unwrap_or_default(),
+        quantisation: quantisation.unwrap_or_default(),
+        path: known.and_then(|(_, model)| model.path.clone()),
+    })
+}
+
+async fn start_engine(config: &Config, chosen: &Chosen) -> Result<Arc<dyn Engine>, ProviderError> {
+    match config.engine {
+        EngineChoice::Echo => {
+            let mut settings = EchoSettings::new(chosen.hash);
+            settings.slots = u32::from(config.engine_slots.get());
+            settings.context = config.context_tokens;
+            settings.token_delay = config.echo_delay.to_duration();
+            Ok(Arc::new(EchoEngine::new(settings)))
+        }
+        EngineChoice::Llama => start_llama(config, chosen).await,
+    }
+}
+
+#[cfg(feature = "llama")]
+async fn start_llama(config: &Config, chosen: &Chosen) -> Result<Arc<dyn Engine>, ProviderError> {
+    use cocoon_engine::LlamaEngine;
+    use cocoon_engine::llama::LlamaSettings;
+    let path = chosen.path.clone().ok_or(ProviderError::NoFile)?;
+    let worker = std::env::current_exe().map_err(ProviderError::OwnPath)?;
+    let mut settings = LlamaSettings::new(path, chosen.hash, worker);
+    settings.worker_arguments = vec!["engine-worker".into()];
+    settings.context = config.context_tokens;
+    settings.slots = u32::from(config.engine_slots.get());
+    settings.threads = u32::from(config.engine_threads.get());
+    let engine = LlamaEngine::start(settings).await.map_err(ProviderError::Engine)?;
+    Ok(Arc::new(engine))
+}
+
+#[cfg(not(feature = "llama"))]
+#[expect(clippy::unused_async, reason = "as its counterpart")]
+async fn start_llama(_: &Config, _: &Chosen) -> Result<Arc<dyn Engine>, ProviderError> {
+    Err(ProviderError::NoLlama)
+}
+
+/// The evidence to offer, the tier that it earns, and whether it is simulated.
+fn attester(choice: AttesterChoice) -> Result<(Arc<dyn Attester>, Tier, bool), ProviderError> {
+    match choice {
+        // Detection of real TEEs comes with their attesters; until then `auto` is honest.
+        AttesterChoice::Auto | AttesterChoice::Open => {
+            Ok((Arc::new(OpenAttester), Tier::Open, false))
+        }
+        AttesterChoice::Simulated => simulated(),
+    }
+}
+
+#[cfg(feature = "dev-tee")]
+fn simulated() -> Result<(Arc<dyn Attester>, Tier, bool), ProviderError> {
+    use cocoon_attest::simulated::{SimulatedAttester, SimulatedGuest};
+    tracing::warn!("this provider's TEE is simulated: it protects nothing");
+    let attester = SimulatedAttester::new(SimulatedGuest::default());
+    Ok((Arc::new(attester), Tier::Attested, true))
+}
+
+#[cfg(not(feature = "dev-tee"))]
+fn simulated() -> Result<(Arc<dyn Attester>, Tier, bool), ProviderError> {
+    Err(ProviderError::NoSimulation)
+}
