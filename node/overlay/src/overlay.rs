@@ -214,6 +214,12 @@ impl Overlay {
                 None => DialOpts::unknown_peer_id().address(address.clone()).build(),
             };
             self.entry_points.dialling(&address, options.connection_id());
+            if let Some(peer) = named_peer(&address)
+                && self.swarm.is_connected(&peer)
+            {
+                self.entry_points.connected(options.connection_id(), peer);
+                continue;
+            }
             if let Err(error) = self.swarm.dial(options) {
                 tracing::debug!(%address, %error, "entry point not dialled");
                 self.entry_points.postpone(&address, now);

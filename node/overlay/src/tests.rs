@@ -111,6 +111,19 @@ async fn a_model_that_is_no_longer_wanted_lets_its_providers_go() {
 }
 
 #[tokio::test]
+async fn an_entry_point_that_is_connected_already_counts_as_such() {
+    let node = TestNode::start(1, Role::Relay).await;
+    let other = TestNode::start(2, Role::Relay).await;
+    node.join(&other).await;
+    node.until(|status| status.entry_points == (1, 1)).await;
+    let peer = address::peer_id(&other.id()).unwrap();
+    let named = other.address.clone().with_p2p(peer).unwrap();
+    node.tell(Command::Dial(named)).await;
+    assert_eq!(node.status().await.entry_points, (2, 2));
+    assert_eq!(node.status().await.peers, 1);
+}
+
+#[tokio::test]
 async fn a_burst_of_streams_is_answered_stream_by_stream() {
     let provider = TestNode::start(1, Role::Provider).await;
     let mut consumer = TestNode::start(2, Role::Consumer).await;
