@@ -450,9 +450,9 @@ mod tests {
         near.write_all(b"ping").await.unwrap();
         near.flush().await.unwrap();
         let (peer, mut far) = provider
-            .wait(|event| match event {
-                NetEvent::InboundSession { peer, stream } => Some((peer, stream)),
-                _ => None,
+            .wait(|event| {
+                let NetEvent::InboundSession { peer, stream } = event else { return None };
+                Some((peer, stream))
             })
             .await;
         assert_eq!(peer, consumer.key.id());
