@@ -10,6 +10,7 @@ use cocoon_ledger::operations::{
 };
 use cocoon_protocol::Input;
 use cocoon_protocol::channel::SignedVoucher;
+use cocoon_protocol::channel::settlement::VaultError;
 use cocoon_protocol::identity::{NodeId, NodeKey, TonAddress};
 use cocoon_protocol::input::{LedgerFailure, VaultSnapshot};
 use cocoon_protocol::output::LedgerCommand;
@@ -197,7 +198,11 @@ impl Clerk {
                 Input::Settled { voucher, paid: redeemed.paid }
             }
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "a settlement did not come about");
+                if matches!(error, OperationError::Refused(VaultError::TooSmall)) {
+                    tracing::info!("too little is due to pay for its own settlement; it stays due");
+                } else {
+                    tracing::warn!(error = %chain(&error), "a settlement did not come about");
+                }
                 Input::SettleFailed { voucher, reason: error.to_string() }
             }
         }
@@ -211,9 +216,9 @@ fn failure(error: &OperationError, asked: NanoTon) -> LedgerFailure {
         OperationError::NoFunds { needed, available } => {
             LedgerFailure::NoFunds { needed: *needed, available: *available }
         }
-        OperationError::Refused(
-            cocoon_protocol::channel::settlement::VaultError::InsufficientFunds,
-        ) => LedgerFailure::NoFunds { needed: asked, available: NanoTon::ZERO },
+        OperationError::Refused(VaultError::InsufficientFunds) => {
+            LedgerFailure::NoFunds { needed: asked, available: NanoTon::ZERO }
+        }
         other => LedgerFailure::Unavailable { reason: chain(other) },
     }
 }

@@ -12,6 +12,7 @@ use cocoon_attest::channel::{
     FrameReceiver, FrameSender, accept, connect,
 };
 use cocoon_attest::{Appraiser, Clock};
+use cocoon_overlay::Refusal;
 use cocoon_protocol::Input;
 use cocoon_protocol::attest::{EvidenceKind, NetworkId, Tier};
 use cocoon_protocol::channel::VaultPublicKey;
@@ -129,7 +130,13 @@ impl Sessions {
         minimum_tier: Tier,
         consumer: &AsConsumer,
     ) -> Result<AttestedChannel, SessionFailure> {
-        let stream = self.net.open_session(peer).await.map_err(|error| net_failure(&error))?;
+        let mut stream = self.net.open_session(peer).await.map_err(|error| net_failure(&error))?;
+        stream.get_mut().accepted().await.map_err(|refusal| match refusal {
+            Refusal::Busy => SessionFailure::Busy,
+            Refusal::Ended | Refusal::NotAVerdict => {
+                SessionFailure::Unreachable { reason: refusal.to_string() }
+            }
+        })?;
         let options = ConnectOptions {
             dialled: peer,
             network: consumer.network,

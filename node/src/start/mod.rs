@@ -5,9 +5,9 @@
 //! Order: ledger, purse, model and engine, network, protocol state from the store, sessions,
 //! driver, gateway. Every part runs as a task of `shutdown.rs`.
 
-mod consumer;
-mod ledger;
-mod provider;
+pub mod consumer;
+pub mod ledger;
+pub mod provider;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

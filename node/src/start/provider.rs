@@ -15,6 +15,7 @@ use cocoon_protocol::attest::{NetworkId, Tier};
 use cocoon_protocol::identity::{ModelHash, NodeKey, TonAddress};
 use cocoon_protocol::job::provider::ProviderConfig;
 use cocoon_protocol::offer::ModelOffer;
+use cocoon_protocol::units::Tokens;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
@@ -177,6 +178,10 @@ async fn start_llama(config: &Config, chosen: &Chosen) -> Result<Arc<dyn Engine>
     settings.worker_arguments = vec!["engine-worker".into()];
     settings.context = config.context_tokens;
     settings.slots = u32::from(config.engine_slots.get());
+    // Few jobs fill their context: memory for half of what all places could use.
+    let all = u64::from(config.context_tokens.get()).saturating_mul(settings.slots.into());
+    let half = u32::try_from(all.div_ceil(2)).unwrap_or(u32::MAX);
+    settings.cells = config.context_tokens.max(Tokens::new(half));
     settings.threads = u32::from(config.engine_threads.get());
     let engine = LlamaEngine::start(settings).await.map_err(ProviderError::Engine)?;
     Ok(Arc::new(engine))

@@ -43,3 +43,16 @@ pub fn dev_policy() -> String {
         guest.measurements.mrtd
     )
 }
+
+#[cfg(test)]
+mod tests {
+    /// The file that the demo gives its consumer.
+    #[test]
+    fn the_committed_dev_policy_accepts_the_simulated_guest() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/dev-policy.toml");
+        if std::env::var_os("COCOON_WRITE_GENERATED").is_some() {
+            std::fs::write(path, super::dev_policy()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), super::dev_policy());
+    }
+}

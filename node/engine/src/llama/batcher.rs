@@ -124,14 +124,16 @@ pub(super) struct Batcher {
     slots: Vec<Slot>,
     /// Cells that all sequences share.
     cells: Tokens,
+    /// Cells that one job may use at most.
+    context: Tokens,
     clock: u64,
 }
 
 impl Batcher {
-    /// For `slots` sequences that share `cells`.
-    pub(super) fn new(slots: u32, cells: Tokens) -> Self {
+    /// For `slots` sequences that share `cells`, of which one job may use `context`.
+    pub(super) fn new(slots: u32, cells: Tokens, context: Tokens) -> Self {
         let slots = (0..slots).map(|_| Slot::default()).collect();
-        Self { slots, cells, clock: 0 }
+        Self { slots, cells, context: context.min(cells), clock: 0 }
     }
 
     /// Gives a job a place and keeps the cells that it may need. Computes nothing.
@@ -141,9 +143,9 @@ impl Batcher {
         compute: &mut impl Compute,
     ) -> Result<Report, SubmitError> {
         let prompt = tokens(job.prompt.len());
-        let room = self.cells.saturating_sub(prompt);
+        let room = self.context.saturating_sub(prompt);
         if room == Tokens::ZERO || job.prompt.is_empty() {
-            return Err(SubmitError::ContextExceeded { prompt, context: self.cells });
+            return Err(SubmitError::ContextExceeded { prompt, context: self.context });
         }
         let limit = job.max_completion.min(room);
         let needed = job.prompt.len().saturating_add(count(limit));

@@ -44,9 +44,12 @@ pub struct LlamaSettings {
     pub worker: PathBuf,
     /// Its arguments: the hidden sub-command.
     pub worker_arguments: Vec<OsString>,
-    /// Tokens that all jobs share and that one job may use at most; never more than the model was
-    /// trained for. Costs memory: for each token, 2 × layers × key-value width × 2 bytes.
+    /// Tokens that one job may use at most, prompt and completion together; never more than the
+    /// model was trained for.
     pub context: Tokens,
+    /// Tokens that all jobs share; at least `context`. Costs memory: for each token, 2 × layers ×
+    /// key-value width × 2 bytes. A job is admitted when all that it may come to need is free.
+    pub cells: Tokens,
     /// Jobs at a time.
     pub slots: u32,
     /// Threads that compute. More than the cores that are really free make it many times slower.
@@ -70,6 +73,7 @@ impl LlamaSettings {
             worker,
             worker_arguments: Vec::new(),
             context: Tokens::new(8_192),
+            cells: Tokens::new(8_192),
             slots: 8,
             threads: u32::try_from(cores.saturating_sub(1).max(1)).unwrap_or(1),
             gpu_layers: 999,

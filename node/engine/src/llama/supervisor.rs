@@ -319,6 +319,7 @@ fn load_request(settings: &LlamaSettings) -> Result<LoadRequest, StartError> {
         path: settings.path.to_str().ok_or(StartError::BadPath)?.to_owned(),
         model: settings.model,
         context: settings.context,
+        cells: settings.cells,
         slots: settings.slots,
         threads: settings.threads,
         gpu_layers: settings.gpu_layers,

@@ -26,6 +26,7 @@ pub(super) struct LoadRequest {
     pub(super) path: String,
     pub(super) model: ModelHash,
     pub(super) context: Tokens,
+    pub(super) cells: Tokens,
     pub(super) slots: u32,
     pub(super) threads: u32,
     pub(super) gpu_layers: u32,
@@ -138,6 +139,7 @@ impl Message for Command {
                 put_text(out, &load.path);
                 out.put_slice(load.model.as_bytes());
                 out.put_u32(load.context.get());
+                out.put_u32(load.cells.get());
                 out.put_u32(load.slots);
                 out.put_u32(load.threads);
                 out.put_u32(load.gpu_layers);
@@ -169,6 +171,7 @@ impl Message for Command {
                 path: take_text(bytes)?,
                 model: ModelHash::from_bytes(take_array(bytes)?),
                 context: take_tokens(bytes)?,
+                cells: take_tokens(bytes)?,
                 slots: bytes.try_get_u32().ok()?,
                 threads: bytes.try_get_u32().ok()?,
                 gpu_layers: bytes.try_get_u32().ok()?,

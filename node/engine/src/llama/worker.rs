@@ -169,7 +169,8 @@ fn refused(number: JobNumber, error: SubmitError) -> Report {
 /// Steps while there is work, and sleeps in its inbox while there is none.
 fn decode_loop(model: &Model, request: &LoadRequest, works: &Receiver<Work>, output: &Output) {
     let context_tokens = model.context_tokens(request.context.get());
-    let mut context = match Context::new(model, request, context_tokens) {
+    let cells = Tokens::new(request.cells.get().max(context_tokens));
+    let mut context = match Context::new(model, request, cells.get()) {
         Ok(context) => context,
         Err(failure) => {
             let _ = output.send(&[Report::LoadFailed(failure)]);
@@ -177,7 +178,7 @@ fn decode_loop(model: &Model, request: &LoadRequest, works: &Receiver<Work>, out
         }
     };
     let tokens = Tokens::new(context_tokens);
-    let mut batcher = Batcher::new(request.slots, tokens);
+    let mut batcher = Batcher::new(request.slots, cells, tokens);
     let mut reports = vec![Report::Ready { context: tokens }];
     loop {
         if output.send(&reports).is_err() {

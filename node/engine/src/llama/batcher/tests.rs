@@ -86,7 +86,7 @@ fn model(cells: usize) -> Counting {
 }
 
 fn batcher(slots: u32, cells: usize) -> (Batcher, Counting) {
-    (Batcher::new(slots, tokens(cells)), model(cells))
+    (Batcher::new(slots, tokens(cells), tokens(cells)), model(cells))
 }
 
 fn prepared(number: u64, prompt: &[Token], max_completion: u32) -> Prepared {

@@ -32,6 +32,7 @@ fn commands() -> Vec<Command> {
             path: "/models/m.gguf".into(),
             model: ModelHash::from_bytes([1; 32]),
             context: Tokens::new(8_192),
+            cells: Tokens::new(4_096),
             slots: 8,
             threads: 3,
             gpu_layers: 999,
