@@ -111,6 +111,28 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Tells everyone who follows the status. Never called with the state locked: a follower may
+    /// hold the status while it asks for the engine's load, which locks the state.
+    fn publish(&self, status: Status) {
+        self.status.send_replace(status);
+    }
+
+    /// Ends the jobs of a worker that is gone; `false` when the engine is being dropped.
+    fn forget_worker(&self, failure: &EngineFailure) -> bool {
+        let mut state = self.lock();
+        state.ready = false;
+        state.jobs.fail(failure);
+        !state.stopping
+    }
+
+    /// Waits out a pause; `false` when the engine is being dropped.
+    fn pause(&self, pause: Duration) -> bool {
+        let goes_on = |state: &mut State| !state.stopping;
+        let waited = self.to_watch.wait_timeout_while(self.lock(), pause, goes_on);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        !state.stopping
+    }
 }
 
 impl LlamaEngine {
@@ -245,12 +267,6 @@ fn supervise(shared: &Arc<Shared>) {
     loop {
         let begun = Instant::now();
         let outcome = run_worker(shared);
-        let mut state = shared.lock();
-        state.ready = false;
-        if state.stopping {
-            shared.status.send_replace(Status::Stopped);
-            return;
-        }
         let (failure, status) = match outcome {
             Ok(End::Silent) => (EngineFailure::Hung, Status::Restarting),
             Ok(End::Died) => (EngineFailure::Crashed, Status::Restarting),
@@ -259,25 +275,27 @@ fn supervise(shared: &Arc<Shared>) {
             }
             Err(error) => (EngineFailure::Crashed, Status::Failed(error)),
         };
-        state.jobs.fail(&failure);
         if begun.elapsed() >= STABLE_AFTER {
             pause = FIRST_PAUSE;
+        }
+        // The status first: who reads that its job failed and then waits for `Ready` waits for the
+        // next worker, not for the news about this one.
+        shared.publish(status.clone());
+        if !shared.forget_worker(&failure) {
+            break;
         }
         tracing::error!(
             ?status,
             pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
             "engine worker ended; restarting it"
         );
-        shared.status.send_replace(status);
-        let stop = |state: &mut State| !state.stopping;
-        let waited = shared.to_watch.wait_timeout_while(state, pause, stop);
-        if waited.unwrap_or_else(PoisonError::into_inner).0.stopping {
-            shared.status.send_replace(Status::Stopped);
-            return;
+        if !shared.pause(pause) {
+            break;
         }
         pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
-        shared.status.send_replace(Status::Starting);
+        shared.publish(Status::Starting);
     }
+    shared.publish(Status::Stopped);
 }
 
 /// Runs one worker to its end. An error means that it never became ready and why.
@@ -407,7 +425,8 @@ fn read_reports(shared: &Shared, worker: u64, output: ChildStdout) {
         match report {
             Report::Ready { context } => {
                 state.ready = true;
-                shared.status.send_replace(Status::Ready { context });
+                drop(state);
+                shared.publish(Status::Ready { context });
                 tracing::info!(model = ?shared.settings.model, %context, "engine is ready");
             }
             Report::LoadFailed(failure) => {

@@ -228,6 +228,19 @@ fn admission_promises_no_cell_twice_and_forgets_idle_ones_first() {
 }
 
 #[test]
+fn one_job_has_its_context_and_not_all_cells() {
+    let (cells, context) = (tokens(40), tokens(10));
+    let (mut batcher, mut model) = (Batcher::new(2, cells, context), model(40));
+    let error = batcher.admit(prepared(1, &[1; 10], 1), &mut model).unwrap_err();
+    assert_eq!(error, SubmitError::ContextExceeded { prompt: context, context });
+    batcher.admit(prepared(2, &[1; 8], 100), &mut model).unwrap();
+    batcher.grant(JobNumber(2), Tokens::MAX);
+    let usage = Usage { prompt: Tokens::new(8), completion: Tokens::new(2) };
+    let reports = steps(&mut batcher, &mut model);
+    assert_eq!(end_of(&reports, 2), Some((FinishReason::Length, usage)));
+}
+
+#[test]
 fn a_failed_step_ends_the_jobs_in_it_and_no_other() {
     let (mut batcher, mut model) = batcher(2, 100);
     batcher.admit(prepared(1, &[1], 5), &mut model).unwrap();
