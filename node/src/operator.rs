@@ -58,7 +58,7 @@ impl Operator {
         match request {
             Request::Status => Ok(Answer::Status(Box::new(self.status().await?))),
             Request::ChannelList => Ok(Answer::Channels(channels(&self.view().await?))),
-            Request::ChannelSettle { peer } => self.settle(peer).await,
+            Request::ChannelSettle => self.settle().await,
             Request::ChannelRelease { peer } => self.release(peer).await,
             Request::ReceiptList { limit } => self.receipts(limit),
             Request::ReceiptShow { receipt } => self.receipt(receipt),
@@ -110,21 +110,16 @@ impl Operator {
         })
     }
 
-    async fn settle(&self, peer: Option<NodeId>) -> Result<Answer, Refusal> {
+    async fn settle(&self) -> Result<Answer, Refusal> {
         let before = self.view().await?.payees;
         if before.is_empty() {
             return Err(Refusal::NotFound { what: "channel that pays this node".to_owned() });
         }
-        if peer.is_some() {
-            let reason = "channels are settled together; leave the peer out".to_owned();
-            return Err(Refusal::NotPossible { reason });
-        }
         self.running.driver.send(Input::SettleNow).await;
         let deadline = tokio::time::Instant::now() + SETTLE_WITHIN;
         loop {
-            let after = self.view().await?.payees;
-            let open = after.iter().any(|line| line.unsettled > Some(NanoTon::ZERO));
-            if !open || tokio::time::Instant::now() > deadline {
+            let View { payees: after, settling, .. } = self.view().await?;
+            if settling == 0 || tokio::time::Instant::now() > deadline {
                 return Ok(Answer::Settlements(settlements(&before, &after)));
             }
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;

@@ -16,10 +16,11 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Redeem the best voucher on the ledger (as a provider).
+    /// Redeem the best voucher of every channel on the ledger (as a provider).
     Settle {
-        /// The other end, or the first digits of it; every channel when absent.
-        peer: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Give an allocation back to the vault, to be used for others.
     Release {
@@ -37,12 +38,13 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
             }
             table(&context.printer, &channels)
         }
-        Command::Settle { peer } => {
-            let peer = peer.map(|digits| find(context, &digits)).transpose()?;
-            let Answer::Settlements(settlements) = context.ask(Request::ChannelSettle { peer })?
-            else {
+        Command::Settle { json } => {
+            let Answer::Settlements(settlements) = context.ask(Request::ChannelSettle)? else {
                 return Err(unexpected());
             };
+            if json {
+                return context.printer.json(&settlements);
+            }
             let rows: Vec<_> = settlements
                 .iter()
                 .map(|one| {

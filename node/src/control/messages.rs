@@ -31,11 +31,8 @@ pub enum Request {
     Status,
     /// Its payment channels; answered by [`Answer::Channels`].
     ChannelList,
-    /// Redeem the best voucher on the ledger; answered by [`Answer::Settlements`].
-    ChannelSettle {
-        /// Of the channel with this peer; of all channels when absent.
-        peer: Option<NodeId>,
-    },
+    /// Redeem the best voucher of every channel; answered by [`Answer::Settlements`].
+    ChannelSettle,
     /// Give an allocation back to the vault; answered by [`Answer::Channels`].
     ChannelRelease {
         /// The channel's other end.

@@ -225,7 +225,7 @@ mod tests {
                     }
                     Request::Status
                     | Request::ChannelList
-                    | Request::ChannelSettle { .. }
+                    | Request::ChannelSettle
                     | Request::ChannelRelease { .. }
                     | Request::WalletShow
                     | Request::WalletFund { .. }

@@ -24,6 +24,8 @@ pub(crate) struct View {
     pub(crate) sessions: Vec<(NodeId, Tier, bool)>,
     /// Channels that we pay in.
     pub(crate) payers: Vec<ChannelLine>,
+    /// Settlements under way.
+    pub(crate) settling: usize,
     /// Channels that we are paid in.
     pub(crate) payees: Vec<ChannelLine>,
 }
@@ -41,8 +43,6 @@ pub(crate) struct ChannelLine {
     pub(crate) limit: NanoTon,
     /// What is promised so far.
     pub(crate) promised: NanoTon,
-    /// What is promised and not paid out on the ledger; unknown to a payer.
-    pub(crate) unsettled: Option<NanoTon>,
     /// What was paid out on the ledger; unknown to a payer.
     pub(crate) settled: Option<NanoTon>,
 }
@@ -64,12 +64,12 @@ impl View {
                 epoch: payer.channel().epoch,
                 limit: payer.limit(),
                 promised: payer.cumulative(),
-                unsettled: None,
                 settled: None,
             });
             view.payers = payers.collect();
         }
         if let Some(provider) = node.provider() {
+            view.settling = provider.settling();
             view.jobs.extend(provider.running().map(|job| (true, job)));
             let payees = provider.payees().map(|payee| ChannelLine {
                 vault: payee.channel().vault,
@@ -77,7 +77,6 @@ impl View {
                 epoch: payee.channel().epoch,
                 limit: payee.allocation().limit,
                 promised: payee.promised(),
-                unsettled: Some(payee.unsettled()),
                 settled: Some(payee.allocation().paid),
             });
             view.payees = payees.collect();
