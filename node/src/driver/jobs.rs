@@ -60,8 +60,7 @@ impl NodeJobs {
 
     async fn start(&self, request: JobRequest) -> Result<JobStream, JobError> {
         let model = self.resolve(&request.model)?;
-        let random = random_bytes()?;
-        let (job, salt) = (JobId::from_bytes(random.0), random.1);
+        let (job, salt) = (JobId::from_bytes(random()?), random()?);
         let cap = self.defaults.max_cost;
         let demand = Demand {
             model,
@@ -90,7 +89,7 @@ impl NodeJobs {
             spec,
             salt,
             demand,
-            draw: u64::from_be_bytes(random.2),
+            draw: u64::from_be_bytes(random()?),
             started,
             events,
             gone: gone.clone(),
@@ -104,13 +103,11 @@ impl NodeJobs {
     }
 }
 
-fn random_bytes() -> Result<([u8; 32], [u8; 32], [u8; 8]), JobError> {
-    let mut random = ([0; 32], [0; 32], [0; 8]);
-    let filled = getrandom::fill(&mut random.0)
-        .and_then(|()| getrandom::fill(&mut random.1))
-        .and_then(|()| getrandom::fill(&mut random.2));
+fn random<const N: usize>() -> Result<[u8; N], JobError> {
+    let mut random = [0; N];
     // Without randomness there is no job id and no salt; the node cannot work.
-    filled.map(|()| random).map_err(|_| JobError::ShuttingDown)
+    getrandom::fill(&mut random).map_err(|_| JobError::ShuttingDown)?;
+    Ok(random)
 }
 
 impl Jobs for NodeJobs {

@@ -212,15 +212,13 @@ impl Clerk {
 /// What went wrong, in the protocol's words.
 fn failure(error: &OperationError, asked: NanoTon) -> LedgerFailure {
     tracing::warn!(error = %chain(error), "the ledger did not do what was asked");
-    match error {
-        OperationError::NoFunds { needed, available } => {
-            LedgerFailure::NoFunds { needed: *needed, available: *available }
-        }
-        OperationError::Refused(VaultError::InsufficientFunds) => {
-            LedgerFailure::NoFunds { needed: asked, available: NanoTon::ZERO }
-        }
-        other => LedgerFailure::Unavailable { reason: chain(other) },
+    if let OperationError::NoFunds { needed, available } = error {
+        return LedgerFailure::NoFunds { needed: *needed, available: *available };
     }
+    if matches!(error, OperationError::Refused(VaultError::InsufficientFunds)) {
+        return LedgerFailure::NoFunds { needed: asked, available: NanoTon::ZERO };
+    }
+    LedgerFailure::Unavailable { reason: chain(error) }
 }
 
 /// An error and its causes on one line.

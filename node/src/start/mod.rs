@@ -135,23 +135,7 @@ pub(crate) async fn start(
         Some(_) | None => None,
     };
     let (net, events) = join(config, foundation, tasks).await?;
-    let node = Node::new(
-        match &consuming {
-            Some(parts) => Some(Consumer::new(parts.funds(restored(
-                &foundation.store,
-                Table::Payer,
-                PayerState::decode,
-            )?))),
-            None => None,
-        },
-        match &providing {
-            Some(parts) => {
-                let payees = restored(&foundation.store, Table::Payee, PayeeState::decode)?;
-                Some(Provider::new(parts.config.clone(), payees))
-            }
-            None => None,
-        },
-    );
+    let node = protocol(&foundation.store, consuming.as_ref(), providing.as_ref())?;
     let (driver, inbox) = DriverHandle::new();
     let sessions = Sessions::new(
         net.clone(),
@@ -182,6 +166,29 @@ pub(crate) async fn start(
             .map_err(StartError::Consumer)?;
     }
     Ok(Running { driver, net, ledger, desk, purse, simulated })
+}
+
+/// The protocol's state, continuing with what the store remembers.
+fn protocol(
+    store: &Store,
+    consuming: Option<&consumer::ConsumerParts>,
+    providing: Option<&provider::ProviderParts>,
+) -> Result<Node, StartError> {
+    let consumer = match consuming {
+        Some(parts) => {
+            let payers = restored(store, Table::Payer, PayerState::decode)?;
+            Some(Consumer::new(parts.funds(payers)))
+        }
+        None => None,
+    };
+    let provider = match providing {
+        Some(parts) => {
+            let payees = restored(store, Table::Payee, PayeeState::decode)?;
+            Some(Provider::new(parts.config.clone(), payees))
+        }
+        None => None,
+    };
+    Ok(Node::new(consumer, provider))
 }
 
 /// Starts the network and joins it.

@@ -138,7 +138,13 @@ struct Chosen {
 }
 
 fn choose(config: &Config, catalogue: &Catalogue) -> Result<Chosen, ProviderError> {
-    let asked = config.model.as_ref().ok_or(ProviderError::NoModel)?.to_string();
+    let Some(asked) = config.model.as_ref().map(ToString::to_string) else {
+        return if config.engine == EngineChoice::Echo {
+            Ok(echo_model())
+        } else {
+            Err(ProviderError::NoModel)
+        };
+    };
     let hash = catalogue.resolve(&asked).map_err(|source| {
         let name = asked.clone();
         ProviderError::UnknownModel { name, source }
@@ -153,6 +159,12 @@ fn choose(config: &Config, catalogue: &Catalogue) -> Result<Chosen, ProviderErro
         quantisation: quantisation.unwrap_or_default(),
         path: known.and_then(|(_, model)| model.path.clone()),
     })
+}
+
+/// What the echo engine serves when no model is named: a hash that no file has.
+fn echo_model() -> Chosen {
+    let hash = ModelHash::from_bytes(*blake3::hash(b"cocoon/echo").as_bytes());
+    Chosen { hash, name: "echo".to_owned(), quantisation: String::new(), path: None }
 }
 
 async fn start_engine(config: &Config, chosen: &Chosen) -> Result<Arc<dyn Engine>, ProviderError> {

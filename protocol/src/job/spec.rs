@@ -68,14 +68,16 @@ impl Prompt {
     }
 
     /// More tokens than an honest tokenizer can make of this prompt: one for each byte (byte-level
-    /// vocabularies never make more), and 16 for the template around each turn. A consumer that
-    /// has not got the tokenizer refuses to pay for more.
+    /// vocabularies never make more), 16 for the template around each turn, and 256 for a preamble
+    /// that the template brings itself. A consumer that has not got the tokenizer refuses to pay
+    /// for more.
     pub fn tokens_at_most(&self) -> Tokens {
         let turns = match self {
             Self::Chat(turns) => turns.len(),
             Self::Text(_) => 1,
         };
-        let bound = self.text_bytes().saturating_add(turns.saturating_add(2).saturating_mul(16));
+        let template = turns.saturating_mul(16).saturating_add(256);
+        let bound = self.text_bytes().saturating_add(template);
         Tokens::new(u32::try_from(bound).unwrap_or(u32::MAX))
     }
 }
