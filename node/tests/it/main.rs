@@ -2,15 +2,25 @@
 //! takes longer than running it.
 
 #[cfg(test)]
+mod broken_streams;
+#[cfg(test)]
+mod chat;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod data_folder;
 #[cfg(test)]
+mod gateway;
+#[cfg(test)]
 mod models;
+#[cfg(test)]
+mod network;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
 mod receipt;
+#[cfg(test)]
+mod refusals;
 #[cfg(test)]
 mod store_crash;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 
 /// A folder with a home in it, gone at the end.
 pub(crate) struct Sandbox {
@@ -95,23 +96,30 @@ impl Outcome {
 #[derive(Debug)]
 pub(crate) struct Node {
     child: Child,
+    log: Arc<Mutex<String>>,
 }
 
 impl Node {
     fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut log = String::new();
+        let log = Arc::new(Mutex::new(String::new()));
+        let kept = Arc::clone(&log);
+        let keep = move |line: &str| kept.lock().unwrap().extend([line, "\n"]);
         let running = lines.by_ref().map_while(Result::ok).any(|line| {
-            log.push_str(&line);
-            log.push('\n');
+            keep(&line);
             line.contains("the node runs")
         });
         // Whatever else it says must not fill the pipe and stop it.
-        std::thread::spawn(move || lines.for_each(drop));
-        let node = Self { child };
-        assert!(running, "the node did not start:\n{log}");
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| keep(&line)));
+        let node = Self { child, log };
+        assert!(running, "the node did not start:\n{}", node.log());
         node
+    }
+
+    /// What it has written to its log so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
     }
 
     pub(crate) fn id(&self) -> u32 {

@@ -1,0 +1,248 @@
+//! A network of real nodes on this machine: an entry point with the ledger, and who joins it.
+//!
+//! Owns: ports, folders and arguments. Must not: know what a test is about.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::gateway::{Answer, request};
+use crate::process::{Node, Outcome, Sandbox};
+
+/// Name of the model that needs no weights.
+pub(crate) const ECHO: &str = "echo";
+/// Name of the model in `COCOON_TEST_MODEL`.
+pub(crate) const REAL: &str = "smollm2-135m";
+const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+/// Prices at which a single answer of a hundred tokens is worth its settlement.
+const PRICES: [&str; 4] = ["--prompt-price", "10 TON", "--completion-price", "40 TON"];
+/// Prices at which a short answer of the real model is.
+const REAL_PRICES: [&str; 4] = ["--prompt-price", "50 TON", "--completion-price", "400 TON"];
+/// For whatever must come about by itself: far above what it takes, below what hangs a build.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A port that is free now. Another process may take it before its user does; the chance is small
+/// and the system hands ports out in turn.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The real model's file, or `None` with a word about it.
+pub(crate) fn real_model() -> Option<PathBuf> {
+    let path = std::env::var_os("COCOON_TEST_MODEL").map(PathBuf::from);
+    if path.is_none() {
+        println!("skipped: COCOON_TEST_MODEL is not set");
+    }
+    path
+}
+
+/// Asks until there is an answer.
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "it did not come about: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// An entry point that serves the ledger, and the folder of everybody.
+pub(crate) struct Network {
+    sandbox: Sandbox,
+    _entry: Node,
+    address: String,
+    ledger: String,
+}
+
+impl Network {
+    pub(crate) fn start() -> Self {
+        let sandbox = Sandbox::new();
+        let listen = format!("127.0.0.1:{}", free_port());
+        let entry =
+            sandbox.start(&["--data-dir", "entry", "--listen", QUIC, "--ledger-listen", &listen]);
+        let status = sandbox.run(&["--data-dir", "entry", "status", "--json"]).success();
+        let status: Value = serde_json::from_str(&status).unwrap();
+        let address = status["addresses"][0].as_str().unwrap().to_owned();
+        Self { sandbox, _entry: entry, address, ledger: format!("http://{listen}") }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.sandbox.path(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, content: &str) -> PathBuf {
+        self.sandbox.write(name, content)
+    }
+
+    /// URL of the ledger that the entry point serves.
+    pub(crate) fn ledger(&self) -> &str {
+        &self.ledger
+    }
+
+    /// Runs the program to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
+        self.sandbox.run(arguments)
+    }
+
+    /// Starts a provider of [`ECHO`] with a simulated TEE.
+    pub(crate) fn provide(&self, name: &'static str, more: &[&str]) -> Peer<'_> {
+        self.provide_as(name, "simulated", more)
+    }
+
+    /// Starts a provider of [`ECHO`] with this evidence.
+    pub(crate) fn provide_as(&self, name: &'static str, attester: &str, more: &[&str]) -> Peer<'_> {
+        self.add_model(name, ECHO, &self.echo_file());
+        let own = ["--provide", "--model", ECHO, "--engine", "echo", "--attester", attester];
+        self.join(name, None, &[&own, &PRICES[..], more].concat())
+    }
+
+    /// Starts a provider of [`REAL`], computed by one thread.
+    pub(crate) fn provide_real(&self, name: &'static str, file: &Path) -> Peer<'_> {
+        self.add_model(name, REAL, file);
+        let own = ["--provide", "--model", REAL, "--engine-threads", "1", "--engine-slots", "2"];
+        let attested = ["--attester", "simulated", "--context-tokens", "1024"];
+        self.join(name, None, &[&own[..], &attested, &REAL_PRICES].concat())
+    }
+
+    /// Starts a consumer that accepts simulated TEEs, with an empty wallet.
+    pub(crate) fn consume_unfunded(&self, name: &'static str, more: &[&str]) -> Peer<'_> {
+        let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/dev-policy.toml");
+        self.consume_under(name, policy, more)
+    }
+
+    /// Starts a consumer with this policy and an empty wallet.
+    pub(crate) fn consume_under(
+        &self,
+        name: &'static str,
+        policy: &str,
+        more: &[&str],
+    ) -> Peer<'_> {
+        self.add_model(name, ECHO, &self.echo_file());
+        if let Some(file) = std::env::var_os("COCOON_TEST_MODEL") {
+            self.add_model(name, REAL, Path::new(&file));
+        }
+        let port = free_port();
+        let gateway = format!("127.0.0.1:{port}");
+        let own = ["--consume", "--policy", policy, "--gateway-listen", &gateway];
+        self.join(name, Some(port), &[&own, more].concat())
+    }
+
+    /// Starts a consumer that accepts simulated TEEs and can pay.
+    pub(crate) fn consume(&self, name: &'static str, more: &[&str]) -> Peer<'_> {
+        let consumer = self.consume_unfunded(name, more);
+        consumer.run(&["wallet", "fund", "5 TON"]).success();
+        consumer
+    }
+
+    fn join(&self, name: &'static str, gateway: Option<u16>, own: &[&str]) -> Peer<'_> {
+        let common = ["--data-dir", name, "--listen", QUIC, "--entry-points", &self.address];
+        let arguments = [&common[..], &["--ledger", &self.ledger], own].concat();
+        let arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
+        let mut peer = Peer { network: self, name, gateway, arguments, node: None };
+        peer.start();
+        peer
+    }
+
+    fn echo_file(&self) -> PathBuf {
+        // The smallest header that is a GGUF file: version 3, no tensors, no entries.
+        let header = [b"GGUF".as_slice(), &3_u32.to_le_bytes(), &[0; 16]].concat();
+        let file = self.path("echo.gguf");
+        std::fs::write(&file, header).unwrap();
+        file
+    }
+
+    fn add_model(&self, data_dir: &str, name: &str, file: &Path) {
+        let file = file.to_str().unwrap();
+        self.run(&["--data-dir", data_dir, "models", "add", file, "--name", name]).success();
+    }
+}
+
+/// One node of the network, which can die and come back.
+pub(crate) struct Peer<'a> {
+    network: &'a Network,
+    name: &'static str,
+    gateway: Option<u16>,
+    arguments: Vec<String>,
+    node: Option<Node>,
+}
+
+impl Peer<'_> {
+    /// Starts it, after it has ended.
+    pub(crate) fn start(&mut self) {
+        let arguments: Vec<_> = self.arguments.iter().map(String::as_str).collect();
+        self.node = Some(self.network.sandbox.start(&arguments));
+    }
+
+    /// Asks it to end and waits for its exit code.
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
+        self.node().signal("TERM");
+        self.node.take().unwrap().wait()
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        self.node.as_ref().unwrap()
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.network.path(self.name)
+    }
+
+    /// A command about this node.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
+        self.network.run(&[&["--data-dir", self.name], arguments].concat())
+    }
+
+    /// What a command about this node prints with `--json`.
+    #[track_caller]
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Value {
+        let printed = self.run(&[arguments, &["--json"]].concat()).success();
+        serde_json::from_str(&printed).unwrap()
+    }
+
+    /// `chat/completions` at its gateway.
+    pub(crate) fn chat(&self, body: &Value) -> Answer {
+        self.chat_with(&[], body)
+    }
+
+    /// The same with more headers.
+    pub(crate) fn chat_with(&self, headers: &[(&str, &str)], body: &Value) -> Answer {
+        let body = body.to_string();
+        request(self.port(), "POST", "/v1/chat/completions", headers, body.as_bytes())
+    }
+
+    /// Port of its gateway.
+    pub(crate) fn port(&self) -> u16 {
+        self.gateway.unwrap()
+    }
+
+    /// Its only channel's promise, or zero when there is none.
+    pub(crate) fn promised(&self) -> u64 {
+        let channels = self.ask(&["channel", "list"]);
+        let channels = channels.as_array().unwrap();
+        assert!(channels.len() <= 1, "{channels:?}");
+        channels.first().map_or(0, |channel| channel["promised_nano"].as_u64().unwrap())
+    }
+
+    /// Its receipts, newest first.
+    pub(crate) fn receipts(&self) -> Vec<cocoon_protocol::receipt::Receipt> {
+        use cocoon_protocol::receipt::{Receipt, SignedReceipt};
+        let listed = self.ask(&["receipt", "list", "--limit", "1000"]);
+        let decode = |file: &Value| {
+            let bytes = hex::decode(file["signed"].as_str().unwrap()).unwrap();
+            let signed = SignedReceipt::decode(&bytes).unwrap();
+            signed.verify().unwrap();
+            Receipt::decode(&signed.bytes).unwrap()
+        };
+        listed.as_array().unwrap().iter().map(decode).collect()
+    }
+
+    /// What its receipts say was paid.
+    pub(crate) fn receipted(&self) -> u64 {
+        self.receipts().iter().map(|receipt| receipt.price.as_nano()).sum()
+    }
+}
