@@ -20,6 +20,8 @@ pub enum Domain {
     SessionIdentity,
     /// A gossiped notice.
     Notice,
+    /// Proof that a consumer holds the vault that it names to a provider.
+    VaultHolder,
 }
 
 impl Domain {
@@ -30,6 +32,7 @@ impl Domain {
             Self::Receipt => b"cocoon/receipt/v1",
             Self::SessionIdentity => b"cocoon/session-identity/v1",
             Self::Notice => b"cocoon/notice/v1",
+            Self::VaultHolder => b"cocoon/vault-holder/v1",
         }
     }
 }
@@ -249,7 +252,13 @@ mod tests {
 
     #[test]
     fn domains_are_distinct() {
-        let all = [Domain::Offer, Domain::Receipt, Domain::SessionIdentity, Domain::Notice];
+        let all = [
+            Domain::Offer,
+            Domain::Receipt,
+            Domain::SessionIdentity,
+            Domain::Notice,
+            Domain::VaultHolder,
+        ];
         let distinct: std::collections::BTreeSet<_> = all.iter().map(|d| d.as_bytes()).collect();
         assert_eq!(distinct.len(), all.len());
     }

@@ -198,6 +198,8 @@ pub enum Input {
         peer: NodeId,
         /// Its vault.
         vault: TonAddress,
+        /// That it holds the vault, unchecked: the vault's key is not known before it is read.
+        proof: [u8; 64],
     },
     /// A consumer asks for a job.
     JobRequested {

@@ -159,9 +159,13 @@ impl Node {
             return;
         };
         match input {
-            Input::SessionAccepted { peer, proved } => provider.session_accepted(peer, proved),
+            Input::SessionAccepted { peer, proved } => {
+                provider.session_accepted(peer, proved, out);
+            }
             Input::SessionClosed { peer, accepted: true } => provider.session_closed(peer, out),
-            Input::ChannelHello { peer, vault } => provider.channel_hello(peer, vault, out),
+            Input::ChannelHello { peer, vault, proof } => {
+                provider.channel_hello(peer, vault, proof, out);
+            }
             Input::JobRequested { peer, request } => provider.requested(peer, request, now, out),
             Input::Paid { peer, total, voucher } => {
                 provider.paid(peer, total, &voucher, now, out);

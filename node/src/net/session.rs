@@ -264,7 +264,7 @@ fn from_consumer(
     message: SessionMessage,
 ) -> Result<Option<Input>, Violation> {
     Ok(Some(match message {
-        SessionMessage::ChannelHello { vault } => Input::ChannelHello { peer, vault },
+        SessionMessage::ChannelHello { vault, proof } => Input::ChannelHello { peer, vault, proof },
         SessionMessage::JobRequest(JobRequest { job, offer_sequence, spec, salt }) => {
             let key = Salt::from_bytes(salt);
             let request = RequestedJob {

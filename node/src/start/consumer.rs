@@ -13,7 +13,7 @@ use cocoon_gateway::{ApiKey, BindError, Options};
 use cocoon_protocol::attest::{NetworkId, Policy};
 use cocoon_protocol::channel::funds::{Funds, FundsConfig};
 use cocoon_protocol::channel::{PayerState, VaultKey};
-use cocoon_protocol::identity::ModelHash;
+use cocoon_protocol::identity::{ModelHash, NodeId};
 
 use crate::config::Config;
 use crate::driver::event::DriverHandle;
@@ -80,6 +80,7 @@ impl ConsumerParts {
 /// Makes them.
 pub(crate) fn parts(
     config: &Config,
+    consumer: NodeId,
     purse: &Purse,
     clock: &Clock,
     network: NetworkId,
@@ -96,7 +97,8 @@ pub(crate) fn parts(
         clock: clock.clone(),
         own_vault: key.public(),
     };
-    let config = FundsConfig { deposit: config.vault_deposit, allocation: config.allocation };
+    let (deposit, allocation) = (config.vault_deposit, config.allocation);
+    let config = FundsConfig { consumer, deposit, allocation };
     Ok(ConsumerParts { sessions, config, key })
 }
 

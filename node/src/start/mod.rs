@@ -129,7 +129,7 @@ pub(crate) async fn start(
     };
     let consuming = match &purse {
         Some(purse) if config.consume => {
-            let parts = consumer::parts(config, purse, &clock, network);
+            let parts = consumer::parts(config, foundation.key.id(), purse, &clock, network);
             Some(parts.map_err(StartError::Consumer)?)
         }
         Some(_) | None => None,

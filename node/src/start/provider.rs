@@ -15,7 +15,7 @@ use cocoon_protocol::attest::{NetworkId, Tier};
 use cocoon_protocol::identity::{ModelHash, NodeKey, TonAddress};
 use cocoon_protocol::job::provider::ProviderConfig;
 use cocoon_protocol::offer::ModelOffer;
-use cocoon_protocol::units::Tokens;
+use cocoon_protocol::units::{Millis, Tokens};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
@@ -108,6 +108,7 @@ pub(crate) async fn parts(
         payout,
         region: config.region.as_ref().map(ToString::to_string).unwrap_or_default(),
         settle_threshold: config.settle_threshold,
+        watch_every: watch_every(config.release_delay),
     };
     let identity = ChannelIdentity::new(IdentityOptions {
         key: key.clone(),
@@ -135,6 +136,13 @@ struct Chosen {
     name: String,
     quantisation: String,
     path: Option<PathBuf>,
+}
+
+/// A release is noticed with at least two looks to spare before the consumer can take back what is
+/// not settled; beyond a minute there is nothing to gain.
+fn watch_every(release_delay: Millis) -> Millis {
+    let third = release_delay.get().div_ceil(3).max(1);
+    Millis::new(third).min(Millis::from_secs(60))
 }
 
 fn choose(config: &Config, catalogue: &Catalogue) -> Result<Chosen, ProviderError> {

@@ -164,6 +164,11 @@ pub struct ChannelHello {
     pub vault_workchain: i32,
     #[prost(bytes = "vec", tag = "2")]
     pub vault_account: ::prost::alloc::vec::Vec<u8>,
+    /// Ed25519 by the vault's hot key in the domain cocoon/vault-holder/v1 over the vault (workchain
+    /// as one byte, account), the provider's and the consumer's node key: vaults are public, and
+    /// whoever names one must be its holder.
+    #[prost(bytes = "vec", tag = "3")]
+    pub proof: ::prost::alloc::vec::Vec<u8>,
 }
 /// Answer: what the provider sees on the ledger, and the highest voucher that it holds.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

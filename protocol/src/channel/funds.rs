@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::channel::{Allocation, ChannelId, Payer, PayerState, VaultKey, VaultPublicKey};
+use crate::channel::{
+    Allocation, ChannelId, HolderClaim, Payer, PayerState, VaultKey, VaultPublicKey,
+};
 use crate::identity::{NodeId, TonAddress};
 use crate::input::{ChannelView, LedgerFailure};
 use crate::output::{Effect, LedgerCommand, Output};
@@ -22,6 +24,8 @@ const GREETING_TRIES: u32 = 20;
 /// What an operator decides about a consumer's money.
 #[derive(Clone, Copy, Debug)]
 pub struct FundsConfig {
+    /// Whose money it is: providers are shown that this node holds the vault.
+    pub consumer: NodeId,
     /// Deposited when the vault is opened.
     pub deposit: NanoTon,
     /// Allocated to a provider at a time.
@@ -142,7 +146,7 @@ impl Funds {
             }
             Greeting::None | Greeting::Seen { .. } => {
                 funded.greeting = Greeting::Asked { tries: 1 };
-                let message = SessionMessage::ChannelHello { vault: *address };
+                let message = hello(&self.key, *address, provider, self.config.consumer);
                 out.effects.push(Effect::Send { peer: provider, message });
                 Readiness::Waiting
             }
@@ -312,7 +316,7 @@ impl Funds {
                 && at <= now
             {
                 funded.greeting = Greeting::Asked { tries: tries.saturating_add(1) };
-                let message = SessionMessage::ChannelHello { vault: address };
+                let message = hello(&self.key, address, *provider, self.config.consumer);
                 out.effects.push(Effect::Send { peer: *provider, message });
             }
         }
@@ -351,4 +355,9 @@ impl Funds {
     pub fn payers(&self) -> impl Iterator<Item = (&NodeId, &Payer)> {
         self.channels.iter().map(|(provider, funded)| (provider, &funded.payer))
     }
+}
+
+fn hello(key: &VaultKey, vault: TonAddress, provider: NodeId, consumer: NodeId) -> SessionMessage {
+    let proof = HolderClaim { vault, provider, consumer }.prove(key);
+    SessionMessage::ChannelHello { vault, proof }
 }

@@ -5,12 +5,14 @@
 
 mod allocation;
 pub mod funds;
+mod holder;
 mod payee;
 mod payer;
 pub mod settlement;
 mod voucher;
 
 pub use allocation::Allocation;
+pub use holder::HolderClaim;
 pub use payee::{
     Accepted, Closed, OpenError, Payee, PayeeError, PayeeState, VoucherBlame, VoucherError,
 };

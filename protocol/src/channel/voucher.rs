@@ -11,7 +11,7 @@ use std::fmt;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 
-use crate::identity::{NodeId, NodeKey, TonAddress};
+use crate::identity::{Domain, NodeId, NodeKey, TonAddress};
 use crate::layout::{Reader, RecordError, Writer};
 use crate::units::NanoTon;
 
@@ -198,6 +198,12 @@ impl VaultKey {
     /// Vouchers go through [`VaultKey::sign`], and only a [`crate::channel::Payer`] calls that.
     pub fn sign_hash(&self, cell_hash: &[u8; 32]) -> [u8; 64] {
         self.0.sign(cell_hash).to_bytes()
+    }
+
+    /// Signs a message between nodes, which the contract never sees. A domain is in front, so that
+    /// what is signed is longer than any hash.
+    pub(super) fn sign_in(&self, domain: Domain, message: &[u8]) -> [u8; 64] {
+        NodeKey::from_secret(&self.0.to_bytes()).sign(domain, message)
     }
 }
 

@@ -37,6 +37,8 @@ pub enum SessionMessage {
     ChannelHello {
         /// Its address.
         vault: TonAddress,
+        /// That the sender holds it: [`crate::channel::HolderClaim`].
+        proof: [u8; 64],
     },
     /// Provider: this is what I see and hold.
     ChannelState {
@@ -125,9 +127,10 @@ impl SessionMessage {
     fn to_wire(&self) -> proto::session_frame::Body {
         use proto::session_frame::Body;
         match self {
-            Self::ChannelHello { vault } => Body::ChannelHello(proto::ChannelHello {
+            Self::ChannelHello { vault, proof } => Body::ChannelHello(proto::ChannelHello {
                 vault_workchain: vault.workchain.into(),
                 vault_account: vault.hash.to_vec(),
+                proof: proof.to_vec(),
             }),
             Self::ChannelState { allocation, settled, latest } => {
                 let (epoch, limit) = allocation.unwrap_or((0, NanoTon::ZERO));
@@ -190,6 +193,7 @@ impl SessionMessage {
         Ok(match body {
             Body::ChannelHello(wire) => Self::ChannelHello {
                 vault: address("vault_account", wire.vault_workchain, &wire.vault_account)?,
+                proof: bytes64("proof", &wire.proof)?,
             },
             Body::ChannelState(wire) => Self::ChannelState {
                 allocation: wire.allocated.then(|| (wire.epoch, NanoTon::from_nano(wire.limit))),

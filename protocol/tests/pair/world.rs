@@ -99,6 +99,7 @@ pub(crate) fn prices() -> Prices {
 
 pub(crate) fn consumer_node(stored: &Stored) -> Node {
     let config = FundsConfig {
+        consumer: key(1).id(),
         deposit: NanoTon::from_nano(1_000_000_000),
         allocation: NanoTon::from_nano(10_000_000),
     };
@@ -122,6 +123,7 @@ pub(crate) fn provider_node(stored: &Stored) -> Node {
         payout: PAYOUT,
         region: String::new(),
         settle_threshold: NanoTon::from_nano(1_000_000_000),
+        watch_every: Millis::from_secs(60),
     };
     Node::new(None, Some(Provider::new(config, stored.payees.values().cloned().collect())))
 }
@@ -397,7 +399,9 @@ impl World {
             Side::Provider => consumer,
         };
         let input = match message {
-            SessionMessage::ChannelHello { vault } => Input::ChannelHello { peer, vault },
+            SessionMessage::ChannelHello { vault, proof } => {
+                Input::ChannelHello { peer, vault, proof }
+            }
             SessionMessage::ChannelState { allocation, latest, .. } => {
                 let latest = latest.map(|voucher| voucher.verify(&vault).unwrap());
                 Input::ChannelState { peer, view: ChannelView { allocation, latest } }

@@ -104,7 +104,8 @@ fn refusal() -> impl Strategy<Value = ProviderRefusal> {
 fn from_consumer() -> impl Strategy<Value = SessionMessage> {
     let total = prop::option::of((job(), nano()).prop_map(|(job, total)| JobTotal { job, total }));
     prop_oneof![
-        vault().prop_map(|vault| SessionMessage::ChannelHello { vault }),
+        (vault(), signature())
+            .prop_map(|(vault, proof)| SessionMessage::ChannelHello { vault, proof }),
         request().prop_map(SessionMessage::JobRequest),
         (voucher(), total).prop_map(|(voucher, total)| SessionMessage::Payment { voucher, total }),
         job().prop_map(|job| SessionMessage::JobCancel { job }),

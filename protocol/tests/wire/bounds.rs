@@ -240,6 +240,9 @@ fn a_vault_has_a_legal_address() {
     }
     let wrong = DecodeError::WrongLength { field: "vault_account", length: 33 };
     assert_eq!(refused(1, &Message::new().bytes(2, &[1; 33])), wrong);
+    let unproved = DecodeError::WrongLength { field: "proof", length: 0 };
+    assert_eq!(refused(1, &Message::new().bytes(2, &ID)), unproved);
+    accepted(1, &Message::new().bytes(2, &ID).bytes(3, &SIGNATURE));
 }
 
 #[test]

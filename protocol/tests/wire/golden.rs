@@ -127,7 +127,7 @@ fn messages() -> Vec<(String, SessionMessage)> {
         SessionMessage::PaymentRefused { job, reason }
     };
     let rest = vec![
-        ("channel-hello", SessionMessage::ChannelHello { vault }),
+        ("channel-hello", SessionMessage::ChannelHello { vault, proof: counting(0x90) }),
         ("channel-state", seen),
         ("channel-state-unseen", unseen),
         ("job-request-chat", request(chat())),

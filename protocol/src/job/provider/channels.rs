@@ -2,11 +2,16 @@
 //!
 //! Owns: the way from a voucher to an engine's grant. Must not: admit a job or write a receipt.
 
-use super::{Peer, Provider, Stage};
-use crate::channel::{ChannelId, JobTotal, Payee, SignedVoucher, VerifiedVoucher, VoucherBlame};
+use std::collections::BTreeSet;
+
+use super::{Provider, Stage, cancel, refuse};
+use crate::channel::{
+    Allocation, ChannelId, HolderClaim, JobTotal, Payee, SignedVoucher, VerifiedVoucher,
+    VoucherBlame, VoucherError,
+};
 use crate::identity::{JobId, NodeId, TonAddress};
 use crate::input::VaultSnapshot;
-use crate::job::meter;
+use crate::job::{FinishReason, ProviderRefusal, meter};
 use crate::offer::Load;
 use crate::output::{Effect, EngineCommand, LedgerCommand, Output};
 use crate::record::Record;
@@ -15,33 +20,47 @@ use crate::wire::SessionMessage;
 
 impl Provider {
     /// A consumer named its vault: the ledger is asked about it.
-    pub fn channel_hello(&mut self, peer: NodeId, vault: TonAddress, out: &mut Output) {
+    pub fn channel_hello(
+        &mut self,
+        peer: NodeId,
+        vault: TonAddress,
+        proof: [u8; 64],
+        out: &mut Output,
+    ) {
         let Some(known) = self.peers.get_mut(&peer) else {
             return;
         };
-        if std::mem::replace(&mut known.reading, true) {
+        if known.asked.is_some() {
             return;
         }
-        known.vault = Some(vault);
+        known.asked = Some((vault, proof));
         out.effects.push(Effect::Ledger(LedgerCommand::ReadVault { vault }));
     }
 
-    /// The ledger's answer: every consumer that waits for it learns what we see and hold.
+    /// The ledger's answer: every consumer that waits for it, and proves to hold the vault, learns
+    /// what we see and hold. A stranger to the vault learns nothing.
     pub fn vault_read(
         &mut self,
         vault: TonAddress,
         snapshot: Result<Option<VaultSnapshot>, String>,
         out: &mut Output,
     ) {
+        self.rereading.remove(&vault);
         let seen = match &snapshot {
             Ok(Some(snapshot)) => self.observe(vault, snapshot, out),
-            Ok(None) | Err(_) => false,
+            Ok(None) => self.gone(vault, out),
+            Err(_) => false,
         };
-        let waiting = |peer: &Peer| peer.reading && peer.vault == Some(vault);
-        for (peer, known) in self.peers.iter_mut().filter(|(_, known)| waiting(known)) {
-            known.reading = false;
-            let payee = self.channels.get(&vault).filter(|_| seen);
+        let provider = self.config.key.id();
+        let payee = self.channels.get(&vault).filter(|_| seen);
+        for (peer, known) in &mut self.peers {
+            let Some((_, proof)) = known.asked.take_if(|(asked, _)| *asked == vault) else {
+                continue;
+            };
+            let claim = HolderClaim { vault, provider, consumer: *peer };
+            let payee = payee.filter(|payee| claim.is_proved(payee.vault_key(), &proof));
             if let Some(payee) = payee {
+                known.vault = Some(vault);
                 let (peer, key) = (*peer, *payee.vault_key());
                 out.effects.push(Effect::TrustVault { peer, key });
             }
@@ -52,7 +71,9 @@ impl Provider {
             };
             out.effects.push(Effect::Send { peer: *peer, message });
         }
-        self.settle_if_due(vault, out);
+        if seen {
+            self.settle_if_due(vault, out);
+        }
     }
 
     /// Takes over what the ledger shows. False when it holds no usable allocation for us.
@@ -63,9 +84,16 @@ impl Provider {
         out: &mut Output,
     ) -> bool {
         let Some(allocation) = snapshot.allocation else {
-            return false;
+            return self.gone(vault, out);
         };
         let channel = ChannelId { vault, provider: self.config.key.id(), epoch: allocation.epoch };
+        match self.channels.get(&vault).map(|known| known.channel().epoch) {
+            // A server that is behind. What is known is newer.
+            Some(epoch) if epoch > allocation.epoch => return false,
+            // The old allocation is gone, and with it whatever its jobs could still be paid from.
+            Some(epoch) if epoch < allocation.epoch => self.end_jobs(vault, out),
+            Some(_) | None => {}
+        }
         let known = self.channels.get_mut(&vault).filter(|known| known.channel() == channel);
         let state = if let Some(payee) = known {
             payee.observe(allocation).ok().cloned()
@@ -79,7 +107,61 @@ impl Provider {
         };
         let usable = state.is_some();
         out.persist.extend(state.map(Record::Payee));
+        if self.channels.get(&vault).is_some_and(|payee| payee.release_at().is_some()) {
+            self.stop_jobs(vault, out);
+        }
         usable
+    }
+
+    /// The ledger shows no allocation where there was one: vouchers are worth nothing until it
+    /// does again. Always false, as [`Provider::observe`] has it.
+    fn gone(&mut self, vault: TonAddress, out: &mut Output) -> bool {
+        if let Some(payee) = self.channels.get_mut(&vault) {
+            let unlocked = Some(Timestamp::EPOCH);
+            let allocation = Allocation { unlock_at: unlocked, ..*payee.allocation() };
+            // The same epoch and payout, so it is taken. Not stored: a server may only be behind.
+            let _taken = payee.observe(allocation);
+            self.stop_jobs(vault, out);
+        }
+        false
+    }
+
+    /// Stops the jobs that this vault pays: what they are promised from now on may come too late.
+    fn stop_jobs(&mut self, vault: TonAddress, out: &mut Output) {
+        for key in self.jobs_paid_by(vault) {
+            let (peer, job) = key;
+            match self.jobs.get(&key).map(|serving| &serving.stage) {
+                Some(Stage::Admitting | Stage::Running { granted: None, .. }) => {
+                    let (headroom, needed) = (NanoTon::ZERO, NanoTon::ZERO);
+                    refuse(peer, job, ProviderRefusal::NoHeadroom { headroom, needed }, out);
+                    self.end(key, out);
+                }
+                Some(Stage::Running { .. }) => cancel(peer, job, FinishReason::Unpaid, out),
+                Some(Stage::Closing { .. }) | None => {}
+            }
+        }
+    }
+
+    fn end_jobs(&mut self, vault: TonAddress, out: &mut Output) {
+        for key in self.jobs_paid_by(vault) {
+            self.end(key, out);
+        }
+    }
+
+    fn jobs_paid_by(&self, vault: TonAddress) -> Vec<(NodeId, JobId)> {
+        let theirs = self.jobs.iter().filter(|(_, serving)| serving.vault == vault);
+        theirs.map(|(key, _)| *key).collect()
+    }
+
+    /// Looks on the ledger at every channel in which something is due or whose consumer is here: it
+    /// may have been released since it was read, and the view that jobs are admitted by is old.
+    pub(super) fn look_after_channels(&self, out: &mut Output) {
+        let here: BTreeSet<_> = self.peers.values().filter_map(|known| known.vault).collect();
+        for (vault, payee) in &self.channels {
+            if payee.unsettled() > NanoTon::ZERO || here.contains(vault) {
+                out.effects.push(Effect::Ledger(LedgerCommand::ReadVault { vault: *vault }));
+            }
+        }
     }
 
     /// A voucher came; its signature holds.
@@ -104,6 +186,12 @@ impl Provider {
                     self.credited((peer, job), accepted.job_paid, now, out);
                 }
                 self.settle_if_due(vault, out);
+            }
+            Err(VoucherError::WrongEpoch { found, expected }) if found > expected => {
+                // The consumer may be ahead of the ledger that is read here.
+                if self.rereading.insert(vault) {
+                    out.effects.push(Effect::Ledger(LedgerCommand::ReadVault { vault }));
+                }
             }
             Err(error) => match error.blame() {
                 VoucherBlame::Nobody => {}

@@ -5,6 +5,8 @@
 //! Invariant: an engine is never granted more than what is paid and one step.
 
 mod channels;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +17,7 @@ use crate::input::{Proved, RequestedJob};
 use crate::job::{FinishReason, ProviderRefusal, RunningJob, Usage};
 use crate::limits;
 use crate::offer::{Load, ModelOffer, Offer};
-use crate::output::{Effect, EngineCommand, LedgerCommand, Output};
+use crate::output::{Effect, EngineCommand, Output};
 use crate::receipt::Receipt;
 use crate::record::{Record, StoredReceipt};
 use crate::units::{Millis, NanoTon, Prices, Timestamp, Tokens};
@@ -26,8 +28,6 @@ const RENEW_AFTER: Millis = Millis::from_secs(300);
 /// A change of load is published at most this often: load flaps, and consumers need a trend. With
 /// the life of an offer this also bounds how many offers are honoured at a time.
 const PUBLISH_EVERY: Millis = Millis::from_secs(5);
-/// How often channels with unsettled vouchers are looked at on the ledger, to notice a release.
-const WATCH_EVERY: Millis = Millis::from_secs(60);
 /// When all places are taken, a consumer hears to come back after this time.
 const RETRY_AFTER: Millis = Millis::from_secs(2);
 
@@ -50,6 +50,9 @@ pub struct ProviderConfig {
     pub region: String,
     /// A channel is settled when this much is due.
     pub settle_threshold: NanoTon,
+    /// How often channels are looked at on the ledger while something is due in them or their
+    /// consumer is here. Well under the release delay, which is the time to notice a release in.
+    pub watch_every: Millis,
 }
 
 impl ProviderConfig {
@@ -78,9 +81,11 @@ impl ProviderConfig {
 #[derive(Debug)]
 struct Peer {
     proved: Proved,
+    /// The vault that pays; it has proved to hold it.
     vault: Option<TonAddress>,
-    /// The ledger is being asked for this peer; further requests wait for the answer.
-    reading: bool,
+    /// The vault that it names and its proof, while the ledger is asked about it. A further
+    /// greeting meanwhile is dropped.
+    asked: Option<(TonAddress, [u8; 64])>,
 }
 
 #[derive(Debug)]
@@ -117,6 +122,8 @@ pub struct Provider {
     channels: BTreeMap<TonAddress, Payee>,
     jobs: BTreeMap<(NodeId, JobId), Serving>,
     settling: BTreeSet<TonAddress>,
+    /// Vaults that are read again because a voucher was of an epoch that is not known here.
+    rereading: BTreeSet<TonAddress>,
 }
 
 impl Provider {
@@ -141,6 +148,7 @@ impl Provider {
             channels,
             jobs: BTreeMap::new(),
             settling: BTreeSet::new(),
+            rereading: BTreeSet::new(),
         }
     }
 
@@ -214,9 +222,13 @@ impl Provider {
         self.published.map_or(Timestamp::EPOCH, |at| at.after(wait))
     }
 
-    /// A consumer opened a session.
-    pub fn session_accepted(&mut self, peer: NodeId, proved: Proved) {
-        self.peers.insert(peer, Peer { proved, vault: None, reading: false });
+    /// A consumer opened a session. It replaces an older one of the same consumer, whose jobs end:
+    /// their text has lost its way.
+    pub fn session_accepted(&mut self, peer: NodeId, proved: Proved, out: &mut Output) {
+        if self.peers.contains_key(&peer) {
+            self.session_closed(peer, out);
+        }
+        self.peers.insert(peer, Peer { proved, vault: None, asked: None });
     }
 
     /// A session is over: its jobs end, and what they had counts as used.
@@ -238,6 +250,11 @@ impl Provider {
         out: &mut Output,
     ) {
         let job = request.job;
+        if self.jobs.contains_key(&(peer, job)) {
+            // No honest consumer draws the same id twice, and a refusal would name the running job.
+            out.effects.push(Effect::CloseSession { peer });
+            return;
+        }
         match self.admit(peer, request, now) {
             Ok(serving) => {
                 self.jobs.insert((peer, job), serving);
@@ -264,6 +281,10 @@ impl Provider {
         let vault = self.peers.get(&peer).and_then(|known| known.vault);
         let vault = vault.ok_or_else(|| unpayable.clone())?;
         let payee = self.channels.get_mut(&vault).ok_or_else(|| unpayable.clone())?;
+        if payee.owed() > tolerated_debt(prices, payee) {
+            let (headroom, needed) = (NanoTon::ZERO, payee.owed());
+            return Err(ProviderRefusal::NoHeadroom { headroom, needed });
+        }
         let busy = ProviderRefusal::Busy { retry_after: RETRY_AFTER };
         payee.open(request.job).map_err(|error| match error {
             crate::channel::OpenError::Releasing => unpayable,
@@ -332,7 +353,8 @@ impl Provider {
             return;
         };
         match serving.stage {
-            Stage::Admitting => self.end((peer, job), out),
+            // Nothing was computed yet, so nothing is owed.
+            Stage::Admitting | Stage::Running { granted: None, .. } => self.end((peer, job), out),
             Stage::Running { .. } => cancel(peer, job, FinishReason::Cancelled, out),
             Stage::Closing { .. } => {}
         }
@@ -419,12 +441,9 @@ impl Provider {
         if self.publication() <= now && self.load != Load::Draining {
             self.publish(now, out);
         }
-        if self.watched.after(WATCH_EVERY) <= now {
+        if self.watched.after(self.config.watch_every) <= now {
             self.watched = now;
-            for payee in self.channels.values().filter(|it| it.unsettled() > NanoTon::ZERO) {
-                let vault = payee.channel().vault;
-                out.effects.push(Effect::Ledger(LedgerCommand::ReadVault { vault }));
-            }
+            self.look_after_channels(out);
         }
         let late: Vec<_> = self
             .jobs
@@ -451,14 +470,20 @@ impl Provider {
     pub fn next_timeout(&self) -> Option<Timestamp> {
         let renew = match self.load {
             Load::Draining => None,
-            Load::Idle | Load::Busy | Load::Full => {
-                Some(self.published.map_or(Timestamp::EPOCH, |at| at.after(RENEW_AFTER)))
-            }
+            Load::Idle | Load::Busy | Load::Full => Some(self.publication()),
         };
-        let watch = (!self.channels.is_empty()).then(|| self.watched.after(WATCH_EVERY));
+        let watch = self.watched.after(self.config.watch_every);
+        let watch = (!self.channels.is_empty()).then_some(watch);
         let jobs = self.jobs.values().filter_map(|serving| unpaid_at(&serving.stage)).min();
         [renew, watch, jobs].into_iter().flatten().min()
     }
+}
+
+/// What a consumer may owe and still be served: one step, which an honest one owes when its session
+/// breaks; and a sixteenth of what it has paid, because over a long time that happens more often.
+fn tolerated_debt(prices: Prices, payee: &Payee) -> NanoTon {
+    let step = prices.cost(Tokens::ZERO, limits::CREDIT_STEP).unwrap_or(NanoTon::ZERO);
+    step.max(payee.credited().checked_fraction(1, 16).unwrap_or(NanoTon::ZERO))
 }
 
 /// When a job counts as unpaid.
