@@ -72,6 +72,10 @@ pub const ATTEMPTS_PER_JOB: usize = 3;
 pub const JOB_START_TIMEOUT: Millis = Millis::from_secs(60);
 /// Silence within a running job after which the provider counts as stalled.
 pub const JOB_STALL_TIMEOUT: Millis = Millis::from_secs(60);
+/// How long a provider's job may stand still although it may go on: an engine that hangs, or a
+/// consumer that does not read and so keeps a place for nothing. Reading a long prompt on a slow
+/// CPU takes minutes.
+pub const SERVE_STALL_TIMEOUT: Millis = Millis::from_secs(600);
 /// How long a provider waits for the next voucher before it ends a job as unpaid.
 pub const PAYMENT_TIMEOUT: Millis = Millis::from_secs(60);
 

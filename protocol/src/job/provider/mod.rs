@@ -454,6 +454,13 @@ impl Provider {
         for key in late {
             let (peer, job) = key;
             match self.jobs.get_mut(&key).map(|serving| &mut serving.stage) {
+                // It might go on and does not: nothing that is sent would be read.
+                Some(Stage::Running { granted: Some(granted), generated, since, .. })
+                    if *generated < *granted =>
+                {
+                    *since = now;
+                    out.effects.push(Effect::CloseSession { peer });
+                }
                 Some(Stage::Running { granted: Some(_), since, .. }) => {
                     *since = now;
                     cancel(peer, job, FinishReason::Unpaid, out);
@@ -490,8 +497,9 @@ fn tolerated_debt(prices: Prices, payee: &Payee) -> NanoTon {
 fn unpaid_at(stage: &Stage) -> Option<Timestamp> {
     match stage {
         Stage::Admitting => None,
-        // While the engine may still go on, silence is the engine's own business.
-        Stage::Running { granted: Some(granted), generated, .. } if generated < granted => None,
+        Stage::Running { granted: Some(granted), generated, since, .. } if generated < granted => {
+            Some(since.after(limits::SERVE_STALL_TIMEOUT))
+        }
         Stage::Running { since, .. } | Stage::Closing { since, .. } => {
             Some(since.after(limits::PAYMENT_TIMEOUT))
         }

@@ -461,6 +461,18 @@ fn grants_follow_the_money_and_end_at_the_asked_length() {
 }
 
 #[test]
+fn a_job_that_may_go_on_and_does_not_loses_its_session() {
+    let mut world = World::with_channel(1_000);
+    world.start(1);
+    world.pay(1, 10, 10, 1);
+    world.generate(1, 5);
+    world.tick(limits::PAYMENT_TIMEOUT);
+    assert_eq!(world.take().closed, 0, "reading a prompt may take minutes");
+    world.tick(limits::SERVE_STALL_TIMEOUT);
+    assert_eq!(world.take().closed, 1);
+}
+
+#[test]
 fn a_finished_job_that_nobody_pays_is_remembered_as_owed() {
     let mut world = World::with_channel(1_000);
     world.start(1);
