@@ -15,10 +15,14 @@ use futures::future::BoxFuture;
 use crate::config::{Config, LedgerChoice};
 use crate::data_folder::DataFolder;
 use crate::shutdown::Tasks;
+use crate::store::make_database;
 
 /// Why there is no ledger.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerStartError {
+    /// The embedded chain's file cannot be made.
+    #[error("the embedded ledger cannot be made")]
+    File(#[source] crate::store::OpenError),
     /// The embedded chain's file cannot be used.
     #[error("the embedded ledger cannot be opened")]
     Embedded(#[source] LedgerError),
@@ -79,6 +83,7 @@ pub(crate) async fn open(
             Ok(LedgerParts { ledger: Arc::new(client.clone()), faucet: Faucet::Server(client) })
         }
         LedgerChoice::Embedded => {
+            make_database(&folder.ledger()).map_err(LedgerStartError::File)?;
             let chain = EmbeddedLedger::open(&folder.ledger(), Options::default());
             let chain = chain.map_err(LedgerStartError::Embedded)?;
             let (blocks, stop) = (chain.clone(), tasks.stopping().clone());

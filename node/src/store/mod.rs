@@ -15,7 +15,7 @@ mod table;
 mod writer;
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::pin::Pin;
@@ -103,15 +103,7 @@ impl Drop for Shared {
 impl Store {
     /// Opens the file, or makes it when it is not there. After a crash this repairs the file first.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        // Made by us so that the mode is ours; redb takes an empty file for a new one.
-        let made = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .open(path);
-        drop(made.map_err(|source| OpenError::File { path: path.to_owned(), source })?);
+        make_database(path)?;
         Self::start(builder().create(path))
     }
 
@@ -210,6 +202,36 @@ fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES);
     builder
+}
+
+/// Makes an empty database at `path`, readable by its owner alone, unless there is one. A crash
+/// while redb lays out a new file leaves something that it does not open again, so the file gets
+/// its name when it is whole.
+pub(crate) fn make_database(path: &Path) -> Result<(), OpenError> {
+    let failed = |source| OpenError::File { path: path.to_owned(), source };
+    if path.try_exists().map_err(failed)? {
+        return Ok(());
+    }
+    let part = path.with_extension("part");
+    match std::fs::remove_file(&part) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
+    // Made by us so that the mode is ours; redb takes an empty file for a new one.
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .open(&part)
+        .map_err(failed)?;
+    drop(builder().create(&part).map_err(OpenError::from_redb)?);
+    file.sync_all().map_err(failed)?;
+    std::fs::rename(&part, path).map_err(failed)?;
+    match path.parent() {
+        Some(folder) => File::open(folder).and_then(|it| it.sync_all()).map_err(failed),
+        None => Ok(()),
+    }
 }
 
 /// Refuses what could only be a bug of ours, before it reaches the file.
