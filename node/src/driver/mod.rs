@@ -25,7 +25,7 @@ use cocoon_protocol::{Input, Node, Output};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::net::session::{Bodies, Role, SessionHandle};
+use crate::net::session::{Bodies, PARTING, Role, SessionHandle};
 use crate::shutdown::Tasks;
 use crate::store::{CommitError, Record, Store, Table};
 use event::{DriverHandle, Event};
@@ -132,8 +132,31 @@ impl Driver {
                 wake_at = self.commit(outputs).await?;
             }
             if self.node.is_drained() {
+                self.part(&mut inbox).await;
                 return Ok(());
             }
+        }
+    }
+
+    /// Ends every session once it has written what waits: the network ends right after the driver,
+    /// and a last voucher is owed.
+    async fn part(&mut self, inbox: &mut mpsc::Receiver<Event>) {
+        for session in self.dialled.values().chain(self.accepted.values()) {
+            session.cancel.cancel();
+        }
+        let parted = async {
+            while !(self.dialled.is_empty() && self.accepted.is_empty()) {
+                let Some(event) = inbox.recv().await else { return };
+                if let Event::SessionEnded { peer, accepted, serial } = event {
+                    let table = if accepted { &mut self.accepted } else { &mut self.dialled };
+                    if table.get(&peer).is_some_and(|session| session.serial == serial) {
+                        table.remove(&peer);
+                    }
+                }
+            }
+        };
+        if tokio::time::timeout(PARTING, parted).await.is_err() {
+            tracing::info!("some peers did not take the last messages of their sessions");
         }
     }
 

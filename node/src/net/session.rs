@@ -27,6 +27,8 @@ use crate::driver::pump::FromProvider;
 /// Messages that wait to be written. Jobs wait for room; when the driver finds none, the peer has
 /// not read for a whole window of control messages and the session is closed.
 const OUTBOUND: usize = 256;
+/// Time for the last messages of a session to leave: one round trip for a peer that reads.
+pub(crate) const PARTING: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Which side of the session this node is on, with what only that side has.
 #[derive(Clone, Debug)]
@@ -149,22 +151,44 @@ pub(crate) async fn run(
     outbound: mpsc::Receiver<SessionMessage>,
     driver: DriverHandle,
 ) {
-    let (sender, receiver) = frames;
+    let (sender, mut receiver) = frames;
     let SessionHandle { peer, serial, ref cancel, .. } = session;
     let accepted = session.is_accepted();
-    // Neither future is polled again after the other has ended: nothing in flight can be lost
-    // that the protocol would not send again.
-    tokio::select! {
-        () = cancel.cancelled() => {}
-        () = write(sender, outbound) => {}
-        () = read(&session, receiver, &driver) => {}
-    }
+    let mut writing = std::pin::pin!(write(sender, outbound, cancel));
+    let written = tokio::select! {
+        () = cancel.cancelled() => false,
+        () = &mut writing => true,
+        // Dropped, it loses nothing that the protocol would not send again.
+        () = read(&session, &mut receiver, &driver) => false,
+    };
     cancel.cancel();
+    let parting = async {
+        if !written {
+            writing.await;
+        }
+        // The peer's goodbye says that it has read ours, and with it all that was before.
+        while let Ok(Some(_)) = receiver.recv().await {}
+    };
+    if tokio::time::timeout(PARTING, parting).await.is_err() {
+        tracing::debug!(%peer, "a peer did not take the last messages of its session");
+    }
     driver.send(Event::SessionEnded { peer, accepted, serial }).await;
 }
 
-async fn write(mut sender: FrameSender, mut outbound: mpsc::Receiver<SessionMessage>) {
-    while let Some(message) = outbound.recv().await {
+/// Writes what the driver says; when the session is over, first what waits: a last voucher is owed.
+async fn write(
+    mut sender: FrameSender,
+    mut outbound: mpsc::Receiver<SessionMessage>,
+    over: &CancellationToken,
+) {
+    loop {
+        // Both arms only wait, so dropping the other loses nothing.
+        let message = tokio::select! {
+            biased;
+            message = outbound.recv() => message,
+            () = over.cancelled() => None,
+        };
+        let Some(message) = message else { return };
         if let Err(error) = sender.send(Bytes::from(message.encode())).await {
             tracing::debug!(%error, "a session cannot be written");
             return;
@@ -172,7 +196,7 @@ async fn write(mut sender: FrameSender, mut outbound: mpsc::Receiver<SessionMess
     }
 }
 
-async fn read(session: &SessionHandle, mut receiver: FrameReceiver, driver: &DriverHandle) {
+async fn read(session: &SessionHandle, receiver: &mut FrameReceiver, driver: &DriverHandle) {
     loop {
         let frame = match receiver.recv().await {
             Ok(Some(frame)) => frame,

@@ -19,7 +19,7 @@ const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 /// Prices at which a single answer of a hundred tokens is worth its settlement.
 const PRICES: [&str; 4] = ["--prompt-price", "10 TON", "--completion-price", "40 TON"];
 /// Prices at which a short answer of the real model is.
-const REAL_PRICES: [&str; 4] = ["--prompt-price", "50 TON", "--completion-price", "400 TON"];
+const REAL_PRICES: [&str; 4] = ["--prompt-price", "50 TON", "--completion-price", "200 TON"];
 /// For whatever must come about by itself: far above what it takes, below what hangs a build.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -140,8 +140,9 @@ impl Network {
     }
 
     fn join(&self, name: &'static str, gateway: Option<u16>, own: &[&str]) -> Peer<'_> {
-        let common = ["--data-dir", name, "--listen", QUIC, "--entry-points", &self.address];
-        let arguments = [&common[..], &["--ledger", &self.ledger], own].concat();
+        let common = ["--data-dir", name, "--entry-points", &self.address];
+        let listen: &[_] = if own.contains(&"--listen") { &[] } else { &["--listen", QUIC] };
+        let arguments = [&common[..], listen, &["--ledger", &self.ledger], own].concat();
         let arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
         let mut peer = Peer { network: self, name, gateway, arguments, node: None };
         peer.start();
@@ -178,9 +179,19 @@ impl Peer<'_> {
         self.node = Some(self.network.sandbox.start(&arguments));
     }
 
+    /// Kills it as a power cut would, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        drop(self.node.take());
+    }
+
     /// Asks it to end and waits for its exit code.
     pub(crate) fn terminate(&mut self) -> Option<i32> {
         self.node().signal("TERM");
+        self.node.take().unwrap().wait()
+    }
+
+    /// Waits for it to end by itself.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
         self.node.take().unwrap().wait()
     }
 
@@ -220,12 +231,11 @@ impl Peer<'_> {
         self.gateway.unwrap()
     }
 
-    /// Its only channel's promise, or zero when there is none.
+    /// What its channels have promised.
     pub(crate) fn promised(&self) -> u64 {
         let channels = self.ask(&["channel", "list"]);
-        let channels = channels.as_array().unwrap();
-        assert!(channels.len() <= 1, "{channels:?}");
-        channels.first().map_or(0, |channel| channel["promised_nano"].as_u64().unwrap())
+        let promised = |channel: &Value| channel["promised_nano"].as_u64().unwrap();
+        channels.as_array().unwrap().iter().map(promised).sum()
     }
 
     /// Its receipts, newest first.

@@ -235,9 +235,11 @@ impl Provider {
     }
 
     pub(super) fn settle_if_due(&mut self, vault: TonAddress, out: &mut Output) {
+        // Before the end everything is settled, but once: what is left by an early settlement may be
+        // too little for another.
         let threshold = match self.load {
-            Load::Draining => NanoTon::ZERO,
-            Load::Idle | Load::Busy | Load::Full => self.config.settle_threshold,
+            Load::Draining if !self.jobs.values().any(|job| job.vault == vault) => NanoTon::ZERO,
+            Load::Draining | Load::Idle | Load::Busy | Load::Full => self.config.settle_threshold,
         };
         let due = self.channels.get(&vault).filter(|payee| payee.should_settle(threshold));
         if let Some(voucher) = due.and_then(|payee| payee.best().copied()) {

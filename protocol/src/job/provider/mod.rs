@@ -425,6 +425,9 @@ impl Provider {
         if let Some(payee) = self.channels.get_mut(&serving.vault) {
             out.persist.push(Record::Payee(payee.close(key.1, cost).record));
         }
+        if self.load == Load::Draining {
+            self.settle_if_due(serving.vault, out);
+        }
         let (peer, job) = key;
         out.effects.push(Effect::Engine(EngineCommand::Forget { peer, job }));
     }
@@ -433,7 +436,10 @@ impl Provider {
     pub fn drain(&mut self, now: Timestamp, out: &mut Output) {
         self.load = Load::Draining;
         self.publish(now, out);
-        self.settle_all(out);
+        let vaults: Vec<_> = self.channels.keys().copied().collect();
+        for vault in vaults {
+            self.settle_if_due(vault, out);
+        }
     }
 
     /// Renews the offer, ends jobs that nobody pays, and looks after channels with open vouchers.
