@@ -129,7 +129,7 @@ impl Sampling {
 }
 
 /// A whole request, as it travels to the provider.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct JobSpec {
     /// Which model.
     pub model: ModelHash,
@@ -141,6 +141,18 @@ pub struct JobSpec {
     pub stop: Vec<String>,
     /// The completion ends after this many tokens.
     pub max_completion: Tokens,
+}
+
+impl fmt::Debug for JobSpec {
+    /// Never a text: stop strings are the user's words too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobSpec")
+            .field("model", &self.model)
+            .field("prompt", &self.prompt)
+            .field("stops", &self.stop.len())
+            .field("max_completion", &self.max_completion)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Which bound a request breaks.

@@ -3,6 +3,8 @@
 //! Owns: their layout and bounds. Must not: verify a signature; vouchers and receipts leave here
 //! unverified and say so by their types.
 
+use std::fmt;
+
 use cocoon_proto::v1 as proto;
 use prost::Message as _;
 
@@ -18,7 +20,7 @@ use crate::units::{Millis, NanoTon, Tokens};
 const RECEIPT_BYTES: usize = 1_024;
 
 /// A job as it travels.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct JobRequest {
     /// Its random id.
     pub job: JobId,
@@ -30,8 +32,18 @@ pub struct JobRequest {
     pub salt: [u8; 32],
 }
 
+impl fmt::Debug for JobRequest {
+    /// Never the salt: with it a commitment can be tried against guessed texts.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { job, offer_sequence, spec, salt: _ } = self;
+        let mut shown = f.debug_struct("JobRequest");
+        shown.field("job", job).field("offer_sequence", offer_sequence).field("spec", spec);
+        shown.finish_non_exhaustive()
+    }
+}
+
 /// What travels in a session.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum SessionMessage {
     /// Consumer: this vault pays.
     ChannelHello {
@@ -100,6 +112,44 @@ pub enum SessionMessage {
         /// In words.
         reason: String,
     },
+}
+
+impl fmt::Debug for SessionMessage {
+    /// Which message, for which job; never a text, be it a model's or a peer's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ChannelHello { vault, proof: _ } => {
+                f.debug_struct("ChannelHello").field("vault", vault).finish_non_exhaustive()
+            }
+            Self::ChannelState { allocation, settled, latest } => f
+                .debug_struct("ChannelState")
+                .field("allocation", allocation)
+                .field("settled", settled)
+                .field("latest", latest)
+                .finish(),
+            Self::JobRequest(request) => request.fmt(f),
+            Self::Payment { voucher, total } => {
+                f.debug_struct("Payment").field("voucher", voucher).field("total", total).finish()
+            }
+            Self::JobCancel { job } => f.debug_tuple("JobCancel").field(job).finish(),
+            Self::JobStarted { job, prompt } => {
+                f.debug_struct("JobStarted").field("job", job).field("prompt", prompt).finish()
+            }
+            Self::JobRefused { job, refusal: _ } => f.debug_tuple("JobRefused").field(job).finish(),
+            Self::JobChunk { job, text, completion } => f
+                .debug_struct("JobChunk")
+                .field("job", job)
+                .field("bytes", &text.len())
+                .field("completion", completion)
+                .finish(),
+            Self::JobFinished { job, receipt: _ } => {
+                f.debug_tuple("JobFinished").field(job).finish()
+            }
+            Self::PaymentRefused { job, reason: _ } => {
+                f.debug_tuple("PaymentRefused").field(job).finish()
+            }
+        }
+    }
 }
 
 impl SessionMessage {

@@ -140,6 +140,29 @@ pub(crate) fn message() -> impl Strategy<Value = SessionMessage> {
 }
 
 proptest! {
+    /// Debug output may reach a log.
+    #[test]
+    fn no_text_shows_in_debug_output(
+        text in "[α-ω]{4,20}", role in role(), mut request in request(), job in job(),
+    ) {
+        let reason = text.clone();
+        request.spec.stop = vec![text.clone()];
+        request.spec.prompt = Prompt::Text(text.clone());
+        let with_text = SessionMessage::JobRequest(request.clone());
+        request.spec.prompt = Prompt::Chat(vec![Turn { role, content: text.clone() }]);
+        let messages = [
+            with_text,
+            SessionMessage::JobRequest(request),
+            SessionMessage::JobChunk { job, text: text.clone(), completion: Tokens::ZERO },
+            SessionMessage::PaymentRefused { job: None, reason: reason.clone() },
+            SessionMessage::JobRefused { job, refusal: ProviderRefusal::BadRequest { reason } },
+        ];
+        for message in messages {
+            let shown = format!("{message:?} {message:#?}");
+            prop_assert!(!shown.contains(&text), "{}", shown);
+        }
+    }
+
     #[test]
     fn every_message_survives_the_wire(message in message()) {
         let bytes = message.encode();
