@@ -20,6 +20,9 @@ use crate::wire::SessionMessage;
 const GREETING_RETRY: Millis = Millis::new(500);
 /// Ten seconds in all: a ledger read over HTTP is at most some blocks behind.
 const GREETING_TRIES: u32 = 20;
+/// A provider reads the ledger once before it answers a greeting. One that takes longer than this
+/// counts as one that does not see the allocation, so that no job waits for its word for ever.
+const GREETING_TIMEOUT: Millis = Millis::from_secs(15);
 
 /// What an operator decides about a consumer's money.
 #[derive(Clone, Copy, Debug)]
@@ -60,14 +63,14 @@ enum Vault {
 enum Greeting {
     /// It was told nothing in this session.
     None,
-    /// It was asked; `tries` times so far.
-    Asked { tries: u32 },
+    /// It was asked, `tries` times so far, and must answer until this time.
+    Asked { tries: u32, until: Timestamp },
     /// Its ledger is behind; it is asked again at this time.
     Retry { at: Timestamp, tries: u32 },
     /// It sees this limit.
     Seen { limit: NanoTon },
-    /// It still does not see the allocation.
-    Unseen,
+    /// At this time it still did not see the allocation.
+    Unseen { at: Timestamp },
 }
 
 #[derive(Debug)]
@@ -109,6 +112,7 @@ impl Funds {
         provider: NodeId,
         payout: TonAddress,
         needed: NanoTon,
+        now: Timestamp,
         out: &mut Output,
     ) -> Readiness {
         let free = match self.vault {
@@ -123,7 +127,7 @@ impl Funds {
         };
         let room = self.channels.get(&provider).map(|funded| funded.payer.headroom());
         match room {
-            Some(room) if room >= needed => self.greet(provider, out),
+            Some(room) if room >= needed => self.greet(provider, now, out),
             known => {
                 let missing = needed.saturating_sub(known.unwrap_or(NanoTon::ZERO));
                 self.allocate(provider, payout, missing, free, out)
@@ -131,7 +135,7 @@ impl Funds {
         }
     }
 
-    fn greet(&mut self, provider: NodeId, out: &mut Output) -> Readiness {
+    fn greet(&mut self, provider: NodeId, now: Timestamp, out: &mut Output) -> Readiness {
         let (Vault::Open { address, .. }, Some(funded)) =
             (&self.vault, self.channels.get_mut(&provider))
         else {
@@ -139,13 +143,10 @@ impl Funds {
         };
         match funded.greeting {
             Greeting::Seen { limit } if limit >= funded.payer.limit() => Readiness::Ready,
-            Greeting::Unseen => {
-                // The next job starts afresh; this one goes elsewhere.
-                funded.greeting = Greeting::None;
-                Readiness::Unseen
-            }
-            Greeting::None | Greeting::Seen { .. } => {
-                funded.greeting = Greeting::Asked { tries: 1 };
+            // Every job that waited goes elsewhere; a later one starts afresh.
+            Greeting::Unseen { at } if at == now => Readiness::Unseen,
+            Greeting::None | Greeting::Seen { .. } | Greeting::Unseen { .. } => {
+                funded.greeting = Greeting::Asked { tries: 1, until: now.after(GREETING_TIMEOUT) };
                 let message = hello(&self.key, *address, provider, self.config.consumer);
                 out.effects.push(Effect::Send { peer: provider, message });
                 Readiness::Waiting
@@ -185,6 +186,10 @@ impl Funds {
         let Some(funded) = self.channels.get(&provider) else {
             return;
         };
+        if funded.payer.is_releasing() {
+            // To allocate would cancel what the operator has asked for.
+            return;
+        }
         let low = funded.payer.limit().checked_fraction(30, 100).unwrap_or(NanoTon::ZERO);
         if funded.payer.headroom() < low && free >= self.config.allocation {
             // A refusal only means that it is not grown now.
@@ -280,7 +285,7 @@ impl Funds {
         let Some(funded) = self.channels.get_mut(&provider) else {
             return;
         };
-        let Greeting::Asked { tries } = funded.greeting else {
+        let Greeting::Asked { tries, .. } = funded.greeting else {
             return;
         };
         let epoch = funded.payer.channel().epoch;
@@ -290,7 +295,7 @@ impl Funds {
             Some(_) | None if tries < GREETING_TRIES => {
                 Greeting::Retry { at: now.after(GREETING_RETRY), tries }
             }
-            Some(_) | None => Greeting::Unseen,
+            Some(_) | None => Greeting::Unseen { at: now },
         };
         if let Some(latest) = &view.latest
             && funded.payer.catch_up(latest).is_ok()
@@ -306,29 +311,41 @@ impl Funds {
         }
     }
 
-    /// Asks providers again whose time has come.
-    pub fn handle_timeout(&mut self, now: Timestamp, out: &mut Output) {
+    /// Asks providers again whose time has come. True when it gave up on one, whose jobs then have
+    /// to go elsewhere.
+    pub fn handle_timeout(&mut self, now: Timestamp, out: &mut Output) -> bool {
         let Vault::Open { address, .. } = self.vault else {
-            return;
+            return false;
         };
+        let mut gave_up = false;
         for (provider, funded) in &mut self.channels {
-            if let Greeting::Retry { at, tries } = funded.greeting
-                && at <= now
-            {
-                funded.greeting = Greeting::Asked { tries: tries.saturating_add(1) };
-                let message = hello(&self.key, address, *provider, self.config.consumer);
-                out.effects.push(Effect::Send { peer: *provider, message });
+            match funded.greeting {
+                Greeting::Retry { at, tries } if at <= now => {
+                    let (tries, until) = (tries.saturating_add(1), now.after(GREETING_TIMEOUT));
+                    funded.greeting = Greeting::Asked { tries, until };
+                    let message = hello(&self.key, address, *provider, self.config.consumer);
+                    out.effects.push(Effect::Send { peer: *provider, message });
+                }
+                Greeting::Asked { until, .. } if until <= now => {
+                    funded.greeting = Greeting::Unseen { at: now };
+                    gave_up = true;
+                }
+                Greeting::None
+                | Greeting::Asked { .. }
+                | Greeting::Retry { .. }
+                | Greeting::Seen { .. }
+                | Greeting::Unseen { .. } => {}
             }
         }
+        gave_up
     }
 
     /// When `handle_timeout` has something to do.
     pub fn next_timeout(&self) -> Option<Timestamp> {
         let times = self.channels.values().filter_map(|funded| match funded.greeting {
             Greeting::Retry { at, .. } => Some(at),
-            Greeting::None | Greeting::Asked { .. } | Greeting::Seen { .. } | Greeting::Unseen => {
-                None
-            }
+            Greeting::Asked { until, .. } => Some(until),
+            Greeting::None | Greeting::Seen { .. } | Greeting::Unseen { .. } => None,
         });
         times.min()
     }
@@ -360,4 +377,267 @@ impl Funds {
 fn hello(key: &VaultKey, vault: TonAddress, provider: NodeId, consumer: NodeId) -> SessionMessage {
     let proof = HolderClaim { vault, provider, consumer }.prove(key);
     SessionMessage::ChannelHello { vault, proof }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::VerifiedVoucher;
+    use crate::identity::JobId;
+
+    const VAULT: TonAddress = TonAddress { workchain: 0, hash: [0xaa; 32] };
+    const PAYOUT: TonAddress = TonAddress { workchain: 0, hash: [0xbb; 32] };
+    const PROVIDER: NodeId = NodeId::from_bytes([2; 32]);
+    const OTHER: NodeId = NodeId::from_bytes([3; 32]);
+    const NOW: Timestamp = Timestamp::from_unix_secs(1_800_000_000);
+
+    const fn nano(nano: u64) -> NanoTon {
+        NanoTon::from_nano(nano)
+    }
+
+    fn key() -> Arc<VaultKey> {
+        Arc::new(VaultKey::from_secret(&[4; 32]))
+    }
+
+    fn funds(restored: Vec<PayerState>) -> Funds {
+        let consumer = NodeId::from_bytes([1; 32]);
+        let config = FundsConfig { consumer, deposit: nano(1_000), allocation: nano(100) };
+        Funds::new(config, key(), restored)
+    }
+
+    const fn allocation(limit: u64, epoch: u32) -> Allocation {
+        Allocation::new(PAYOUT, nano(limit), epoch)
+    }
+
+    /// An [`Output`] that a test may leave alone.
+    struct Came {
+        persist: Vec<Record>,
+        effects: Vec<Effect>,
+    }
+
+    /// Calls, and gives what came out beside the answer.
+    fn with<T>(call: impl FnOnce(&mut Output) -> T) -> (T, Came) {
+        let mut out = Output::default();
+        let answer = call(&mut out);
+        let Output { persist, effects, wake_at: _ } = out;
+        (answer, Came { persist, effects })
+    }
+
+    fn prepare(
+        funds: &mut Funds,
+        provider: NodeId,
+        needed: u64,
+        now: Timestamp,
+    ) -> (Readiness, Came) {
+        with(|out| funds.prepare(provider, PAYOUT, nano(needed), now, out))
+    }
+
+    fn sees(limit: u64, epoch: u32, latest: Option<VerifiedVoucher>) -> ChannelView {
+        ChannelView { allocation: Some((epoch, nano(limit))), latest }
+    }
+
+    fn is_hello(out: &Came) -> bool {
+        matches!(
+            out.effects[..],
+            [Effect::Send { message: SessionMessage::ChannelHello { vault: VAULT, .. }, .. }]
+        )
+    }
+
+    fn allocates(out: &Came) -> Option<(NodeId, NanoTon)> {
+        match out.effects[..] {
+            [Effect::Ledger(LedgerCommand::Allocate { provider, amount, .. })] => {
+                Some((provider, amount))
+            }
+            _ => None,
+        }
+    }
+
+    /// Funds with an open vault and one channel that its provider sees.
+    fn ready(limit: u64) -> Funds {
+        let mut funds = funds(Vec::new());
+        prepare(&mut funds, PROVIDER, 10, NOW);
+        let allocations = vec![(PROVIDER, allocation(limit, 1))];
+        with(|out| funds.vault_ready(VAULT, nano(1_000), allocations, out));
+        assert!(is_hello(&prepare(&mut funds, PROVIDER, 10, NOW).1));
+        with(|out| funds.channel_state(PROVIDER, &sees(limit, 1, None), NOW, out));
+        assert_eq!(prepare(&mut funds, PROVIDER, 10, NOW).0, Readiness::Ready);
+        funds
+    }
+
+    fn spend(funds: &mut Funds, number: u8, amount: u64) {
+        let (job, payer) = (JobId::from_bytes([number; 32]), funds.payer(PROVIDER).unwrap());
+        payer.reserve(job, nano(amount)).unwrap();
+        let _sent_by_the_job = payer.pay(job, nano(amount)).unwrap();
+        payer.abandon(job);
+    }
+
+    #[test]
+    fn many_jobs_open_the_vault_once_and_a_failure_lets_the_next_try() {
+        let mut funds = funds(Vec::new());
+        let opened = Effect::Ledger(LedgerCommand::OpenVault { deposit: nano(1_000) });
+        let (readiness, out) = prepare(&mut funds, PROVIDER, 10, NOW);
+        assert_eq!((readiness, out.effects), (Readiness::Waiting, vec![opened.clone()]));
+        for provider in [PROVIDER, OTHER] {
+            let (readiness, out) = prepare(&mut funds, provider, 10, NOW);
+            assert_eq!((readiness, out.effects), (Readiness::Waiting, vec![]));
+        }
+        funds.vault_failed();
+        assert_eq!(prepare(&mut funds, OTHER, 10, NOW).1.effects, [opened]);
+    }
+
+    #[test]
+    fn allocations_are_made_one_at_a_time() {
+        let mut funds = funds(Vec::new());
+        prepare(&mut funds, PROVIDER, 10, NOW);
+        with(|out| funds.vault_ready(VAULT, nano(150), Vec::new(), out));
+        let (_, out) = prepare(&mut funds, PROVIDER, 10, NOW);
+        assert_eq!(allocates(&out), Some((PROVIDER, nano(100))));
+        let (readiness, out) = prepare(&mut funds, OTHER, 60, NOW);
+        assert_eq!((readiness, out.effects), (Readiness::Waiting, vec![]));
+        let (_, out) = with(|out| funds.allocated(PROVIDER, &allocation(100, 1), nano(50), out));
+        assert!(matches!(out.persist[..], [Record::Payer(_)]), "durable before it is used");
+        // What is left does not cover the other job, but it covers a smaller one.
+        let (needed, available) = (nano(60), nano(50));
+        let failed = Readiness::Failed(LedgerFailure::NoFunds { needed, available });
+        assert_eq!(prepare(&mut funds, OTHER, 60, NOW).0, failed);
+        let (_, out) = prepare(&mut funds, OTHER, 40, NOW);
+        assert_eq!(allocates(&out), Some((OTHER, nano(50))));
+        funds.allocation_failed();
+        let (_, out) = prepare(&mut funds, OTHER, 40, NOW);
+        assert_eq!(allocates(&out), Some((OTHER, nano(50))), "the next job tries again");
+    }
+
+    #[test]
+    fn an_allocation_grows_when_under_thirty_percent_are_left() {
+        let mut funds = ready(100);
+        spend(&mut funds, 1, 70);
+        let (_, out) = with(|out| funds.grow_if_low(PROVIDER, PAYOUT, out));
+        assert_eq!(allocates(&out), None, "thirty are left");
+        spend(&mut funds, 2, 1);
+        let (_, out) = with(|out| funds.grow_if_low(PROVIDER, PAYOUT, out));
+        assert_eq!(allocates(&out), Some((PROVIDER, nano(100))));
+        let (_, out) = with(|out| funds.grow_if_low(PROVIDER, PAYOUT, out));
+        assert_eq!(allocates(&out), None, "it is under way");
+        with(|out| funds.allocated(PROVIDER, &allocation(200, 1), nano(99), out));
+        // The provider has to see the new limit before a job counts on it.
+        assert!(is_hello(&prepare(&mut funds, PROVIDER, 10, NOW).1));
+        spend(&mut funds, 3, 100);
+        let (_, out) = with(|out| funds.grow_if_low(PROVIDER, PAYOUT, out));
+        assert_eq!(allocates(&out), None, "there is not a whole allocation left");
+    }
+
+    #[test]
+    fn a_provider_whose_ledger_is_behind_is_asked_again_and_then_given_up() {
+        let mut funds = ready(100);
+        funds.session_closed(PROVIDER);
+        assert!(is_hello(&prepare(&mut funds, PROVIDER, 10, NOW).1));
+        let mut now = NOW;
+        let blind = ChannelView { allocation: None, latest: None };
+        for _ in 1..GREETING_TRIES {
+            with(|out| funds.channel_state(PROVIDER, &blind, now, out));
+            assert_eq!(prepare(&mut funds, PROVIDER, 10, now).0, Readiness::Waiting);
+            let at = now.after(GREETING_RETRY);
+            assert_eq!(funds.next_timeout(), Some(at));
+            now = at;
+            assert!(is_hello(&with(|out| funds.handle_timeout(now, out)).1));
+        }
+        with(|out| funds.channel_state(PROVIDER, &blind, now, out));
+        for _ in 0..3 {
+            assert_eq!(
+                prepare(&mut funds, PROVIDER, 10, now).0,
+                Readiness::Unseen,
+                "each that waits"
+            );
+        }
+        let later = now.after(Millis::new(1));
+        assert!(is_hello(&prepare(&mut funds, PROVIDER, 10, later).1), "a later job starts afresh");
+    }
+
+    #[test]
+    fn a_provider_that_does_not_answer_a_greeting_is_given_up() {
+        let mut funds = ready(100);
+        funds.session_closed(PROVIDER);
+        prepare(&mut funds, PROVIDER, 10, NOW);
+        let at = NOW.after(GREETING_TIMEOUT);
+        assert_eq!(funds.next_timeout(), Some(at));
+        assert!(!with(|out| funds.handle_timeout(NOW, out)).0);
+        assert!(with(|out| funds.handle_timeout(at, out)).0);
+        assert_eq!(prepare(&mut funds, PROVIDER, 10, at).0, Readiness::Unseen);
+        // Its late answer changes nothing.
+        with(|out| funds.channel_state(PROVIDER, &sees(100, 1, None), at, out));
+        assert_eq!(prepare(&mut funds, PROVIDER, 10, at).0, Readiness::Unseen);
+    }
+
+    #[test]
+    fn a_smaller_limit_or_another_epoch_is_not_seen() {
+        let mut funds = ready(100);
+        for view in [sees(99, 1, None), sees(100, 2, None)] {
+            funds.session_closed(PROVIDER);
+            prepare(&mut funds, PROVIDER, 10, NOW);
+            with(|out| funds.channel_state(PROVIDER, &view, NOW, out));
+            assert_eq!(prepare(&mut funds, PROVIDER, 10, NOW).0, Readiness::Waiting);
+        }
+    }
+
+    #[test]
+    fn a_restored_channel_continues_in_its_epoch_and_repeats_its_promise() {
+        let mut before = ready(100);
+        spend(&mut before, 1, 60);
+        let stored = before.payer(PROVIDER).unwrap().state().clone();
+        let mut funds = funds(vec![stored]);
+        prepare(&mut funds, PROVIDER, 10, NOW);
+        let allocations = vec![(PROVIDER, allocation(100, 1))];
+        with(|out| funds.vault_ready(VAULT, nano(1_000), allocations, out));
+        assert_eq!(funds.payer(PROVIDER).unwrap().headroom(), nano(40));
+        prepare(&mut funds, PROVIDER, 10, NOW);
+        let (_, out) = with(|out| funds.channel_state(PROVIDER, &sees(100, 1, None), NOW, out));
+        let [Effect::Send { message: SessionMessage::Payment { voucher, total: None }, .. }] =
+            &out.effects[..]
+        else {
+            panic!("the provider holds nothing, so the promise is repeated: {:?}", out.effects);
+        };
+        assert_eq!(voucher.voucher.cumulative, nano(60));
+    }
+
+    #[test]
+    fn a_store_that_forgot_learns_its_promise_from_the_provider() {
+        let mut funds = ready(100);
+        funds.session_closed(PROVIDER);
+        prepare(&mut funds, PROVIDER, 10, NOW);
+        let channel = ChannelId { vault: VAULT, provider: PROVIDER, epoch: 1 };
+        let voucher = key().sign(channel.voucher(nano(80), [0; 32]));
+        let held = voucher.verify(&key().public()).unwrap();
+        let view = sees(100, 1, Some(held));
+        let (_, out) = with(|out| funds.channel_state(PROVIDER, &view, NOW, out));
+        assert!(matches!(out.persist[..], [Record::Payer(_)]));
+        assert_eq!(funds.payer(PROVIDER).unwrap().cumulative(), nano(80));
+    }
+
+    #[test]
+    fn an_allocation_made_again_starts_anew() {
+        let mut before = ready(100);
+        spend(&mut before, 1, 60);
+        let stored = before.payer(PROVIDER).unwrap().state().clone();
+        let mut funds = funds(vec![stored]);
+        prepare(&mut funds, PROVIDER, 10, NOW);
+        let allocations = vec![(PROVIDER, allocation(100, 2))];
+        with(|out| funds.vault_ready(VAULT, nano(1_000), allocations, out));
+        let payer = funds.payer(PROVIDER).unwrap();
+        let anew = (2, NanoTon::ZERO, nano(100));
+        assert_eq!((payer.channel().epoch, payer.cumulative(), payer.headroom()), anew);
+    }
+
+    #[test]
+    fn a_released_channel_is_allocated_again_for_the_next_job_alone() {
+        let mut funds = ready(100);
+        spend(&mut funds, 1, 90);
+        let (_, out) = with(|out| funds.released(PROVIDER, out));
+        assert!(matches!(out.persist[..], [Record::Payer(_)]));
+        let (_, out) = with(|out| funds.grow_if_low(PROVIDER, PAYOUT, out));
+        assert_eq!(allocates(&out), None, "a running job does not undo the release");
+        let (readiness, out) = prepare(&mut funds, PROVIDER, 10, NOW);
+        assert_eq!((readiness, allocates(&out)), (Readiness::Waiting, Some((PROVIDER, nano(100)))));
+        with(|out| funds.allocated(PROVIDER, &allocation(200, 1), nano(0), out));
+        assert_eq!(funds.payer(PROVIDER).unwrap().headroom(), nano(110));
+    }
 }

@@ -197,6 +197,11 @@ impl Payer {
         self.state.cumulative
     }
 
+    /// Whether the consumer has asked for its money back.
+    pub const fn is_releasing(&self) -> bool {
+        self.state.releasing
+    }
+
     /// The receipts of finished jobs.
     pub const fn receipts(&self) -> &Peaks {
         &self.state.receipts

@@ -244,3 +244,54 @@ fn strangers_cannot_touch_a_job() {
     world.run();
     world.cost(job);
 }
+
+/// It ignores the cancellation and streams on; the user has left and nobody reads.
+#[test]
+fn a_provider_that_ignores_a_cancellation_is_paid_for_one_step_at_most() {
+    let mut world = World::new();
+    let job = world.submit(1);
+    while world.readers.get(&job).is_none_or(|reader| reader.received < Tokens::new(20)) {
+        assert!(world.step());
+    }
+    let before = world.promised();
+    world.give(Side::Consumer, Input::Cancel { job });
+    world.wire.retain(|(to, _)| *to == Side::Consumer);
+    for completion in 21..=120 {
+        let completion = Tokens::new(completion);
+        world.give(Side::Consumer, Input::Delivered { job, completion });
+    }
+    assert_eq!(world.promised(), before, "nothing more on the way");
+}
+
+#[test]
+fn a_provider_that_was_tried_before_cannot_break_the_job_of_another() {
+    let mut world = World::new();
+    let job = world.submit(1);
+    while world.readers.get(&job).is_none_or(|reader| reader.received < Tokens::new(8)) {
+        assert!(world.step());
+    }
+    let earlier = NodeId::from_bytes([0x55; 32]);
+    world.give(Side::Consumer, Input::PaymentRefused { peer: earlier, job: Some(job) });
+    world.give(Side::Consumer, Input::JobBroken { peer: earlier, job, rule: "any" });
+    world.run();
+    world.cost(job);
+}
+
+#[test]
+fn what_was_received_before_the_session_broke_is_paid_with_the_next_greeting() {
+    let mut world = World::new();
+    let job = world.submit(1);
+    while world.readers.get(&job).is_none_or(|reader| reader.received < Tokens::new(28)) {
+        assert!(world.step());
+    }
+    world.disconnect();
+    world.run();
+    assert!(matches!(world.failure(job), JobError::ProviderLost { .. }));
+    let received = prices().cost(PROMPT, Tokens::new(28)).unwrap();
+    assert_eq!(world.promised(), received);
+    assert!(world.held() < received);
+    let second = world.submit(2);
+    world.run();
+    let both = received.checked_add(world.cost(second)).unwrap();
+    assert_eq!((world.held(), world.promised()), (both, both));
+}

@@ -47,6 +47,9 @@ struct Running {
     requested: Timestamp,
     first_token: Option<Timestamp>,
     progress: Timestamp,
+    /// The user has left. The receipt is still paid, but nothing more on the way to it: a provider
+    /// that goes on all the same stops after one step.
+    cancelled: bool,
 }
 
 #[derive(Debug)]
@@ -177,9 +180,12 @@ impl Consumer {
 
     /// The user no longer wants the job. What was received is still paid, against its receipt.
     pub fn cancel(&mut self, job: JobId, out: &mut Output) {
-        let Some(found) = self.jobs.get(&job) else {
+        let Some(found) = self.jobs.get_mut(&job) else {
             return;
         };
+        if let Stage::Running(running) = &mut found.stage {
+            running.cancelled = true;
+        }
         if let Some(peer) = found.candidate().map(|candidate| candidate.provider) {
             match found.stage {
                 Stage::Looking { .. } | Stage::Preparing(_) => {}
@@ -332,6 +338,9 @@ impl Consumer {
         found.tried.insert(peer);
         if matches!(found.stage, Stage::Running(_)) {
             let lost = if matches!(error, JobError::Unreachable { .. }) {
+                // What reached its reader is paid, here or with the next greeting: a provider
+                // remembers who leaves with unpaid text, and need not serve them again.
+                self.promise_received(job, out);
                 JobError::ProviderLost { provider: peer }
             } else {
                 error
@@ -378,7 +387,9 @@ impl Consumer {
     /// Gives up on what took too long.
     pub fn handle_timeout(&mut self, now: Timestamp, out: &mut Output) {
         self.book.expire(now);
-        self.funds.handle_timeout(now, out);
+        if self.funds.handle_timeout(now, out) {
+            self.advance_all(now, out);
+        }
         let late: Vec<_> = self
             .jobs
             .iter()

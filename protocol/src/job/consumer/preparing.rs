@@ -89,7 +89,7 @@ impl Consumer {
                 return;
             }
         }
-        match self.funds.prepare(peer, candidate.payout, candidate.worst_cost, out) {
+        match self.funds.prepare(peer, candidate.payout, candidate.worst_cost, now, out) {
             Readiness::Waiting => return,
             Readiness::Failed(failure) => {
                 self.fail(job, ledger_error(&failure), out);

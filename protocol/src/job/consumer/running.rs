@@ -56,6 +56,7 @@ impl Consumer {
             requested,
             first_token: None,
             progress: now,
+            cancelled: false,
         });
         let Proved { tier, simulated, .. } = proved;
         inform(out, job, JobNews::Started { provider: peer, tier, simulated, prices, prompt });
@@ -73,32 +74,42 @@ impl Consumer {
         if running.received > running.candidate.max_completion {
             let peer = running.candidate.provider;
             self.broken(peer, job, "it sends more tokens than were asked for", now, out);
-        } else if meter::payment_due(running.received, running.paid_for) {
+        } else if !running.cancelled && meter::payment_due(running.received, running.paid_for) {
             self.pay(job, now, out);
         }
     }
 
-    /// Promises the cost of what was received.
-    pub(super) fn pay(&mut self, job: JobId, now: Timestamp, out: &mut Output) {
-        let Some(Job { stage: Stage::Running(running), .. }) = self.jobs.get_mut(&job) else {
+    fn pay(&mut self, job: JobId, now: Timestamp, out: &mut Output) {
+        let Some(Job { stage: Stage::Running(running), .. }) = self.jobs.get(&job) else {
             return;
+        };
+        let (peer, payout) = (running.candidate.provider, running.candidate.payout);
+        if self.promise_received(job, out) {
+            self.funds.grow_if_low(peer, payout, out);
+        } else {
+            self.broken(peer, job, "it served more than was reserved for the job", now, out);
+        }
+    }
+
+    /// Promises the cost of what was received. False when that is more than was reserved.
+    pub(super) fn promise_received(&mut self, job: JobId, out: &mut Output) -> bool {
+        let Some(Job { stage: Stage::Running(running), .. }) = self.jobs.get_mut(&job) else {
+            return false;
         };
         let peer = running.candidate.provider;
         let cost = running.candidate.prices.cost(running.prompt, running.received);
         let payer = self.funds.payer(peer);
         let payment = payer.zip(cost).and_then(|(payer, cost)| payer.pay(job, cost).ok());
         let Some(payment) = payment else {
-            self.broken(peer, job, "it served more than was reserved for the job", now, out);
-            return;
+            return false;
         };
         running.paid_for = running.received;
         running.vouchers = running.vouchers.saturating_add(1);
-        let payout = running.candidate.payout;
         out.persist.push(Record::Payer(payment.record));
         let (voucher, total) = (payment.voucher, Some(payment.job));
         let message = SessionMessage::Payment { voucher, total };
         out.effects.push(Effect::Send { peer, message });
-        self.funds.grow_if_low(peer, payout, out);
+        true
     }
 
     /// The receipt came; its signature and commitments hold. Its numbers are checked here, then the
@@ -117,14 +128,16 @@ impl Consumer {
         else {
             return;
         };
+        if running.candidate.provider != peer {
+            return;
+        }
         let stated = receipt.receipt();
         let cost = running.candidate.prices.cost(running.prompt, running.received);
         let channel = self.funds.payer(peer).map(|payer| payer.channel());
         let Some(Session::Ready(proved)) = proved else {
             return;
         };
-        let holds = running.candidate.provider == peer
-            && stated.provider == peer
+        let holds = stated.provider == peer
             && stated.job == job
             && stated.model == demand.model
             && stated.usage.prompt == running.prompt
@@ -159,7 +172,8 @@ impl Consumer {
         self.jobs.remove(&job);
     }
 
-    /// A provider broke a rule in this job: it is paid no more.
+    /// A provider broke a rule in this job: it is paid no more. Only the job's own provider can: one
+    /// that was tried before still knows its id.
     pub fn broken(
         &mut self,
         peer: NodeId,
@@ -168,6 +182,10 @@ impl Consumer {
         now: Timestamp,
         out: &mut Output,
     ) {
+        let chosen = self.jobs.get(&job).and_then(Job::candidate);
+        if chosen.is_none_or(|candidate| candidate.provider != peer) {
+            return;
+        }
         let message = SessionMessage::JobCancel { job };
         out.effects.push(Effect::Send { peer, message });
         let error = JobError::ProviderMisbehaved { provider: peer, reason: rule };
