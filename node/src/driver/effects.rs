@@ -37,7 +37,11 @@ impl Driver {
                 self.send_job(peer, job, offer_sequence, max_completion);
             }
             Effect::Inform { job, news } => self.inform(job, news),
-            Effect::Ledger(command) => self.world.ledger.submit(command),
+            Effect::Ledger(command) => {
+                if let Some(answer) = self.world.ledger.submit(command) {
+                    self.later(answer);
+                }
+            }
             Effect::TrustVault { peer, key } => {
                 if let Some(session) = self.accepted.get(&peer) {
                     trust(session, key);

@@ -10,6 +10,7 @@ use cocoon_ledger::operations::{
 };
 use cocoon_protocol::Input;
 use cocoon_protocol::channel::SignedVoucher;
+use cocoon_protocol::channel::settlement::Parameters;
 use cocoon_protocol::channel::settlement::VaultError;
 use cocoon_protocol::identity::{NodeId, NodeKey, TonAddress};
 use cocoon_protocol::input::{LedgerFailure, VaultSnapshot};
@@ -25,8 +26,8 @@ use crate::shutdown::Tasks;
 use crate::start::LedgerParts;
 
 /// Commands that wait. A consumer has at most two under way; a provider one read for each session
-/// and one settlement for each channel. When full, a command is dropped with an error in the log,
-/// and the protocol's time-outs ask again.
+/// and one settlement for each channel. When full, a command fails at once, and the protocol asks
+/// again in its own time.
 const COMMANDS: usize = 4_096;
 /// Reads and settlements at a time: enough to hide a server's latency, few enough to be polite.
 const AT_A_TIME: usize = 8;
@@ -44,6 +45,8 @@ struct Clerk {
     deposit: Option<Deposit>,
     redeemer: Redeemer,
     key: NodeKey,
+    /// The shortest release delay of a vault that is accepted, in seconds.
+    release_delay: u32,
     driver: DriverHandle,
     turns: Arc<Semaphore>,
 }
@@ -78,6 +81,7 @@ impl LedgerDesk {
             deposit,
             redeemer: Redeemer::new(Arc::clone(&parts.ledger), patience),
             key: foundation.key.clone(),
+            release_delay: seconds(config.release_delay),
             driver: driver.clone(),
             turns: Arc::new(Semaphore::new(AT_A_TIME)),
         });
@@ -86,16 +90,32 @@ impl LedgerDesk {
         Ok(Self { commands, clerk })
     }
 
-    /// Hands a command over; the answer is an input.
-    pub(crate) fn submit(&self, command: LedgerCommand) {
-        if self.commands.try_send(command).is_err() {
-            tracing::error!("the ledger's queue is full or closed; a command is dropped");
-        }
+    /// Hands a command over; the answer is an input. A queue without room gives it back at once:
+    /// the protocol waits for every answer, and one that never came would block a vault for ever.
+    pub(crate) fn submit(&self, command: LedgerCommand) -> Option<Input> {
+        let refused = self.commands.try_send(command).err()?;
+        tracing::error!("the ledger's queue is full or closed; a command is refused");
+        Some(not_done(refused.into_inner()))
     }
 
     /// The consumer's deposit, for what its operator asks.
     pub(crate) fn deposit(&self) -> Option<&Deposit> {
         self.clerk.deposit.as_ref()
+    }
+}
+
+fn not_done(command: LedgerCommand) -> Input {
+    let reason = "too many operations wait".to_owned();
+    match command {
+        LedgerCommand::OpenVault { .. } => {
+            Input::VaultFailed { failure: LedgerFailure::Unavailable { reason } }
+        }
+        LedgerCommand::Allocate { provider, .. } => {
+            let failure = LedgerFailure::Unavailable { reason };
+            Input::AllocationFailed { provider, failure }
+        }
+        LedgerCommand::ReadVault { vault } => Input::VaultRead { vault, snapshot: Err(reason) },
+        LedgerCommand::Settle { voucher } => Input::SettleFailed { voucher, reason },
     }
 }
 
@@ -184,8 +204,14 @@ impl Clerk {
     }
 
     fn snapshot(&self, view: &VaultView) -> VaultSnapshot {
-        // An allocation that the balance does not cover is worth nothing.
-        let allocation = view.allocation(&self.key.id()).copied().filter(|_| view.is_covered());
+        let terms = &view.state.deployment.parameters;
+        let fair = is_fair(terms, self.release_delay);
+        if !fair {
+            tracing::warn!(vault = %view.address, "a vault's release delay or fee is not accepted");
+        }
+        // An allocation that the balance does not cover is worth nothing either.
+        let allocation = view.allocation(&self.key.id()).copied();
+        let allocation = allocation.filter(|_| view.is_covered() && fair);
         VaultSnapshot { key: view.state.deployment.parameters.client_key, allocation }
     }
 
@@ -207,6 +233,13 @@ impl Clerk {
             }
         }
     }
+}
+
+/// Whether a provider can serve against a vault with these terms, which its holder wrote: a release
+/// that is over before it is noticed takes back what was earned, and a fee goes where the holder
+/// likes.
+const fn is_fair(terms: &Parameters, release_delay: u32) -> bool {
+    terms.release_delay >= release_delay && terms.fee_basis_points == 0
 }
 
 /// What went wrong, in the protocol's words.
@@ -231,4 +264,35 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cocoon_protocol::channel::VaultPublicKey;
+
+    #[test]
+    fn a_vault_whose_terms_take_back_what_was_earned_is_not_accepted() {
+        let address = TonAddress { workchain: 0, hash: [1; 32] };
+        let terms = Parameters {
+            client_key: VaultPublicKey::from_bytes([2; 32]),
+            owner: address,
+            release_delay: 60,
+            daily_cap: NanoTon::MAX,
+            fee_basis_points: 0,
+            treasury: address,
+        };
+        assert!(is_fair(&terms, 60));
+        assert!(!is_fair(&Parameters { release_delay: 59, ..terms.clone() }, 60));
+        assert!(!is_fair(&Parameters { fee_basis_points: 1, ..terms }, 60));
+    }
+
+    #[test]
+    fn a_command_that_finds_no_room_is_answered_in_its_own_words() {
+        let vault = TonAddress { workchain: 0, hash: [1; 32] };
+        let answer = not_done(LedgerCommand::ReadVault { vault });
+        assert!(matches!(answer, Input::VaultRead { snapshot: Err(_), .. }));
+        let answer = not_done(LedgerCommand::OpenVault { deposit: NanoTon::ZERO });
+        assert!(matches!(answer, Input::VaultFailed { .. }));
+    }
 }

@@ -172,6 +172,12 @@ impl Pump {
     async fn provider_says(&mut self, message: FromProvider) {
         match message {
             FromProvider::Chunk { text, completion } => {
+                // The news that a provider has started is always queued before the payment that
+                // makes it send text. What comes before would stand in front of another
+                // provider's answer, should this one refuse after all.
+                if self.started.is_some() {
+                    return self.broken("it sends text of a job that it has not taken").await;
+                }
                 if completion < self.counted {
                     return self.broken("its count of tokens runs backwards").await;
                 }
@@ -218,5 +224,72 @@ async fn next(route: &mut Option<mpsc::Receiver<FromProvider>>) -> Option<FromPr
     match route {
         Some(route) => route.recv().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::event::Event;
+    use cocoon_protocol::attest::Tier;
+    use cocoon_protocol::job::{Prompt, Sampling};
+    use cocoon_protocol::selection::Demand;
+
+    const PROVIDER: NodeId = NodeId::from_bytes([2; 32]);
+    const JOB: JobId = JobId::from_bytes([1; 32]);
+
+    fn submission(
+        started: oneshot::Sender<Result<Accepted, JobError>>,
+        events: mpsc::Sender<JobEvent>,
+    ) -> Submission {
+        let model = ModelHash::from_bytes([9; 32]);
+        Submission {
+            job: JOB,
+            spec: JobSpec {
+                model,
+                prompt: Prompt::Text("x".into()),
+                sampling: Sampling::with_seed(0),
+                stop: Vec::new(),
+                max_completion: Tokens::new(1),
+            },
+            salt: [7; 32],
+            demand: Demand {
+                model,
+                model_name: "m".into(),
+                network: -7_337,
+                prompt_at_most: Tokens::new(1),
+                max_completion: None,
+                minimum_tier: Tier::Open,
+                max_cost: None,
+            },
+            draw: 0,
+            started,
+            events,
+            gone: CancellationToken::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn text_of_a_provider_that_has_not_taken_the_job_never_reaches_the_reader() {
+        let (driver, mut inbox) = DriverHandle::new();
+        let (started, _answer) = oneshot::channel();
+        let (events, mut read) = mpsc::channel(8);
+        let (pump, _spec, orders) = Pump::new(submission(started, events), driver);
+        let (route, messages) = mpsc::channel(8);
+        let assign = Order::Assign { provider: PROVIDER, route: messages };
+        assert!(orders.send(assign).await.is_ok());
+        let chunk = FromProvider::Chunk { text: "injected".into(), completion: Tokens::new(1) };
+        assert!(route.send(chunk).await.is_ok());
+        let running = tokio::spawn(pump.run());
+        let told = inbox.recv().await;
+        let broken = Event::Input(Input::JobBroken {
+            peer: PROVIDER,
+            job: JOB,
+            rule: "it sends text of a job that it has not taken",
+        });
+        assert_eq!(format!("{told:?}"), format!("{:?}", Some(broken)));
+        drop(orders);
+        assert!(running.await.is_ok());
+        assert!(read.recv().await.is_none(), "the reader got nothing");
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use cocoon_attest::channel::{FrameReceiver, FrameSender};
+use cocoon_attest::channel::{ChannelError, FrameReceiver, FrameSender};
 use cocoon_protocol::Input;
 use cocoon_protocol::channel::{SignedVoucher, VaultPublicKey};
 use cocoon_protocol::identity::{JobId, NodeId};
@@ -17,6 +17,7 @@ use cocoon_protocol::input::{ChannelView, RequestedJob};
 use cocoon_protocol::job::JobSpec;
 use cocoon_protocol::limits;
 use cocoon_protocol::receipt::{Salt, prompt_commitment, sampling_digest};
+use cocoon_protocol::units::Millis;
 use cocoon_protocol::wire::{JobRequest, SessionMessage};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,12 @@ use crate::driver::pump::FromProvider;
 const OUTBOUND: usize = 256;
 /// Time for the last messages of a session to leave: one round trip for a peer that reads.
 pub(crate) const PARTING: std::time::Duration = std::time::Duration::from_secs(2);
+/// A peer that takes nothing for as long as a payment may take has stopped reading: its jobs would
+/// hold their places in the engine behind a full queue.
+const WRITE_TIMEOUT: Millis = limits::PAYMENT_TIMEOUT;
+/// A consumer that says nothing for this long makes room for another; it may come back at any
+/// time. While a job runs, its payments are heard far more often.
+const IDLE_TIMEOUT: Millis = Millis::from_secs(900);
 
 /// Which side of the session this node is on, with what only that side has.
 #[derive(Clone, Debug)]
@@ -189,16 +196,24 @@ async fn write(
             () = over.cancelled() => None,
         };
         let Some(message) = message else { return };
-        if let Err(error) = sender.send(Bytes::from(message.encode())).await {
-            tracing::debug!(%error, "a session cannot be written");
-            return;
+        let send = sender.send(Bytes::from(message.encode()));
+        match tokio::time::timeout(WRITE_TIMEOUT.to_duration(), send).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a session cannot be written");
+                return;
+            }
+            Err(_) => {
+                tracing::warn!("a peer does not read; its session is closed");
+                return;
+            }
         }
     }
 }
 
 async fn read(session: &SessionHandle, receiver: &mut FrameReceiver, driver: &DriverHandle) {
     loop {
-        let frame = match receiver.recv().await {
+        let frame = match heard(session, receiver).await {
             Ok(Some(frame)) => frame,
             Ok(None) => return,
             Err(error) => {
@@ -220,6 +235,23 @@ async fn read(session: &SessionHandle, receiver: &mut FrameReceiver, driver: &Dr
                 tracing::warn!(peer = %session.peer, %violation, "session closed");
                 return;
             }
+        }
+    }
+}
+
+/// The next frame; none at the end, or when a consumer was idle for too long.
+async fn heard(
+    session: &SessionHandle,
+    receiver: &mut FrameReceiver,
+) -> Result<Option<Bytes>, ChannelError> {
+    if !session.is_accepted() {
+        return receiver.recv().await;
+    }
+    match tokio::time::timeout(IDLE_TIMEOUT.to_duration(), receiver.recv()).await {
+        Ok(frame) => frame,
+        Err(_) => {
+            tracing::debug!(peer = %session.peer, "an idle session is closed");
+            Ok(None)
         }
     }
 }
@@ -248,8 +280,9 @@ fn from_provider(
         }
         SessionMessage::JobStarted { job, prompt } => Input::JobStarted { peer, job, prompt },
         SessionMessage::JobRefused { job, refusal } => Input::JobRefused { peer, job, refusal },
-        SessionMessage::PaymentRefused { job, reason } => {
-            tracing::warn!(%peer, reason, "a provider refuses a voucher");
+        SessionMessage::PaymentRefused { job, reason: _ } => {
+            // Its words stay out of the log: it knows the prompt and may repeat it.
+            tracing::warn!(%peer, "a provider refuses a voucher");
             Input::PaymentRefused { peer, job }
         }
         SessionMessage::JobChunk { job, text, completion } => {
