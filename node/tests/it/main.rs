@@ -12,6 +12,8 @@ mod data_folder;
 #[cfg(test)]
 mod gateway;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod models;
 #[cfg(test)]
 mod network;

@@ -54,7 +54,7 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
 /// An entry point that serves the ledger, and the folder of everybody.
 pub(crate) struct Network {
     sandbox: Sandbox,
-    _entry: Node,
+    entry: Node,
     address: String,
     ledger: String,
 }
@@ -68,7 +68,7 @@ impl Network {
         let status = sandbox.run(&["--data-dir", "entry", "status", "--json"]).success();
         let status: Value = serde_json::from_str(&status).unwrap();
         let address = status["addresses"][0].as_str().unwrap().to_owned();
-        Self { sandbox, _entry: entry, address, ledger: format!("http://{listen}") }
+        Self { sandbox, entry, address, ledger: format!("http://{listen}") }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -82,6 +82,11 @@ impl Network {
     /// URL of the ledger that the entry point serves.
     pub(crate) fn ledger(&self) -> &str {
         &self.ledger
+    }
+
+    /// The entry point's process.
+    pub(crate) fn entry(&self) -> u32 {
+        self.entry.id()
     }
 
     /// Runs the program to its end.
