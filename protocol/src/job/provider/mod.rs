@@ -492,11 +492,12 @@ impl Provider {
     }
 }
 
-/// What a consumer may owe and still be served: one step, which an honest one owes when its session
-/// breaks; and a sixteenth of what it has paid, because over a long time that happens more often.
+/// What a consumer may owe and still be served: some steps, which an honest one owes when it was
+/// killed; and a sixteenth of what it has paid, because over a long time that happens more often.
 fn tolerated_debt(prices: Prices, payee: &Payee) -> NanoTon {
-    let step = prices.cost(Tokens::ZERO, limits::CREDIT_STEP).unwrap_or(NanoTon::ZERO);
-    step.max(payee.credited().checked_fraction(1, 16).unwrap_or(NanoTon::ZERO))
+    let steps = Tokens::new(limits::CREDIT_STEP.get().saturating_mul(limits::DEBT_STEPS));
+    let steps = prices.cost(Tokens::ZERO, steps).unwrap_or(NanoTon::ZERO);
+    steps.max(payee.credited().checked_fraction(1, 16).unwrap_or(NanoTon::ZERO))
 }
 
 /// When a job counts as unpaid.

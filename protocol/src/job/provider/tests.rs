@@ -401,7 +401,7 @@ fn taking_a_step_on_credit_and_leaving_works_only_so_often() {
     let mut world = World::with_channel(100_000);
     let mut paid = 0;
     let mut served = 0;
-    for number in 1..=20 {
+    for number in 1..=100 {
         world.greet(consumer());
         world.ledger_shows(Some(Allocation::new(PAYOUT, nano(100_000), 1)));
         world.request(number);
@@ -416,12 +416,13 @@ fn taking_a_step_on_credit_and_leaving_works_only_so_often() {
         served += 32;
         world.act(|it, _, out| it.session_closed(consumer(), out));
     }
-    assert_eq!(served, 64, "one step is tolerated, the second is the last");
+    let tolerated = u64::from(limits::DEBT_STEPS * limits::CREDIT_STEP.get());
+    assert_eq!(served, tolerated + 32, "the step that goes beyond is the last");
     // Once it is paid, the channel is as good as before.
     world.pay(0, 0, paid, 1);
-    world.pay(0, 0, paid + 64, 1);
+    world.pay(0, 0, paid + served, 1);
     assert_eq!(world.provider.payees().next().unwrap().owed(), NanoTon::ZERO);
-    world.request(21);
+    world.request(101);
     assert!(world.take().refusals.is_empty());
 }
 
