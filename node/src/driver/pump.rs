@@ -27,6 +27,10 @@ pub(crate) const ROUTE: usize = 128;
 /// Orders from the driver that wait: at most an assignment and the news of one attempt, per attempt.
 const ORDERS: usize = 16;
 
+/// Tokens that may be counted beyond the bytes of text that came: those of a stop string, which is
+/// never sent, of an incomplete character, and some that have no text.
+const HELD_BACK: usize = cocoon_protocol::limits::STOP_STRING_BYTES + 64;
+
 /// What a provider says about a running job.
 pub(crate) enum FromProvider {
     /// Some text.
@@ -55,6 +59,8 @@ pub(crate) struct Pump {
     sampling_digest: [u8; 32],
     completion: Commitment,
     counted: Tokens,
+    /// Bytes of text that came for them.
+    text_bytes: usize,
     provider: Option<NodeId>,
     route: Option<mpsc::Receiver<FromProvider>>,
     started: Option<oneshot::Sender<Result<Accepted, JobError>>>,
@@ -80,6 +86,7 @@ impl Pump {
             sampling_digest: sampling_digest(&spec.sampling, &spec.stop),
             completion: Commitment::new(&key),
             counted: Tokens::ZERO,
+            text_bytes: 0,
             provider: None,
             route: None,
             started: Some(started),
@@ -121,6 +128,7 @@ impl Pump {
         self.route = Some(route);
         self.completion = Commitment::new(&Salt::from_bytes(self.salt));
         self.counted = Tokens::ZERO;
+        self.text_bytes = 0;
     }
 
     /// Tells the reader. True when the job is over.
@@ -182,6 +190,12 @@ impl Pump {
                     return self.broken("its count of tokens runs backwards").await;
                 }
                 self.counted = completion;
+                self.text_bytes = self.text_bytes.saturating_add(text.len());
+                // A token is at least a byte of text, but for those whose text is held back.
+                let most = self.text_bytes.saturating_add(HELD_BACK);
+                if usize::try_from(completion.get()).unwrap_or(usize::MAX) > most {
+                    return self.broken("it counts more tokens than its text can hold").await;
+                }
                 self.completion.update(text.as_bytes());
                 if !text.is_empty() {
                     self.tell(JobEvent::Text { text, completion }).await;
@@ -267,6 +281,24 @@ mod tests {
             events,
             gone: CancellationToken::new(),
         }
+    }
+
+    #[tokio::test]
+    async fn tokens_without_text_are_not_believed() {
+        let (driver, mut inbox) = DriverHandle::new();
+        let (started, _answer) = oneshot::channel();
+        let (events, _read) = mpsc::channel(8);
+        let (mut pump, _spec, _orders) = Pump::new(submission(started, events), driver);
+        pump.started = None;
+        pump.provider = Some(PROVIDER);
+        let held = u32::try_from(HELD_BACK).unwrap();
+        for (text, count) in [("word", held + 4), ("", held + 5)] {
+            let (text, completion) = (text.to_owned(), Tokens::new(count));
+            pump.provider_says(FromProvider::Chunk { text, completion }).await;
+        }
+        let told = [inbox.recv().await, inbox.recv().await].map(|event| format!("{event:?}"));
+        assert!(told[0].contains("Delivered"), "{told:?}");
+        assert!(told[1].contains("more tokens than its text can hold"), "{told:?}");
     }
 
     #[tokio::test]
