@@ -34,7 +34,11 @@ fn durable(peer: &Peer<'_>) -> u64 {
 fn works(consumer: &Peer<'_>, model: &str) -> Whole {
     eventually("the next chat works", || {
         let answer = consumer.chat(&question(model, "one two three", 10));
-        (answer.status == 200).then(|| answer.whole())
+        if answer.status != 200 {
+            println!("not yet: {}", answer.text());
+            return None;
+        }
+        Some(answer.whole())
     })
 }
 
