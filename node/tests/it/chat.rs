@@ -67,8 +67,7 @@ fn check_settlement(network: &Network, mut provider: Peer<'_>, consumer: &Peer<'
     let allocation = allocation(network, &channels[0]["vault"]);
     assert_eq!(allocation.paid.as_nano(), receipted);
 
-    // The root on the ledger is the one that the last voucher signs, and that of all receipts in
-    // the order in which they were made.
+    // The root on the ledger is the one that the last voucher signs.
     assert_eq!(provider.terminate(), Some(0));
     let store = Store::open(&provider.data_dir().join("store.redb")).unwrap();
     let records = store.scan(Table::Payee, None, 10).unwrap();
