@@ -134,7 +134,21 @@ impl Operator {
         if !view.payers.iter().any(|line| line.provider == peer) {
             return Err(Refusal::NotFound { what: format!("channel with {peer}") });
         }
-        deposit.request_release(peer).await.map_err(|error| failed(&error))?;
+        let vault = deposit.view().await.map_err(|error| failed(&error))?;
+        let asked = vault.and_then(|vault| {
+            let unlock_at = vault.allocation(&peer)?.unlock_at?;
+            Some((unlock_at, vault.as_of))
+        });
+        let released = match asked {
+            None => deposit.request_release(peer).await,
+            Some((unlock_at, now)) if unlock_at <= now => deposit.finalize_release(peer).await,
+            Some((unlock_at, now)) => {
+                let seconds = unlock_at.since(now).get().div_ceil(1_000);
+                let reason = format!("the provider may still settle; ask again in {seconds} s");
+                return Err(Refusal::NotPossible { reason });
+            }
+        };
+        released.map_err(|error| failed(&error))?;
         self.running.driver.send(Input::Released { provider: peer }).await;
         Ok(Answer::Channels(channels(&self.view().await?)))
     }

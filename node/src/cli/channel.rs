@@ -22,7 +22,7 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Give an allocation back to the vault, to be used for others.
+    /// Give an allocation back to the vault: once to ask, and again when the delay is over.
     Release {
         /// The other end, or the first digits of it.
         peer: String,

@@ -130,6 +130,15 @@ fn a_cancelled_job_is_paid_for_what_was_delivered() {
 }
 
 #[test]
+fn a_job_that_is_given_up_before_it_ran_ends_for_whoever_keeps_its_text() {
+    let mut world = World::new();
+    world.offer = None;
+    let job = world.submit_with(1, |demand| demand.model = ModelHash::from_bytes([8; 32]));
+    world.give(Side::Consumer, Input::Cancel { job });
+    assert!(matches!(world.failure(job), JobError::Unreachable { .. }));
+}
+
+#[test]
 fn a_reader_that_stands_still_stops_the_provider_after_one_step() {
     let mut world = World::new();
     world.slow_reader = true;

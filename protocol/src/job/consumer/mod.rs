@@ -195,9 +195,11 @@ impl Consumer {
                 }
             }
         }
-        // A running job ends with its receipt; the others end here.
+        // A running job ends with its receipt; the others end here, and so does whoever keeps their
+        // text for them.
         if !matches!(found.stage, Stage::Running(_)) {
-            self.forget(job);
+            let reason = "the request was given up by whoever had sent it".to_owned();
+            self.fail(job, JobError::Unreachable { reason }, out);
         }
     }
 
