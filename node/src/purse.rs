@@ -8,11 +8,12 @@
 
 use std::sync::Arc;
 
-use cocoon_ledger::wallet::{Mnemonic, MnemonicError, NoRandomness, Wallet, WalletError};
+use cocoon_ledger::wallet::{Mnemonic, NoRandomness, Wallet, WalletError};
 use cocoon_protocol::channel::VaultKey;
 use cocoon_protocol::identity::Network;
 
-use crate::store::{CommitError, ReadError, Record, Store, Table};
+use crate::store::Store;
+use crate::words::{self, WordsError};
 
 /// Context string of the vault's hot key (BLAKE3's key derivation).
 const HOT_KEY_CONTEXT: &str = "cocoon 2026 vault hot key v1";
@@ -20,15 +21,9 @@ const HOT_KEY_CONTEXT: &str = "cocoon 2026 vault hot key v1";
 /// Why the wallet cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PurseError {
-    /// The store cannot be read.
-    #[error("the wallet's phrase cannot be read from the store")]
-    Read(#[source] ReadError),
-    /// The store cannot be written.
-    #[error("the wallet's phrase cannot be kept in the store")]
-    Write(#[source] CommitError),
-    /// What is stored is not a phrase.
-    #[error("the stored wallet is damaged; restore the data folder from a backup")]
-    Damaged(#[source] MnemonicError),
+    /// The words cannot be read or kept.
+    #[error("the wallet's words are not available; restore the data folder from a backup")]
+    Words(#[source] WordsError),
     /// The operating system gives no randomness.
     #[error("no wallet can be made")]
     Random(#[source] NoRandomness),
@@ -49,17 +44,12 @@ pub struct Purse {
 impl Purse {
     /// The wallet of this network, made on first use; it is durable before anything is paid to it.
     pub async fn open(store: &Store, network: Network) -> Result<Self, PurseError> {
-        let key = format!("{network:?}").to_lowercase().into_bytes();
-        let phrase = match store.read(Table::Wallet, &key).map_err(PurseError::Read)? {
-            Some(bytes) => {
-                let text = zeroize::Zeroizing::new(String::from_utf8(bytes).unwrap_or_default());
-                Mnemonic::parse(&text).map_err(PurseError::Damaged)?
-            }
+        let kept = words::load(store, network).map_err(PurseError::Words)?;
+        let phrase = match kept {
+            Some(phrase) => phrase,
             None => {
                 let phrase = Mnemonic::generate().map_err(PurseError::Random)?;
-                let value = phrase.phrase().as_bytes().to_vec();
-                let record = Record::put(Table::Wallet, key, value);
-                store.commit(vec![record]).await.map_err(PurseError::Write)?;
+                words::keep(store, network, &phrase).await.map_err(PurseError::Words)?;
                 phrase
             }
         };

@@ -18,8 +18,6 @@ pub enum Domain {
     Receipt,
     /// Proof of a node's identity over the exporter of an attested channel.
     SessionIdentity,
-    /// A gossiped notice.
-    Notice,
     /// Proof that a consumer holds the vault that it names to a provider.
     VaultHolder,
 }
@@ -31,7 +29,6 @@ impl Domain {
             Self::Offer => b"cocoon/offer/v1",
             Self::Receipt => b"cocoon/receipt/v1",
             Self::SessionIdentity => b"cocoon/session-identity/v1",
-            Self::Notice => b"cocoon/notice/v1",
             Self::VaultHolder => b"cocoon/vault-holder/v1",
         }
     }
@@ -226,6 +223,15 @@ pub enum Network {
 }
 
 impl Network {
+    /// Its name in settings, records and evidence.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Devnet => "devnet",
+            Self::Testnet => "testnet",
+            Self::Mainnet => "mainnet",
+        }
+    }
+
     /// TON's `global_id` of the network; the devnet has one of its own.
     pub const fn global_id(self) -> i32 {
         match self {
@@ -252,13 +258,7 @@ mod tests {
 
     #[test]
     fn domains_are_distinct() {
-        let all = [
-            Domain::Offer,
-            Domain::Receipt,
-            Domain::SessionIdentity,
-            Domain::Notice,
-            Domain::VaultHolder,
-        ];
+        let all = [Domain::Offer, Domain::Receipt, Domain::SessionIdentity, Domain::VaultHolder];
         let distinct: std::collections::BTreeSet<_> = all.iter().map(|d| d.as_bytes()).collect();
         assert_eq!(distinct.len(), all.len());
     }

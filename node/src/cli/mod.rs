@@ -18,7 +18,6 @@ mod status;
 mod stop;
 mod surroundings;
 mod wallet;
-mod words;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

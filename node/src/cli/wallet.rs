@@ -14,10 +14,10 @@ use futures::executor::block_on;
 use zeroize::Zeroizing;
 
 use super::output::word;
-use super::words::{self, WordsError};
 use super::{Context, ExitStatus, Failure, unexpected};
 use crate::control::{Answer, Client, Request, WalletStatus};
 use crate::run::Foundation;
+use crate::words::{self, WordsError};
 
 /// Largest file with words: 24 words of 8 letters, with room for line breaks and a note.
 const WORDS_FILE_BYTES: u64 = 4_096;

@@ -108,7 +108,7 @@ pub(crate) async fn start(
     tasks: &Tasks,
 ) -> Result<Running, StartError> {
     let clock = cocoon_attest::Clock::new(|| SystemClock.now());
-    let network = NetworkId::from_name(&format!("{:?}", config.network).to_lowercase());
+    let network = NetworkId::from_name(config.network.as_str());
     let ledger =
         ledger::open(config, &foundation.folder, tasks).await.map_err(StartError::Ledger)?;
     let purse = if config.provide || config.consume {

@@ -164,39 +164,9 @@ impl OperationError {
     }
 }
 
-/// Every reason of the contract that an operation here can meet.
-const REFUSALS: [VaultError; 26] = [
-    VaultError::WrongVault,
-    VaultError::BadSignature,
-    VaultError::NotOwner,
-    VaultError::WrongSeqno,
-    VaultError::Expired,
-    VaultError::NoConsent,
-    VaultError::NoAllocation,
-    VaultError::WrongEpoch,
-    VaultError::BadProvider,
-    VaultError::BadPayout,
-    VaultError::PayoutDiffers,
-    VaultError::TooManyAllocations,
-    VaultError::ZeroAmount,
-    VaultError::AmountOverflow,
-    VaultError::DailyCap,
-    VaultError::BadBatch,
-    VaultError::BadParameters,
-    VaultError::AlreadyReleasing,
-    VaultError::TooEarly,
-    VaultError::Released,
-    VaultError::OverLimit,
-    VaultError::InsufficientFunds,
-    VaultError::NothingToSettle,
-    VaultError::TooSmall,
-    VaultError::Underfunded,
-    VaultError::NotEmpty,
-];
-
 /// A vault's exit code as an error.
 fn refusal(exit_code: Option<i32>) -> OperationError {
-    let known = REFUSALS.into_iter().find(|known| Some(known.exit_code()) == exit_code);
+    let known = exit_code.and_then(VaultError::from_exit_code);
     match known {
         Some(VaultError::WrongSeqno) => OperationError::Overtaken,
         Some(VaultError::Expired) => OperationError::NotExecuted,

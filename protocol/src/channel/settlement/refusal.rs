@@ -89,6 +89,41 @@ pub enum VaultError {
 }
 
 impl VaultError {
+    /// Every reason.
+    pub const ALL: [Self; 26] = [
+        Self::WrongVault,
+        Self::BadSignature,
+        Self::NotOwner,
+        Self::WrongSeqno,
+        Self::Expired,
+        Self::NoConsent,
+        Self::NoAllocation,
+        Self::WrongEpoch,
+        Self::BadProvider,
+        Self::BadPayout,
+        Self::PayoutDiffers,
+        Self::TooManyAllocations,
+        Self::ZeroAmount,
+        Self::AmountOverflow,
+        Self::DailyCap,
+        Self::BadBatch,
+        Self::BadParameters,
+        Self::AlreadyReleasing,
+        Self::TooEarly,
+        Self::Released,
+        Self::OverLimit,
+        Self::InsufficientFunds,
+        Self::NothingToSettle,
+        Self::TooSmall,
+        Self::Underfunded,
+        Self::NotEmpty,
+    ];
+
+    /// The reason with this exit code, if it is the contract's own.
+    pub fn from_exit_code(code: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.exit_code() == code)
+    }
+
     /// The contract's exit code.
     pub const fn exit_code(self) -> i32 {
         match self {
@@ -130,34 +165,7 @@ mod tests {
     const CONTRACT: &str = include_str!("../../../../contracts/vault/errors.tolk");
     /// Cannot be said in this model: messages that do not parse, cells with another magic.
     const UNSPOKEN: [&str; 3] = ["UNKNOWN_MESSAGE", "UNKNOWN_COMMAND", "WRONG_MAGIC"];
-    const ALL: [VaultError; 26] = [
-        VaultError::WrongVault,
-        VaultError::BadSignature,
-        VaultError::NotOwner,
-        VaultError::WrongSeqno,
-        VaultError::Expired,
-        VaultError::NoConsent,
-        VaultError::NoAllocation,
-        VaultError::WrongEpoch,
-        VaultError::BadProvider,
-        VaultError::BadPayout,
-        VaultError::PayoutDiffers,
-        VaultError::TooManyAllocations,
-        VaultError::ZeroAmount,
-        VaultError::AmountOverflow,
-        VaultError::DailyCap,
-        VaultError::BadBatch,
-        VaultError::BadParameters,
-        VaultError::AlreadyReleasing,
-        VaultError::TooEarly,
-        VaultError::Released,
-        VaultError::OverLimit,
-        VaultError::InsufficientFunds,
-        VaultError::NothingToSettle,
-        VaultError::TooSmall,
-        VaultError::Underfunded,
-        VaultError::NotEmpty,
-    ];
+    const ALL: [VaultError; 26] = VaultError::ALL;
 
     /// `BadSignature` as the contract spells it.
     fn contract_name(error: VaultError) -> String {

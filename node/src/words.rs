@@ -1,4 +1,4 @@
-//! The wallet's 24 words in the store of a node that does not run: the record that the node uses.
+//! The wallet's 24 words in the store: the one record that node and command line read.
 //!
 //! Owns: looking them up and keeping new ones. Must not: print them, or replace any.
 
@@ -6,12 +6,11 @@ use cocoon_ledger::wallet::{Mnemonic, MnemonicError};
 use cocoon_protocol::identity::Network;
 use zeroize::Zeroizing;
 
-use super::output::word;
 use crate::store::{CommitError, ReadError, Record, Store, Table};
 
 /// Why the words are not there.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum WordsError {
+pub enum WordsError {
     /// There is a wallet already, and nothing may replace it.
     #[error("there is a wallet for this network already")]
     Exists,
@@ -27,8 +26,8 @@ pub(super) enum WordsError {
 }
 
 /// The words of the wallet on `network`, if there is one.
-pub(super) fn load(store: &Store, network: Network) -> Result<Option<Mnemonic>, WordsError> {
-    let key = word(&network).into_bytes();
+pub(crate) fn load(store: &Store, network: Network) -> Result<Option<Mnemonic>, WordsError> {
+    let key = network.as_str().as_bytes().to_vec();
     let Some(record) = store.read(Table::Wallet, &key).map_err(WordsError::Read)? else {
         return Ok(None);
     };
@@ -39,7 +38,7 @@ pub(super) fn load(store: &Store, network: Network) -> Result<Option<Mnemonic>, 
 
 /// Keeps `words` as the wallet on `network`. The caller holds the instance lock, so that nobody
 /// else keeps others at the same time.
-pub(super) async fn keep(
+pub(crate) async fn keep(
     store: &Store,
     network: Network,
     words: &Mnemonic,
@@ -47,8 +46,11 @@ pub(super) async fn keep(
     if load(store, network)?.is_some() {
         return Err(WordsError::Exists);
     }
-    let record =
-        Record::put(Table::Wallet, word(&network).into_bytes(), words.phrase().as_bytes().to_vec());
+    let record = Record::put(
+        Table::Wallet,
+        network.as_str().as_bytes().to_vec(),
+        words.phrase().as_bytes().to_vec(),
+    );
     store.commit(vec![record]).await.map_err(WordsError::Commit)
 }
 
