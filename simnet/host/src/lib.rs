@@ -1,0 +1,25 @@
+//! One simulated node around the real protocol machines, without knowing which tier carries it.
+//!
+//! Owns: what the node's shell does in reality (driver, sessions, engine, store, ledger desk) as one
+//! synchronous machine: a [`Stimulus`] in, calls on a [`Fabric`] out; and the facts that follow.
+//! Must not: know libp2p, an executor or a file. Tier B carries it over the real overlay in virtual
+//! time, tier C over a modelled one; the code in here is the same.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod evidence;
+pub mod fabric;
+pub mod host;
+pub mod ledger;
+pub mod observation;
+pub mod run;
+pub mod stimulus;
+
+pub use evidence::Evidence;
+pub use fabric::{Fabric, HostId, SessionId};
+pub use host::{Host, HostSpec};
+pub use ledger::Ledger;
+pub use observation::{FailureKind, Observation, Observer, Queue, Sample};
+pub use run::{Control, Outcome, Progress};
+pub use stimulus::{Alarm, Order, Stimulus};

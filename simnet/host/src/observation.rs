@@ -1,0 +1,244 @@
+//! Facts that a run states, for tables, invariants and the trace.
+//!
+//! Owns: the list, and who may listen. Must not: change a run: whoever listens only watches.
+
+use std::time::Duration;
+
+use cocoon_protocol::attest::Tier;
+use cocoon_protocol::channel::ChannelId;
+use cocoon_protocol::identity::{JobId, ModelHash, NodeId};
+use cocoon_protocol::job::FinishReason;
+use cocoon_protocol::offer::Load;
+use cocoon_protocol::units::{NanoTon, Prices, Tokens};
+use simnet_scenario::Moment;
+
+use crate::fabric::HostId;
+
+/// Why a job failed, as a word that can be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FailureKind {
+    /// Nobody offers the model.
+    NoProvider,
+    /// Nobody offers the tier.
+    NoTier,
+    /// Nobody is cheap enough.
+    PriceTooHigh,
+    /// Every attempt was refused.
+    Refused,
+    /// No attempt reached a provider that answers.
+    Unreachable,
+    /// The evidence of every attempt was refused.
+    AttestationRefused,
+    /// The provider was lost, or fell silent, in the middle of the answer.
+    ProviderLost,
+    /// The provider broke the protocol.
+    Misbehaved,
+    /// The vault has too little.
+    FundsExhausted,
+    /// The ledger did not answer.
+    LedgerUnavailable,
+    /// The node itself is full or shuts down.
+    OwnNode,
+    /// The consumer's process died while the job ran.
+    Crashed,
+}
+
+/// A bounded queue of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Queue {
+    /// Jobs of a consumer that are not over.
+    ConsumerJobs,
+    /// Jobs of one consumer at a provider.
+    JobsOfPeer,
+    /// Jobs in the engine, running or waiting for a place.
+    Engine,
+    /// Stimuli that wait for a commit of the store.
+    Inbox,
+    /// Offers in a consumer's book.
+    Book,
+    /// Sessions that a provider has accepted.
+    Sessions,
+}
+
+/// Something that happened on a host.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Observation {
+    /// It started; `restart` when its store had something.
+    Started {
+        /// Whether it had run before.
+        restart: bool,
+    },
+    /// Its process died. What it had not made durable is lost.
+    Crashed,
+    /// It finished what it had and left.
+    Left,
+
+    /// A user wants a job done. Every one ends in exactly one of finished, failed.
+    JobSubmitted {
+        /// Which.
+        job: JobId,
+        /// Which weights.
+        model: ModelHash,
+        /// The lowest tier that may see the prompt.
+        minimum_tier: Tier,
+    },
+    /// The prompt left the consumer.
+    PromptSent {
+        /// Which job.
+        job: JobId,
+        /// To whom.
+        provider: NodeId,
+        /// The lowest tier that may see it.
+        asked: Tier,
+        /// What the provider really is.
+        genuine: Tier,
+        /// Whether it is an adversary of the scenario.
+        hostile: bool,
+    },
+    /// The first token reached its reader.
+    FirstToken {
+        /// Which job.
+        job: JobId,
+        /// Since it was submitted.
+        after: Duration,
+    },
+    /// A job ended with its receipt.
+    JobFinished {
+        /// Which.
+        job: JobId,
+        /// Who served it.
+        provider: NodeId,
+        /// Why it ended.
+        reason: FinishReason,
+        /// Tokens of the prompt, as charged.
+        prompt: Tokens,
+        /// Tokens of the completion, as charged.
+        completion: Tokens,
+        /// What it cost.
+        cost: NanoTon,
+        /// Vouchers signed for it.
+        vouchers: u32,
+        /// Attempts, this one included.
+        attempts: u32,
+        /// From submission to the receipt.
+        after: Duration,
+    },
+    /// A job failed for its user.
+    JobFailed {
+        /// Which.
+        job: JobId,
+        /// Why.
+        kind: FailureKind,
+        /// Attempts.
+        attempts: u32,
+        /// Since it was submitted.
+        after: Duration,
+        /// What had been promised for it.
+        paid: NanoTon,
+    },
+
+    /// A consumer's promise became durable; the voucher may leave now.
+    Promised {
+        /// In which channel.
+        channel: ChannelId,
+        /// All that was ever promised in it.
+        cumulative: NanoTon,
+    },
+    /// A provider's best voucher became durable.
+    Held {
+        /// In which channel.
+        channel: ChannelId,
+        /// What it promises.
+        cumulative: NanoTon,
+    },
+    /// A provider has served beyond what is paid. Stated after every token that goes out.
+    Exposed {
+        /// Which job.
+        job: JobId,
+        /// Tokens of completion that are not paid.
+        unpaid: Tokens,
+        /// What they cost.
+        value: NanoTon,
+    },
+    /// A settlement reached the provider's wallet.
+    Settled {
+        /// Of which channel.
+        channel: ChannelId,
+        /// What the ledger has paid in it by now.
+        paid: NanoTon,
+    },
+    /// A vault's key is known to have promised two different things at one epoch, or a voucher
+    /// beyond an allocation was tried.
+    DoubleSpendRefused {
+        /// In which channel.
+        channel: ChannelId,
+    },
+
+    /// The first offer of a model came in since it was wanted.
+    RouteReady {
+        /// Of which.
+        model: ModelHash,
+        /// Since it was wanted.
+        after: Duration,
+    },
+    /// An offer was published.
+    Offered {
+        /// Load class.
+        load: Load,
+        /// Prices of its first model.
+        prices: Prices,
+    },
+    /// A session that this host dialled is open and its evidence accepted.
+    SessionOpened {
+        /// With whom.
+        peer: NodeId,
+        /// Since the dial.
+        after: Duration,
+    },
+    /// A session that this host dialled did not come about, or its evidence was refused.
+    SessionFailed {
+        /// With whom.
+        peer: NodeId,
+        /// Whether its evidence was refused.
+        refused: bool,
+    },
+    /// A queue grew to this depth.
+    Queued {
+        /// Which queue.
+        queue: Queue,
+        /// How many wait in it.
+        depth: u32,
+        /// The most that it may hold.
+        bound: u32,
+    },
+    /// A host did work that earns it something or cost it something outside the channel: engine
+    /// seconds, for the gain of an adversary.
+    Worked {
+        /// Time of the engine's places.
+        engine: Duration,
+    },
+}
+
+/// The network as a whole at one moment. Taken at a fixed virtual interval.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sample {
+    /// When.
+    pub at: Moment,
+    /// Hosts that run.
+    pub hosts: u32,
+    /// Connections, each counted once. Zero in tiers that have none.
+    pub connections: u64,
+    /// Bytes sent since the start, by protocol; the names are those of the traffic table.
+    pub traffic: Vec<(&'static str, u64)>,
+}
+
+/// Whoever watches a run. Called in the order of the run, never concurrently.
+pub trait Observer {
+    /// A host states a fact.
+    fn observe(&mut self, at: Moment, host: HostId, fact: &Observation);
+
+    /// The interval of samples has passed.
+    fn sample(&mut self, sample: &Sample) {
+        let _unused_by_most = sample;
+    }
+}

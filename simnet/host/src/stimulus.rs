@@ -1,0 +1,115 @@
+//! Everything that can happen to a host.
+//!
+//! Owns: the list. Must not: carry anything that a real node could not get.
+
+use std::sync::Arc;
+
+use cocoon_protocol::Input;
+use cocoon_protocol::attest::Tier;
+use cocoon_protocol::identity::{JobId, ModelHash, NodeId};
+use cocoon_protocol::offer::VerifiedOffer;
+use cocoon_protocol::units::{NanoTon, Tokens};
+use cocoon_protocol::wire::SessionMessage;
+
+use crate::evidence::Evidence;
+use crate::fabric::SessionId;
+
+/// A job as its user wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Its random id.
+    pub job: JobId,
+    /// Which weights.
+    pub model: ModelHash,
+    /// Tokens of the prompt; the provider's engine will count so many.
+    pub prompt: Tokens,
+    /// Tokens that the model would write if nothing stopped it.
+    pub completion: Tokens,
+    /// The lowest tier that may see the prompt.
+    pub minimum_tier: Tier,
+    /// The most that the job may cost.
+    pub max_cost: Option<NanoTon>,
+    /// Random, for the choice among equal providers.
+    pub draw: u64,
+}
+
+/// A moment that a host asked to be woken at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Alarm {
+    /// The protocol's own time-out, as of this generation; an older one is stale.
+    Protocol(u32),
+    /// The engine's job in this place has something: its prompt is read, or tokens are written.
+    Engine(u32),
+    /// The store's oldest commit is durable.
+    Store(u32),
+    /// Something of the host's own behaviour (an adversary's next move), by its number.
+    Behaviour(u32),
+}
+
+/// Why a dial did not become a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DialFailure {
+    /// No answer, or none in time.
+    Unreachable,
+    /// The peer takes no further session.
+    Busy,
+}
+
+/// Something that happens to a host.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "moved once, never kept; a box costs more")]
+pub enum Stimulus {
+    /// It starts: for the first time, or again with what its store kept.
+    Start,
+    /// It is asked to finish what it has and leave.
+    Drain,
+    /// A user wants a job done.
+    Submit(Order),
+    /// A user no longer wants it.
+    Cancel(JobId),
+    /// A provider's current offer came in.
+    OfferHeard(Arc<VerifiedOffer>),
+    /// A provider's offer is no longer kept current.
+    OfferLost(NodeId),
+    /// A session that was dialled is open; this is what the provider showed.
+    SessionUp {
+        /// Which.
+        session: SessionId,
+        /// The provider.
+        peer: NodeId,
+        /// Its evidence, not judged yet.
+        evidence: Evidence,
+    },
+    /// A session that was dialled did not come about.
+    DialFailed {
+        /// Which.
+        session: SessionId,
+        /// The provider.
+        peer: NodeId,
+        /// Why.
+        failure: DialFailure,
+    },
+    /// A consumer opened a session; it was shown `Host::evidence`.
+    SessionAccepted {
+        /// The number that this host knows it by.
+        session: SessionId,
+        /// The consumer.
+        peer: NodeId,
+    },
+    /// A session is over: the peer hung up, crashed, or cannot be reached any more.
+    SessionDown {
+        /// Which.
+        session: SessionId,
+    },
+    /// A message in a session.
+    Heard {
+        /// Which.
+        session: SessionId,
+        /// What.
+        message: SessionMessage,
+    },
+    /// An alarm that the host had set.
+    Alarm(Alarm),
+    /// The ledger answers a command.
+    Ledger(Input),
+}
