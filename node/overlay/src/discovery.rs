@@ -4,14 +4,17 @@
 //! the same way from the provider's side.
 //! Must not: choose between providers; `selection` does, from the offers that leave this crate.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use cocoon_protocol::identity::ModelHash;
 use cocoon_protocol::offer::SignedOffer;
+use libp2p::core::Endpoint;
 use libp2p::kad::store::RecordStore as _;
 use libp2p::multiaddr::Protocol as AddressPart;
 use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::swarm::{ConnectionId, NetworkBehaviour as _};
 use libp2p::{Multiaddr, PeerId, identify, kad};
 
 use crate::address::{self, Subnet};
@@ -63,21 +66,18 @@ impl Overlay {
         }
     }
 
-    /// Dials a found provider and opens a control stream to it. The dial comes at once, because
-    /// Kademlia knows the addresses of what it found only as long as the look-up runs.
+    /// Dials a found provider and opens a control stream to it.
     fn contact(&mut self, peer: PeerId, model: ModelHash, now: Instant) {
         if peer == *self.swarm.local_peer_id() {
             self.tables.lost(peer, now);
             return;
         }
         let behaviour = self.swarm.behaviour_mut();
-        if behaviour.book.addresses(&peer).is_empty() {
-            let store = behaviour.kad.store_mut();
-            let kept = (0..SHARDS)
-                .map(|shard| store.addresses(&index::key(&model, shard), &peer))
-                .find(|addresses| !addresses.is_empty());
-            behaviour.book.learn(peer, kept.unwrap_or_default());
-        }
+        let store = behaviour.kad.store_mut();
+        let kept = (0..SHARDS)
+            .map(|shard| store.addresses(&index::key(&model, shard), &peer))
+            .find(|addresses| !addresses.is_empty());
+        behaviour.book.hear(peer, kept.unwrap_or_default());
         if !self.swarm.is_connected(&peer)
             && let Err(error) = self.swarm.dial(DialOpts::peer_id(peer).build())
         {
@@ -108,7 +108,9 @@ impl Overlay {
                     && let Ok(kad::GetProvidersOk::FoundProviders { providers, .. }) = result
                 {
                     let own = *self.swarm.local_peer_id();
-                    let others = providers.into_iter().filter(|peer| *peer != own);
+                    let others: BTreeSet<_> =
+                        providers.into_iter().filter(|peer| *peer != own).collect();
+                    self.remember_found(&others);
                     self.tables.found(model, others, now);
                     self.act(now);
                 }
@@ -141,6 +143,23 @@ impl Overlay {
         }
     }
 
+    /// Kademlia knows the addresses of what it found only as long as the look-up runs, and names
+    /// them only to whoever dials; the table may contact a found provider much later.
+    fn remember_found(&mut self, found: &BTreeSet<PeerId>) {
+        let behaviour = self.swarm.behaviour_mut();
+        for peer in found {
+            let addresses = behaviour.kad.handle_pending_outbound_connection(
+                ConnectionId::new_unchecked(usize::MAX),
+                Some(*peer),
+                &[],
+                Endpoint::Dialer,
+            );
+            if behaviour.book.hear(*peer, addresses.unwrap_or_default()) {
+                self.tables.moved(peer);
+            }
+        }
+    }
+
     /// A provider entrusts us with a record. Kademlia guarantees that it speaks for itself only.
     /// Publishers know confirmed addresses of their own only, so missing ones are filled in from
     /// where we see the publisher, and wrong ones are dropped.
@@ -151,7 +170,9 @@ impl Overlay {
         let claimed = std::mem::take(&mut record.addresses);
         record.addresses = seen.map_or_else(Vec::new, |seen| address::believable(&claimed, &seen));
         if record.addresses.is_empty() {
-            record.addresses = behaviour.book.addresses(&peer).to_vec();
+            // Where it was in an earlier connection does not count: it may have come back at
+            // another address, and will say so in a moment.
+            record.addresses = behaviour.book.current(&peer).to_vec();
         }
         if behaviour.kad.store_mut().add_provider(record).is_err() {
             self.count(Refused::Record);

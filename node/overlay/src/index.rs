@@ -80,14 +80,15 @@ impl ProviderStore {
         of_provider.map_or_else(Vec::new, |held| held.record.addresses.clone())
     }
 
-    /// Fills in the addresses of records that `provider` published before they were known.
+    /// `provider` says where it is now: its records say the same from now on. It speaks for itself
+    /// only, and may have moved since it published them.
     pub(crate) fn complete(&mut self, provider: &PeerId, addresses: &[Multiaddr]) {
+        if addresses.is_empty() {
+            return;
+        }
         for key in self.keys_of.get(provider).into_iter().flatten() {
             let held = self.held.get_mut(key).into_iter().flatten();
-            let bare = held.filter(|held| {
-                held.record.provider == *provider && held.record.addresses.is_empty()
-            });
-            for held in bare {
+            for held in held.filter(|held| held.record.provider == *provider) {
                 held.record.addresses = addresses.to_vec();
             }
         }
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_filled_in_but_not_replaced() {
+    fn records_follow_what_their_provider_says_of_itself() {
         let mut store = store();
         let (bare, full) = (PeerId::random(), PeerId::random());
         let key = key(&model(1), 0);
@@ -324,8 +325,10 @@ mod tests {
         let known: Multiaddr = "/memory/2".parse().unwrap();
         store.complete(&bare, std::slice::from_ref(&known));
         store.complete(&full, std::slice::from_ref(&known));
-        assert_eq!(store.addresses(&key, &bare), [known]);
-        assert_eq!(store.addresses(&key, &full), ["/memory/1".parse().unwrap()]);
+        assert_eq!(store.addresses(&key, &bare), std::slice::from_ref(&known));
+        assert_eq!(store.addresses(&key, &full), std::slice::from_ref(&known), "it has moved");
+        store.complete(&full, &[]);
+        assert_eq!(store.addresses(&key, &full), [known], "nothing is no news");
     }
 
     proptest! {

@@ -178,9 +178,9 @@ impl Overlay {
         let peers: BTreeSet<_> =
             self.tables.warm_peers().chain(self.entry_points.peers()).collect();
         let anchor = |peer: PeerId| {
-            let addresses = behaviour.book.addresses(&peer).iter();
+            let addresses = behaviour.book.addresses(&peer).into_iter();
             let addresses: Vec<_> =
-                addresses.filter_map(|address| address.clone().with_p2p(peer).ok()).collect();
+                addresses.filter_map(|address| address.with_p2p(peer).ok()).collect();
             let node = address::node_id(&peer)?;
             (!addresses.is_empty()).then_some(Anchor { node, addresses })
         };

@@ -95,6 +95,31 @@ async fn a_dead_provider_is_noticed_and_the_living_one_stays() {
 }
 
 #[tokio::test]
+async fn a_provider_that_comes_back_at_another_address_is_found_again() {
+    let entry = TestNode::start(1, Role::Relay).await;
+    let provider = TestNode::start(2, Role::Provider).await;
+    provider.join(&entry).await;
+    provider.publish(1, &[model(1)]).await;
+    let mut consumer = TestNode::start(3, Role::Consumer).await;
+    consumer.join(&entry).await;
+    consumer.tell(Command::Want(model(1))).await;
+    assert_eq!(consumer.next_offer().await, (provider.id(), 1));
+    let id = provider.id();
+    drop(provider);
+    assert_eq!(consumer.next_gone().await, id);
+
+    let restarted = TestNode::start(2, Role::Provider).await;
+    restarted.join(&entry).await;
+    restarted.publish(2, &[model(1)]).await;
+    assert_eq!(consumer.next_offer().await, (id, 2));
+    let peer = address::peer_id(&id).unwrap();
+    let key = crate::index::key(&model(1), 0);
+    let kept = entry
+        .ask(move |overlay| overlay.swarm.behaviour_mut().kad.store_mut().addresses(&key, &peer));
+    assert_eq!(kept.await, std::slice::from_ref(&restarted.address), "the old one is forgotten");
+}
+
+#[tokio::test]
 async fn a_model_that_is_no_longer_wanted_lets_its_providers_go() {
     let provider = TestNode::start(1, Role::Provider).await;
     let mut consumer = TestNode::start(2, Role::Consumer).await;

@@ -169,6 +169,11 @@ impl Tables {
         self.fill(model, now);
     }
 
+    /// The peer is said to be where it was not before: that it could not be reached counts no more.
+    pub(crate) fn moved(&mut self, peer: &PeerId) {
+        self.paused.remove(peer);
+    }
+
     /// A look-up ended; the next is due after a pause, unless the table is full.
     pub(crate) fn look_up_ended(&mut self, model: ModelHash, now: Instant) {
         let warm = self.warm_count(model);
