@@ -29,6 +29,7 @@ pub mod limits;
 pub mod node;
 pub mod offer;
 pub mod output;
+pub mod pricing;
 pub mod receipt;
 pub mod record;
 pub mod reputation;

@@ -72,6 +72,10 @@ pub const MAX_COMPLETION: Tokens = Tokens::new(1_000_000);
 pub const SESSIONS: usize = 1_024;
 /// Attempts for one job before anything was streamed; then the user gets the last refusal.
 pub const ATTEMPTS_PER_JOB: usize = 3;
+/// Time for a chosen provider's session and channel to be ready before the next is tried. Dialling
+/// gives up after 5 s a try, attestation after 10 s, and an allocation is on the ledger within two
+/// blocks; whoever drags this out keeps the job, not its prompt.
+pub const JOB_PREPARE_TIMEOUT: Millis = Millis::from_secs(30);
 /// Time for a provider to answer a job with `Started` or a refusal before the next is tried.
 /// Prefill of a long prompt on a CPU is slow, so this is generous; liveness is watched by pings.
 pub const JOB_START_TIMEOUT: Millis = Millis::from_secs(60);

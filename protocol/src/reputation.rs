@@ -52,6 +52,9 @@ pub struct Standing {
     pub first_token_ms: f64,
     /// Expected time for each further token, in milliseconds.
     pub per_token_ms: f64,
+    /// Time that an attempt took, in milliseconds, whether it succeeded or failed; zero while
+    /// nothing is known. It says how long a place is taken, never how good a provider is.
+    pub attempt_ms: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +63,7 @@ struct History {
     attempts: f64,
     first_token_ms: f64,
     per_token_ms: f64,
+    attempt_ms: f64,
     touched: Timestamp,
 }
 
@@ -70,6 +74,7 @@ impl History {
             attempts: PRIOR_WEIGHT,
             first_token_ms: PRIOR_FIRST_TOKEN_MS,
             per_token_ms: PRIOR_PER_TOKEN_MS,
+            attempt_ms: 0.0,
             touched: now,
         }
     }
@@ -85,6 +90,7 @@ impl History {
             attempts: blend(self.attempts, prior.attempts),
             first_token_ms: blend(self.first_token_ms, prior.first_token_ms),
             per_token_ms: blend(self.per_token_ms, prior.per_token_ms),
+            attempt_ms: blend(self.attempt_ms, prior.attempt_ms),
             touched: now,
         }
     }
@@ -102,12 +108,13 @@ pub struct Reputation {
 }
 
 impl Reputation {
-    /// Learns from one job.
+    /// Learns from one attempt, which `took` this long from its request to its end.
     pub fn record(
         &mut self,
         provider: NodeId,
         model: ModelHash,
         experience: Experience,
+        took: Millis,
         now: Timestamp,
     ) {
         self.make_room(provider, model);
@@ -122,8 +129,9 @@ impl Reputation {
         };
         history.attempts += attempts;
         history.succeeded += succeeded;
+        let mix = |old: f64, new: f64| old + (new - old) * BLEND;
+        history.attempt_ms = mix(history.attempt_ms, millis(took));
         if let Experience::Served { first_token, streaming, completion } = experience {
-            let mix = |old: f64, new: f64| old + (new - old) * BLEND;
             history.first_token_ms = mix(history.first_token_ms, millis(first_token));
             let further = completion.saturating_sub(Tokens::new(1)).get();
             if further > 0 {
@@ -141,6 +149,7 @@ impl Reputation {
             success: (history.succeeded / history.attempts).clamp(0.001, 0.999),
             first_token_ms: history.first_token_ms,
             per_token_ms: history.per_token_ms,
+            attempt_ms: history.attempt_ms,
         }
     }
 
@@ -163,6 +172,8 @@ mod tests {
     const A: NodeId = NodeId::from_bytes([1; 32]);
     const NOW: Timestamp = Timestamp::from_unix_secs(1_800_000_000);
 
+    const TOOK: Millis = Millis::new(1_090);
+
     fn served() -> Experience {
         Experience::Served {
             first_token: Millis::new(100),
@@ -175,7 +186,7 @@ mod tests {
     fn a_failure_lowers_the_standing_however_fast_it_was() {
         let mut reputation = Reputation::default();
         let before = reputation.standing(A, MODEL, NOW);
-        reputation.record(A, MODEL, Experience::Failed, NOW);
+        reputation.record(A, MODEL, Experience::Failed, TOOK, NOW);
         let after = reputation.standing(A, MODEL, NOW);
         assert!(after.success < before.success * 0.7);
         assert_eq!(after.first_token_ms, before.first_token_ms);
@@ -185,7 +196,7 @@ mod tests {
     fn a_refusal_counts_less_than_a_failure_and_misbehaviour_more() {
         let after = |experience| {
             let mut reputation = Reputation::default();
-            reputation.record(A, MODEL, experience, NOW);
+            reputation.record(A, MODEL, experience, TOOK, NOW);
             reputation.standing(A, MODEL, NOW).success
         };
         assert!(after(served()) > after(Experience::Refused));
@@ -197,7 +208,7 @@ mod tests {
     fn speed_is_learned_from_what_was_served() {
         let mut reputation = Reputation::default();
         for _ in 0..20 {
-            reputation.record(A, MODEL, served(), NOW);
+            reputation.record(A, MODEL, served(), TOOK, NOW);
         }
         let standing = reputation.standing(A, MODEL, NOW);
         assert!((standing.first_token_ms - 100.0).abs() < 5.0);
@@ -209,7 +220,7 @@ mod tests {
         let mut reputation = Reputation::default();
         let prior = reputation.standing(A, MODEL, NOW);
         for _ in 0..10 {
-            reputation.record(A, MODEL, Experience::Failed, NOW);
+            reputation.record(A, MODEL, Experience::Failed, TOOK, NOW);
         }
         let later = NOW.after(Millis::from_secs(48 * 3600));
         let standing = reputation.standing(A, MODEL, later);
@@ -223,7 +234,7 @@ mod tests {
             let mut id = [0; 32];
             id[..4].copy_from_slice(&index.to_be_bytes());
             let now = NOW.after(Millis::new(index.into()));
-            reputation.record(NodeId::from_bytes(id), MODEL, Experience::Failed, now);
+            reputation.record(NodeId::from_bytes(id), MODEL, Experience::Failed, TOOK, now);
         }
         assert_eq!(reputation.histories.len(), CAPACITY);
     }

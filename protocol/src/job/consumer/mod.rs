@@ -8,6 +8,7 @@ mod preparing;
 mod running;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::channel::funds::Funds;
 use crate::identity::{JobId, NodeId};
@@ -18,7 +19,7 @@ use crate::offer::{Book, VerifiedOffer};
 use crate::output::{Effect, JobNews, Output};
 use crate::record::{Interrupted, Record};
 use crate::reputation::{Experience, Reputation};
-use crate::selection::{Candidate, Demand};
+use crate::selection::{Balanced, Candidate, Demand, Patience, Policy, Retry};
 use crate::units::{Millis, NanoTon, Timestamp, Tokens};
 use crate::wire::SessionMessage;
 
@@ -30,7 +31,7 @@ enum Stage {
     /// No offer yet.
     Looking { until: Timestamp },
     /// A provider is chosen; its session or channel is not ready yet.
-    Preparing(Candidate),
+    Preparing { candidate: Candidate, since: Timestamp },
     /// The request is out.
     Requested { candidate: Candidate, sent: Timestamp },
     /// The answer is coming.
@@ -65,8 +66,19 @@ impl Job {
     fn candidate(&self) -> Option<&Candidate> {
         match &self.stage {
             Stage::Looking { .. } => None,
-            Stage::Preparing(candidate) | Stage::Requested { candidate, .. } => Some(candidate),
+            Stage::Preparing { candidate, .. } | Stage::Requested { candidate, .. } => {
+                Some(candidate)
+            }
             Stage::Running(running) => Some(&running.candidate),
+        }
+    }
+
+    /// Since its request went out; nothing before that.
+    fn took(&self, now: Timestamp) -> Millis {
+        match &self.stage {
+            Stage::Looking { .. } | Stage::Preparing { .. } => Millis::new(0),
+            Stage::Requested { sent, .. } => now.since(*sent),
+            Stage::Running(running) => now.since(running.requested),
         }
     }
 }
@@ -86,13 +98,23 @@ pub struct Consumer {
     sessions: BTreeMap<NodeId, Session>,
     funds: Funds,
     jobs: BTreeMap<JobId, Job>,
+    policy: Arc<dyn Policy>,
+    patience: Patience,
     draining: bool,
 }
 
 impl Consumer {
-    /// A consumer that pays from these funds.
+    /// A consumer that pays from these funds and chooses as the network does by default.
     pub fn new(funds: Funds) -> Self {
+        Self::with_policy(funds, Arc::new(Balanced))
+    }
+
+    /// A consumer that pays from these funds and chooses by this policy.
+    pub fn with_policy(funds: Funds, policy: Arc<dyn Policy>) -> Self {
+        let patience = policy.patience();
         Self {
+            policy,
+            patience,
             book: Book::default(),
             reputation: Reputation::default(),
             sessions: BTreeMap::new(),
@@ -127,7 +149,7 @@ impl Consumer {
                 completion: running.received,
                 cost: running.candidate.prices.cost(running.prompt, running.received)?,
             }),
-            Stage::Looking { .. } | Stage::Preparing(_) | Stage::Requested { .. } => None,
+            Stage::Looking { .. } | Stage::Preparing { .. } | Stage::Requested { .. } => None,
         })
     }
 
@@ -188,7 +210,7 @@ impl Consumer {
         }
         if let Some(peer) = found.candidate().map(|candidate| candidate.provider) {
             match found.stage {
-                Stage::Looking { .. } | Stage::Preparing(_) => {}
+                Stage::Looking { .. } | Stage::Preparing { .. } => {}
                 Stage::Requested { .. } | Stage::Running(_) => {
                     let message = SessionMessage::JobCancel { job };
                     out.effects.push(Effect::Send { peer, message });
@@ -280,7 +302,7 @@ impl Consumer {
         out: &mut Output,
     ) {
         let waits = |found: &Job| match &found.stage {
-            Stage::Preparing(candidate) => provider.is_none_or(|p| p == candidate.provider),
+            Stage::Preparing { candidate, .. } => provider.is_none_or(|p| p == candidate.provider),
             Stage::Looking { .. } | Stage::Requested { .. } | Stage::Running(_) => false,
         };
         let jobs: Vec<_> =
@@ -336,7 +358,8 @@ impl Consumer {
         let Some(peer) = found.candidate().map(|candidate| candidate.provider) else {
             return;
         };
-        self.reputation.record(peer, found.demand.model, experience, now);
+        let took = found.took(now);
+        self.reputation.record(peer, found.demand.model, experience, took, now);
         found.tried.insert(peer);
         if matches!(found.stage, Stage::Running(_)) {
             let lost = if matches!(error, JobError::Unreachable { .. }) {
@@ -354,13 +377,16 @@ impl Consumer {
         if let Some(payer) = self.funds.payer(peer) {
             payer.abandon(job);
         }
-        let exhausted = found.tried.len() >= limits::ATTEMPTS_PER_JOB;
+        let again = match self.patience.retry {
+            Retry::Never => false,
+            Retry::BeforeStart => found.tried.len() < self.patience.attempts,
+        };
         found.last_error = Some(error.clone());
         found.stage = Stage::Looking { until: now };
-        if exhausted {
-            self.fail(job, error, out);
-        } else {
+        if again {
             self.advance(job, now, out);
+        } else {
+            self.fail(job, error, out);
         }
     }
 
@@ -395,16 +421,25 @@ impl Consumer {
         let late: Vec<_> = self
             .jobs
             .iter()
-            .filter(|(_, found)| deadline(&found.stage).is_some_and(|at| at <= now))
-            .map(|(job, found)| (*job, found.candidate().map(|candidate| candidate.provider)))
+            .filter(|(_, found)| deadline(&found.stage, &self.patience) <= now)
+            .map(|(job, _)| *job)
             .collect();
-        for (job, peer) in late {
-            let Some(peer) = peer else {
-                self.advance(job, now, out);
-                continue;
-            };
-            let message = SessionMessage::JobCancel { job };
-            out.effects.push(Effect::Send { peer, message });
+        for job in late {
+            match self.jobs.get(&job).map(|found| &found.stage) {
+                Some(Stage::Looking { .. }) => {
+                    self.advance(job, now, out);
+                    continue;
+                }
+                Some(
+                    Stage::Requested { candidate, .. } | Stage::Running(Running { candidate, .. }),
+                ) => {
+                    let (peer, message) = (candidate.provider, SessionMessage::JobCancel { job });
+                    out.effects.push(Effect::Send { peer, message });
+                }
+                // Nothing of the job has reached the provider.
+                Some(Stage::Preparing { .. }) => {}
+                None => continue,
+            }
             let reason = "the provider did not answer in time".to_owned();
             let error = JobError::Unreachable { reason };
             self.attempt_failed(job, error, Experience::Failed, now, out);
@@ -413,7 +448,7 @@ impl Consumer {
 
     /// When `handle_timeout` has something to do.
     pub fn next_timeout(&self) -> Option<Timestamp> {
-        let jobs = self.jobs.values().filter_map(|found| deadline(&found.stage)).min();
+        let jobs = self.jobs.values().map(|found| deadline(&found.stage, &self.patience)).min();
         [jobs, self.funds.next_timeout(), self.book.next_expiry()].into_iter().flatten().min()
     }
 
@@ -423,12 +458,16 @@ impl Consumer {
     }
 }
 
-fn deadline(stage: &Stage) -> Option<Timestamp> {
+fn deadline(stage: &Stage, patience: &Patience) -> Timestamp {
     match stage {
-        Stage::Looking { until } => Some(*until),
-        Stage::Preparing(_) => None,
-        Stage::Requested { sent, .. } => Some(sent.after(limits::JOB_START_TIMEOUT)),
-        Stage::Running(running) => Some(running.progress.after(limits::JOB_STALL_TIMEOUT)),
+        Stage::Looking { until } => *until,
+        Stage::Preparing { since, .. } => since.after(patience.prepare),
+        Stage::Requested { sent, .. } => sent.after(patience.start),
+        Stage::Running(running) => {
+            let stalled = running.progress.after(patience.stall);
+            let answer = patience.answer.map(|whole| running.requested.after(whole));
+            answer.map_or(stalled, |late| late.min(stalled))
+        }
     }
 }
 

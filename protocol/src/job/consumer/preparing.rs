@@ -11,14 +11,14 @@ use crate::job::{JobError, ProviderRefusal};
 use crate::offer::Offer;
 use crate::output::{Effect, Output};
 use crate::reputation::Experience;
-use crate::selection::{self, Candidate};
+use crate::selection::{self, Candidate, View};
 use crate::units::{Millis, NanoTon, Timestamp};
 
 impl Consumer {
     /// Moves every job that waits for something on.
     pub fn advance_all(&mut self, now: Timestamp, out: &mut Output) {
         let waiting = |found: &Job| match found.stage {
-            Stage::Looking { .. } | Stage::Preparing(_) => true,
+            Stage::Looking { .. } | Stage::Preparing { .. } => true,
             Stage::Requested { .. } | Stage::Running(_) => false,
         };
         let jobs: Vec<_> =
@@ -30,14 +30,27 @@ impl Consumer {
 
     /// Moves a job on as far as it goes: choose, session, channel, request.
     pub(super) fn advance(&mut self, job: JobId, now: Timestamp, out: &mut Output) {
-        let Some(found) = self.jobs.get_mut(&job) else {
+        let Some(found) = self.jobs.get(&job) else {
             return;
         };
         if let Stage::Looking { until } = found.stage {
-            let Job { demand, tried, draw, .. } = &*found;
-            let ranked = selection::rank(demand, &self.book, &self.reputation, tried, *draw, now);
+            let under_way: Vec<_> =
+                self.jobs.values().filter_map(Job::candidate).map(|it| it.provider).collect();
+            let Some(found) = self.jobs.get_mut(&job) else {
+                return;
+            };
+            let view = View {
+                demand: &found.demand,
+                book: &self.book,
+                reputation: &self.reputation,
+                avoid: &found.tried,
+                under_way: &under_way,
+                draw: found.draw,
+                now,
+            };
+            let ranked = selection::rank(&*self.policy, &view);
             match ranked.map(|ranked| ranked.into_iter().next()) {
-                Ok(Some(best)) => found.stage = Stage::Preparing(best),
+                Ok(Some(candidate)) => found.stage = Stage::Preparing { candidate, since: now },
                 Err(JobError::NoProvider { .. }) if until > now => return,
                 Ok(None) | Err(_) if found.last_error.is_some() => {
                     let error = found.last_error.take();
@@ -60,7 +73,7 @@ impl Consumer {
         let Some(found) = self.jobs.get_mut(&job) else {
             return;
         };
-        let Stage::Preparing(candidate) = &found.stage else {
+        let Stage::Preparing { candidate, .. } = &found.stage else {
             return;
         };
         let candidate = candidate.clone();

@@ -168,7 +168,8 @@ impl Consumer {
         };
         inform(out, job, news);
         let experience = experience(running, stated.finish, now);
-        self.reputation.record(peer, demand.model, experience, now);
+        let took = now.since(running.requested);
+        self.reputation.record(peer, demand.model, experience, took, now);
         self.jobs.remove(&job);
     }
 

@@ -9,6 +9,7 @@ mod channels;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::attest::Tier;
 use crate::channel::{ChannelId, Payee, PayeeState};
@@ -18,6 +19,7 @@ use crate::job::{FinishReason, ProviderRefusal, RunningJob, Usage};
 use crate::limits;
 use crate::offer::{Load, ModelOffer, Offer};
 use crate::output::{Effect, EngineCommand, Output};
+use crate::pricing::{self, Level, Meter};
 use crate::receipt::Receipt;
 use crate::record::{Record, StoredReceipt};
 use crate::units::{Millis, NanoTon, Prices, Timestamp, Tokens};
@@ -115,8 +117,13 @@ pub struct Provider {
     offers: BTreeMap<u64, Vec<ModelOffer>>,
     load: Load,
     published: Option<Timestamp>,
-    /// The load has changed since.
+    /// The load or the prices have changed since.
     stale: bool,
+    pricing: Arc<dyn pricing::Policy>,
+    level: Level,
+    /// How busy it was since the level was looked at; `None` before the first offer.
+    busy: Option<Meter>,
+    reviewed: Timestamp,
     watched: Timestamp,
     peers: BTreeMap<NodeId, Peer>,
     channels: BTreeMap<TonAddress, Payee>,
@@ -143,6 +150,10 @@ impl Provider {
             load: Load::Idle,
             published: None,
             stale: false,
+            pricing: Arc::new(pricing::Fixed),
+            level: Level::OWNER,
+            busy: None,
+            reviewed: Timestamp::EPOCH,
             watched: Timestamp::EPOCH,
             peers: BTreeMap::new(),
             channels,
@@ -150,6 +161,13 @@ impl Provider {
             settling: BTreeSet::new(),
             rereading: BTreeSet::new(),
         }
+    }
+
+    /// The same, with prices that move by this policy instead of standing still.
+    #[must_use]
+    pub fn with_pricing(mut self, pricing: Arc<dyn pricing::Policy>) -> Self {
+        self.pricing = pricing;
+        self
     }
 
     /// Jobs that are not over.
@@ -186,8 +204,12 @@ impl Provider {
     pub fn publish(&mut self, now: Timestamp, out: &mut Output) {
         let last = self.offers.last_key_value().map_or(0, |(sequence, _)| *sequence);
         let sequence = now.as_unix_millis().max(last.saturating_add(1));
-        let offer = self.config.offer(sequence, self.load, now);
-        self.offers.insert(sequence, self.config.models.clone());
+        self.review_prices(now);
+        let mut offer = self.config.offer(sequence, self.load, now);
+        for offered in &mut offer.models {
+            offered.prices = self.level.apply(offered.prices);
+        }
+        self.offers.insert(sequence, offer.models.clone());
         let oldest = now.since(Timestamp::EPOCH).get().saturating_sub(limits::OFFER_LIFETIME.get());
         self.offers.retain(|sequence, _| *sequence >= oldest);
         self.published = Some(now);
@@ -195,11 +217,25 @@ impl Provider {
         out.effects.push(Effect::Publish(offer.sign(&self.config.key)));
     }
 
+    /// Lets the level of prices follow how busy it was, when that is due; a moved level makes the
+    /// published offer stale.
+    fn review_prices(&mut self, now: Timestamp) {
+        let busy = self.busy.get_or_insert_with(|| Meter::new(now));
+        let due = self.pricing.review_every().map(|every| self.reviewed.after(every));
+        if due.is_some_and(|at| at <= now) {
+            let level = self.pricing.next(self.level, busy.read(now));
+            self.reviewed = now;
+            self.stale |= level != self.level;
+            self.level = level;
+        }
+    }
+
     /// How many places are taken; a change of the load class is published.
     pub fn capacity(&mut self, taken: usize, places: usize, now: Timestamp, out: &mut Output) {
         if self.load == Load::Draining {
             return;
         }
+        self.busy.get_or_insert_with(|| Meter::new(now)).taken(taken, places, now);
         let load = if taken >= places {
             Load::Full
         } else if taken.saturating_mul(2) > places {
@@ -444,6 +480,7 @@ impl Provider {
 
     /// Renews the offer, ends jobs that nobody pays, and looks after channels with open vouchers.
     pub fn handle_timeout(&mut self, now: Timestamp, out: &mut Output) {
+        self.review_prices(now);
         if self.publication() <= now && self.load != Load::Draining {
             self.publish(now, out);
         }
@@ -483,7 +520,11 @@ impl Provider {
     pub fn next_timeout(&self) -> Option<Timestamp> {
         let renew = match self.load {
             Load::Draining => None,
-            Load::Idle | Load::Busy | Load::Full => Some(self.publication()),
+            Load::Idle | Load::Busy | Load::Full => {
+                let review = self.pricing.review_every().map(|every| self.reviewed.after(every));
+                let publication = self.publication();
+                Some(review.map_or(publication, |review| review.min(publication)))
+            }
         };
         let watch = self.watched.after(self.config.watch_every);
         let watch = (!self.channels.is_empty()).then_some(watch);

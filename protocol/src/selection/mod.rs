@@ -1,27 +1,29 @@
 //! Which provider gets a job: pure, and explainable from its inputs.
 //!
-//! Owns: the filters, the score, and the order of candidates.
+//! Owns: what fits a demand at all, and the port of a policy, which orders what fits.
 //! Must not: believe an offer's tier (a session proves it) or remember anything (reputation does).
+//!
+//! The two are apart so that a policy can be a bad one but never an unsafe one: tier, price cap,
+//! network and context are held here, and a policy sees only candidates that pass.
+
+mod balanced;
+mod patience;
 
 use std::collections::BTreeSet;
+use std::fmt;
+
+pub use balanced::Balanced;
+pub use patience::{Patience, Retry};
 
 use crate::attest::Tier;
-use crate::identity::{ModelHash, NodeId};
+use crate::identity::{ModelHash, NodeId, TonAddress};
 use crate::job::{JobError, ProviderRefusal};
 use crate::offer::{Book, Load, ModelOffer, Offer};
 use crate::reputation::{Reputation, Standing};
 use crate::units::{NanoTon, Prices, Timestamp, Tokens};
 
-/// What a second of waiting is worth, in nanoTON: 0.00001 TON. With it, a provider that answers a
-/// second sooner may cost as much as 100 tokens at 0.1 TON per million more.
-const NANO_TON_PER_SECOND: f64 = 10_000.0;
-/// Completion length that the expected cost is computed for when the limit is larger.
+/// Completion length that the likely cost is computed for when the limit is larger.
 const LIKELY_COMPLETION: Tokens = Tokens::new(256);
-/// Candidates within this factor of the best score are as good as the best: the draw decides
-/// between them, so that equal providers share the load.
-const AS_GOOD: f64 = 1.25;
-/// A busy provider counts as this many times slower to start.
-const BUSY_FACTOR: f64 = 3.0;
 
 /// What a job needs of a provider.
 #[derive(Clone, Debug)]
@@ -52,25 +54,74 @@ pub struct Candidate {
     /// The promised prices.
     pub prices: Prices,
     /// Where its settlements go.
-    pub payout: crate::identity::TonAddress,
+    pub payout: TonAddress,
     /// The completion's limit at this provider.
     pub max_completion: Tokens,
     /// The most that the job can cost here.
     pub worst_cost: NanoTon,
-    /// Lower is better; in nanoTON.
+    /// Completion tokens that an ordinary job of this demand has.
+    pub likely_completion: Tokens,
+    /// What an ordinary job of this demand costs here.
+    pub likely_cost: NanoTon,
+    /// How full the provider says it is.
+    pub load: Load,
+    /// What its past with this consumer is worth.
+    pub standing: Standing,
+    /// The policy's own figure, for explanations; lower is better.
     pub score: f64,
 }
 
-/// Ranks the book's offers for a demand; the first is the one to take, the rest are for retries.
-/// `avoid` holds providers that this job has tried; `draw` is random.
-pub fn rank(
-    demand: &Demand,
-    book: &Book,
-    reputation: &Reputation,
-    avoid: &BTreeSet<NodeId>,
-    draw: u64,
-    now: Timestamp,
-) -> Result<Vec<Candidate>, JobError> {
+/// What a choice is made from. Nothing else may enter it.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// What the job needs.
+    pub demand: &'a Demand,
+    /// The offers known.
+    pub book: &'a Book,
+    /// This consumer's own experience.
+    pub reputation: &'a Reputation,
+    /// Providers that this job has tried.
+    pub avoid: &'a BTreeSet<NodeId>,
+    /// The provider of each job that this consumer has under way.
+    pub under_way: &'a [NodeId],
+    /// Random, for the choice among equals.
+    pub draw: u64,
+    /// The time.
+    pub now: Timestamp,
+}
+
+impl View<'_> {
+    /// Jobs that this consumer has under way with a provider.
+    pub fn jobs_with(&self, provider: NodeId) -> usize {
+        self.under_way.iter().filter(|chosen| **chosen == provider).count()
+    }
+}
+
+/// How a consumer chooses among providers that fit, and how long it waits for the chosen one.
+///
+/// Pure: the same view gives the same order, in a node and in a simulation.
+pub trait Policy: fmt::Debug + Send + Sync {
+    /// Puts the provider to take first, and the rest in the order of retries. The candidates come
+    /// in the order of their ids.
+    fn order(&self, candidates: &mut [Candidate], view: &View<'_>);
+
+    /// When to give up on a provider, and whether another is tried.
+    fn patience(&self) -> Patience {
+        Patience::default()
+    }
+}
+
+/// What fits the view's demand, in the policy's order; the first is the one to take, the rest are
+/// for retries. Never empty.
+pub fn rank(policy: &dyn Policy, view: &View<'_>) -> Result<Vec<Candidate>, JobError> {
+    let mut candidates = fitting(view)?;
+    policy.order(&mut candidates, view);
+    Ok(candidates)
+}
+
+/// The providers that fit, in the order of their ids; or why there is none.
+fn fitting(view: &View<'_>) -> Result<Vec<Candidate>, JobError> {
+    let View { demand, book, reputation, avoid, now, .. } = *view;
     let offers: Vec<_> = book
         .offers_for(demand.model)
         .filter(|(offer, _)| offer.expires > now && offer.network == demand.network)
@@ -110,7 +161,7 @@ pub fn rank(
             return Err(JobError::PriceTooHigh { cheapest, cap });
         }
     }
-    Ok(order(fitting, draw))
+    Ok(fitting)
 }
 
 /// The completion's limit at this provider; `None` when not even one token fits for certain to be
@@ -132,19 +183,10 @@ fn candidate(
 ) -> Option<Candidate> {
     let prompt_at_most = demand.prompt_at_most.min(model.context);
     let worst_cost = model.prices.cost(prompt_at_most, max_completion)?;
-    let likely = LIKELY_COMPLETION.min(max_completion);
+    let likely_completion = LIKELY_COMPLETION.min(max_completion);
     // Text has about four bytes a token; the bound counts one.
     let likely_prompt = Tokens::new(prompt_at_most.get().checked_div(4).unwrap_or(0));
-    let likely_cost = model.prices.cost(likely_prompt, likely)?;
-    let slowdown = match offer.load {
-        Load::Idle => 1.0,
-        Load::Busy => BUSY_FACTOR,
-        Load::Full | Load::Draining => BUSY_FACTOR * BUSY_FACTOR,
-    };
-    let seconds = (standing.first_token_ms * slowdown
-        + standing.per_token_ms * f64::from(likely.get()))
-        / 1_000.0;
-    let score = (nano(likely_cost) + seconds * NANO_TON_PER_SECOND) / standing.success;
+    let likely_cost = model.prices.cost(likely_prompt, likely_completion)?;
     Some(Candidate {
         provider: offer.provider,
         offer_sequence: offer.sequence,
@@ -152,32 +194,12 @@ fn candidate(
         payout: offer.payout,
         max_completion,
         worst_cost,
-        score,
+        likely_completion,
+        likely_cost,
+        load: offer.load,
+        standing,
+        score: 0.0,
     })
-}
-
-/// Amounts above 2^53 nanoTON (9 million TON) lose precision, which only blurs the order.
-fn nano(amount: NanoTon) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "a score, not an amount")]
-    let value = amount.as_nano() as f64;
-    value
-}
-
-/// Best first; among those as good as the best, the better of two drawn ones leads.
-fn order(mut candidates: Vec<Candidate>, draw: u64) -> Vec<Candidate> {
-    candidates.sort_by(|a, b| a.score.total_cmp(&b.score).then(a.provider.cmp(&b.provider)));
-    let bound = candidates.first().map_or(0.0, |best| best.score * AS_GOOD);
-    let equals = candidates.iter().take_while(|candidate| candidate.score <= bound).count();
-    let pick = |draw: u64| {
-        let equals = u64::try_from(equals).unwrap_or(1).max(1);
-        usize::try_from(draw.checked_rem(equals).unwrap_or(0)).unwrap_or(0)
-    };
-    let leader = pick(draw).min(pick(draw >> 32));
-    if leader > 0 && leader < candidates.len() {
-        let led = candidates.remove(leader);
-        candidates.insert(0, led);
-    }
-    candidates
 }
 
 #[cfg(test)]
@@ -247,7 +269,18 @@ mod tests {
     }
 
     fn ranked(demand: &Demand, specs: &[Spec]) -> Result<Vec<NodeId>, JobError> {
-        let ranked = rank(demand, &book(specs), &Reputation::default(), &BTreeSet::new(), 0, NOW)?;
+        ranked_with(demand, &book(specs), &Reputation::default(), &BTreeSet::new(), 0)
+    }
+
+    fn ranked_with(
+        demand: &Demand,
+        book: &Book,
+        reputation: &Reputation,
+        avoid: &BTreeSet<NodeId>,
+        draw: u64,
+    ) -> Result<Vec<NodeId>, JobError> {
+        let view = View { demand, book, reputation, avoid, under_way: &[], draw, now: NOW };
+        let ranked = rank(&Balanced, &view)?;
         Ok(ranked.into_iter().map(|candidate| candidate.provider).collect())
     }
 
@@ -293,7 +326,7 @@ mod tests {
         let specs = [Spec { seed: 1, load: Load::Draining, ..PLAIN }, Spec { seed: 2, ..PLAIN }];
         assert_eq!(ranked(&demand(), &specs), Ok(vec![id(2)]));
         let avoid = BTreeSet::from([id(2)]);
-        let none = rank(&demand(), &book(&specs), &Reputation::default(), &avoid, 0, NOW);
+        let none = ranked_with(&demand(), &book(&specs), &Reputation::default(), &avoid, 0);
         assert!(matches!(none, Err(JobError::NoProvider { .. })));
     }
 
@@ -302,12 +335,12 @@ mod tests {
         let specs = [Spec { seed: 1, ..PLAIN }, Spec { seed: 2, ..PLAIN }];
         let mut reputation = Reputation::default();
         for _ in 0..3 {
-            reputation.record(id(1), MODEL, Experience::Failed, NOW);
+            reputation.record(id(1), MODEL, Experience::Failed, Millis::new(1), NOW);
         }
         for draw in 0..64 {
-            let ranked =
-                rank(&demand(), &book(&specs), &reputation, &BTreeSet::new(), draw, NOW).unwrap();
-            assert_eq!(ranked[0].provider, id(2));
+            let none = BTreeSet::new();
+            let ranked = ranked_with(&demand(), &book(&specs), &reputation, &none, draw).unwrap();
+            assert_eq!(ranked[0], id(2));
         }
     }
 
@@ -319,8 +352,7 @@ mod tests {
                 let draw = draw.wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 let book = book(&specs);
                 let none = BTreeSet::new();
-                rank(&demand(), &book, &Reputation::default(), &none, draw, NOW).unwrap()[0]
-                    .provider
+                ranked_with(&demand(), &book, &Reputation::default(), &none, draw).unwrap()[0]
             })
             .collect();
         assert_eq!(led.len(), 2);

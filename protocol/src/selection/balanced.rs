@@ -1,0 +1,64 @@
+//! The network's own policy: expected cost, and the worth of the time it takes, by what is known.
+//!
+//! Owns: the score. Must not: prefer who fails fast, or remember anything.
+
+use super::{Candidate, Policy, View};
+use crate::offer::Load;
+use crate::units::NanoTon;
+
+/// What a second of waiting is worth, in nanoTON: 0.00001 TON. With it, a provider that answers a
+/// second sooner may cost as much as 100 tokens at 0.1 TON per million more.
+const NANO_TON_PER_SECOND: f64 = 10_000.0;
+/// Candidates within this factor of the best score are as good as the best: the draw decides
+/// between them, so that equal providers share the load.
+const AS_GOOD: f64 = 1.25;
+/// A busy provider counts as this many times slower to start.
+const BUSY_FACTOR: f64 = 3.0;
+
+/// Cost of an ordinary job and the worth of the time that it is expected to take, divided by the
+/// probability that it succeeds; among candidates as good as the best, the better of two drawn.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Balanced;
+
+impl Policy for Balanced {
+    fn order(&self, candidates: &mut [Candidate], view: &View<'_>) {
+        for candidate in &mut *candidates {
+            candidate.score = score(candidate);
+        }
+        lead(candidates, view.draw);
+    }
+}
+
+fn score(candidate: &Candidate) -> f64 {
+    let slowdown = match candidate.load {
+        Load::Idle => 1.0,
+        Load::Busy => BUSY_FACTOR,
+        Load::Full | Load::Draining => BUSY_FACTOR * BUSY_FACTOR,
+    };
+    let standing = candidate.standing;
+    let likely = f64::from(candidate.likely_completion.get());
+    let seconds = (standing.first_token_ms * slowdown + standing.per_token_ms * likely) / 1_000.0;
+    (nano(candidate.likely_cost) + seconds * NANO_TON_PER_SECOND) / standing.success
+}
+
+/// Amounts above 2^53 nanoTON (9 million TON) lose precision, which only blurs the order.
+fn nano(amount: NanoTon) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a score, not an amount")]
+    let value = amount.as_nano() as f64;
+    value
+}
+
+/// Best first; among those as good as the best, the better of two drawn ones leads.
+fn lead(candidates: &mut [Candidate], draw: u64) {
+    candidates.sort_by(|a, b| a.score.total_cmp(&b.score).then(a.provider.cmp(&b.provider)));
+    let bound = candidates.first().map_or(0.0, |best| best.score * AS_GOOD);
+    let equals = candidates.iter().take_while(|candidate| candidate.score <= bound).count();
+    let pick = |draw: u64| {
+        let equals = u64::try_from(equals).unwrap_or(1).max(1);
+        usize::try_from(draw.checked_rem(equals).unwrap_or(0)).unwrap_or(0)
+    };
+    let leader = pick(draw).min(pick(draw >> 32));
+    if let Some(led) = candidates.get_mut(..=leader) {
+        led.rotate_right(1);
+    }
+}

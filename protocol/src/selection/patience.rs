@@ -1,0 +1,46 @@
+//! How long a consumer waits for a provider, and what it does then.
+//!
+//! Owns: the time-outs of an attempt, as values that a policy chooses. Must not: read a clock.
+
+use crate::limits;
+use crate::units::Millis;
+
+/// Which failed attempts are followed by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// None: the user gets the first failure.
+    Never,
+    /// Those that failed before a provider had taken the job: nothing was streamed yet.
+    BeforeStart,
+}
+
+/// When to give up on a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Providers that one job tries at most.
+    pub attempts: usize,
+    /// From the choice of a provider until its session and channel are ready.
+    pub prepare: Millis,
+    /// From the request until the provider has counted the prompt, or refuses.
+    pub start: Millis,
+    /// Silence within an answer.
+    pub stall: Millis,
+    /// From the request until the whole answer is there; `None` while it goes on.
+    pub answer: Option<Millis>,
+    /// What is tried again.
+    pub retry: Retry,
+}
+
+impl Default for Patience {
+    /// As [`limits`] has it.
+    fn default() -> Self {
+        Self {
+            attempts: limits::ATTEMPTS_PER_JOB,
+            prepare: limits::JOB_PREPARE_TIMEOUT,
+            start: limits::JOB_START_TIMEOUT,
+            stall: limits::JOB_STALL_TIMEOUT,
+            answer: None,
+            retry: Retry::BeforeStart,
+        }
+    }
+}
