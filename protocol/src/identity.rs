@@ -5,8 +5,9 @@
 
 use std::fmt;
 
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
+
+use crate::signature::{self, SecretKey};
 
 /// What a signature is for. Its bytes are signed in front of the message, so that a signature
 /// made for one purpose can never pass for another. This is the only list.
@@ -42,8 +43,9 @@ pub fn append_length_prefixed(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-fn signed_bytes(domain: Domain, message: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
+pub(crate) fn signed_bytes(domain: Domain, message: &[u8]) -> Vec<u8> {
+    let length = message.len().saturating_add(domain.as_bytes().len()).saturating_add(8);
+    let mut bytes = Vec::with_capacity(length);
     append_length_prefixed(&mut bytes, domain.as_bytes());
     append_length_prefixed(&mut bytes, message);
     bytes
@@ -123,37 +125,39 @@ hash_id! {
 impl NodeId {
     /// Checks `signature` over `message` in `domain`; strict verification (no small-order keys).
     pub fn verify(&self, domain: Domain, message: &[u8], signature: &[u8; 64]) -> bool {
-        let Ok(key) = VerifyingKey::from_bytes(&self.0) else {
-            return false;
-        };
-        let signature = Signature::from_bytes(signature);
-        key.verify_strict(&signed_bytes(domain, message), &signature).is_ok()
+        signature::verify(&self.0, &signed_bytes(domain, message), signature)
     }
 }
 
-/// A node's secret key and the identity that follows from it.
+/// A node's secret key and the identity that follows from it. Clones share it.
 #[derive(Clone)]
-pub struct NodeKey(SigningKey);
+pub struct NodeKey(SecretKey);
 
 impl NodeKey {
     /// From the 32 secret bytes.
     pub fn from_secret(secret: &[u8; 32]) -> Self {
-        Self(SigningKey::from_bytes(secret))
+        Self(SecretKey::from_secret(secret))
     }
 
     /// The public identity.
     pub fn id(&self) -> NodeId {
-        NodeId(self.0.verifying_key().to_bytes())
+        NodeId(self.0.public())
     }
 
     /// Signs `message` for `domain`.
     pub fn sign(&self, domain: Domain, message: &[u8]) -> [u8; 64] {
-        self.0.sign(&signed_bytes(domain, message)).to_bytes()
+        self.0.sign(&signed_bytes(domain, message))
     }
 
     /// The secret bytes, for the libp2p transport and the key file.
     pub fn secret(&self) -> zeroize::Zeroizing<[u8; 32]> {
-        zeroize::Zeroizing::new(self.0.to_bytes())
+        self.0.secret()
+    }
+
+    /// Signs a cell's hash as the vault contract checks it: without a domain, which the contract does
+    /// not know. No other message of ours that is signed has 32 bytes.
+    pub(crate) fn sign_cell(&self, cell_hash: &[u8; 32]) -> [u8; 64] {
+        self.0.sign(cell_hash)
     }
 }
 

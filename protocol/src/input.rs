@@ -3,6 +3,8 @@
 //! Owns: the list. Must not: carry anything unchecked. Offers, vouchers and receipts come as
 //! `Verified…`, evidence as a verdict; the edge has done the expensive cryptography.
 
+use std::sync::Arc;
+
 use crate::attest::Tier;
 use crate::channel::{Allocation, JobTotal, SignedVoucher, VaultPublicKey, VerifiedVoucher};
 use crate::identity::{JobId, ModelHash, NodeId, TonAddress};
@@ -83,8 +85,8 @@ pub struct VaultSnapshot {
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "moved once, never kept; a box costs more")]
 pub enum Input {
-    /// A checked offer was received.
-    Offer(VerifiedOffer),
+    /// A checked offer was received. Shared: whoever hands it on keeps it too.
+    Offer(Arc<VerifiedOffer>),
     /// A provider left.
     OfferGone(NodeId),
 

@@ -34,8 +34,11 @@ pub mod receipt;
 pub mod record;
 pub mod reputation;
 pub mod selection;
+mod signature;
 pub mod units;
 pub mod wire;
 pub use input::Input;
 pub use node::Node;
 pub use output::Output;
+#[cfg(feature = "insecure-simulated-signatures")]
+pub use signature::simulated as insecure_simulated_signatures;

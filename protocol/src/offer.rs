@@ -4,6 +4,7 @@
 //! Must not: look anything up or choose; the overlay finds, `selection` ranks.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -189,12 +190,12 @@ pub enum Insertion {
 /// The consumer's current offers, one a provider.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
-    offers: BTreeMap<NodeId, VerifiedOffer>,
+    offers: BTreeMap<NodeId, Arc<VerifiedOffer>>,
 }
 
 impl Book {
     /// Puts an offer in the book. When the book is full, the offer that ends first makes room.
-    pub fn insert(&mut self, offer: VerifiedOffer) -> Insertion {
+    pub fn insert(&mut self, offer: Arc<VerifiedOffer>) -> Insertion {
         let provider = offer.offer.provider;
         if let Some(known) = self.offers.get(&provider) {
             if known.offer.sequence >= offer.offer.sequence {
@@ -214,7 +215,7 @@ impl Book {
     }
 
     /// Forgets a provider, because it left or misbehaved.
-    pub fn remove(&mut self, provider: NodeId) -> Option<VerifiedOffer> {
+    pub fn remove(&mut self, provider: NodeId) -> Option<Arc<VerifiedOffer>> {
         self.offers.remove(&provider)
     }
 
@@ -225,12 +226,12 @@ impl Book {
 
     /// The provider's current offer.
     pub fn offer(&self, provider: NodeId) -> Option<&Offer> {
-        self.offers.get(&provider).map(VerifiedOffer::offer)
+        self.offers.get(&provider).map(|known| known.offer())
     }
 
     /// All offers, in the order of their providers' identities.
     pub fn offers(&self) -> impl Iterator<Item = &Offer> {
-        self.offers.values().map(VerifiedOffer::offer)
+        self.offers.values().map(|known| known.offer())
     }
 
     /// The offers for one model, in the order of their providers' identities.
@@ -384,7 +385,8 @@ mod tests {
 
     #[test]
     fn the_book_keeps_the_newest_of_each_provider() {
-        let verified = |seed, sequence| offer(seed, sequence).sign(&key(seed)).verify(NOW).unwrap();
+        let verified =
+            |seed, sequence| Arc::new(offer(seed, sequence).sign(&key(seed)).verify(NOW).unwrap());
         let mut book = Book::default();
         assert_eq!(book.insert(verified(1, 5)), Insertion::New);
         assert_eq!(book.insert(verified(1, 4)), Insertion::NotNewer);

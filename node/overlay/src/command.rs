@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use cocoon_protocol::identity::{ModelHash, NodeId, NodeKey};
 use cocoon_protocol::offer::{SignedOffer, VerifiedOffer};
@@ -122,7 +123,7 @@ pub enum Event {
     /// The last connection with the node ended.
     PeerDisconnected(NodeId),
     /// A provider's current offer, from the provider itself.
-    Offer(VerifiedOffer),
+    Offer(Arc<VerifiedOffer>),
     /// The provider's offer is no longer kept current: it left, drains, or made room for another.
     OfferGone(NodeId),
     /// A peer opened a session stream.

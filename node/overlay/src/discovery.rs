@@ -308,7 +308,7 @@ impl Overlay {
                     return Err(LinkEnd::ForeignOffer);
                 }
                 let protected = self.swarm.behaviour().streams.active(Protocol::Session);
-                self.tables.offer(peer, offer, &protected, now, clock);
+                self.tables.offer(peer, Arc::new(offer), &protected, now, clock);
             }
             Message::KeepAlive => self.tables.heard(peer, now),
             Message::Draining => self.tables.lost(peer, now),

@@ -5,6 +5,7 @@
 //! Invariant: for every provider whose offer went out as an action, its end goes out too.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cocoon_protocol::identity::ModelHash;
@@ -26,7 +27,7 @@ pub(crate) enum Action {
     /// Open a control stream to the peer.
     Contact(PeerId, ModelHash),
     /// A provider's current offer.
-    Offer(VerifiedOffer),
+    Offer(Arc<VerifiedOffer>),
     /// The provider's offer is no longer kept current.
     Gone(PeerId),
 }
@@ -44,7 +45,7 @@ struct Want {
 
 #[derive(Debug)]
 struct Warm {
-    offer: VerifiedOffer,
+    offer: Arc<VerifiedOffer>,
     expires: Instant,
 }
 
@@ -259,7 +260,7 @@ impl Tables {
     pub(crate) fn offer(
         &mut self,
         peer: PeerId,
-        offer: VerifiedOffer,
+        offer: Arc<VerifiedOffer>,
         protected: &BTreeSet<PeerId>,
         now: Instant,
         clock: Timestamp,
@@ -284,7 +285,7 @@ impl Tables {
             return;
         }
         let expires = later(now, offer.offer().expires.since(clock).to_duration());
-        provider.warm = Some(Warm { offer: offer.clone(), expires });
+        provider.warm = Some(Warm { offer: Arc::clone(&offer), expires });
         self.actions.push_back(Action::Offer(offer));
         for model in served {
             self.make_room(model, protected, now);
@@ -515,7 +516,7 @@ mod tests {
             let (peer, now, clock) = (peer(secret), self.now, self.clock);
             let (id, link) = new_link(u64::from(secret), peer);
             self.tables.link_open(peer, id, link);
-            self.tables.offer(peer, verified, protected, now, clock);
+            self.tables.offer(peer, Arc::new(verified), protected, now, clock);
             self.settle();
         }
 

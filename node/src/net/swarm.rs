@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use cocoon_overlay::{
     Command, Config, Event, Multiaddr, OpenError, Overlay, PeerStream, RequestId, StartError,
@@ -48,7 +49,7 @@ pub enum NetEvent {
     /// The last connection with the node ended.
     PeerDisconnected(NodeId),
     /// A provider's current offer, verified, from the provider itself.
-    Offer(VerifiedOffer),
+    Offer(Arc<VerifiedOffer>),
     /// The provider's offer is no longer kept current.
     OfferGone(NodeId),
     /// A peer opened a session stream.

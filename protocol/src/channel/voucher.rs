@@ -8,11 +8,11 @@
 
 use std::fmt;
 
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 
-use crate::identity::{Domain, NodeId, NodeKey, TonAddress};
+use crate::identity::{Domain, NodeId, NodeKey, TonAddress, signed_bytes};
 use crate::layout::{Reader, RecordError, Writer};
+use crate::signature::{self, SecretKey};
 use crate::units::NanoTon;
 
 /// Tag of a voucher: ASCII `CCV2`.
@@ -113,7 +113,7 @@ impl Release {
 
     /// Signs with the provider's node key.
     pub fn sign(self, key: &NodeKey) -> SignedRelease {
-        SignedRelease { release: self, signature: sign(key, &self.cell_hash()) }
+        SignedRelease { release: self, signature: key.sign_cell(&self.cell_hash()) }
     }
 }
 
@@ -176,17 +176,17 @@ impl fmt::Debug for VaultPublicKey {
 
 /// The vault's hot secret key: signs vouchers and commands to the contract. The secret is wiped
 /// when it is dropped; share it behind an `Arc` rather than by cloning.
-pub struct VaultKey(SigningKey);
+pub struct VaultKey(SecretKey);
 
 impl VaultKey {
     /// From the 32 secret bytes.
     pub fn from_secret(secret: &[u8; 32]) -> Self {
-        Self(SigningKey::from_bytes(secret))
+        Self(SecretKey::from_secret(secret))
     }
 
     /// The public key that the vault's initial state holds.
     pub fn public(&self) -> VaultPublicKey {
-        VaultPublicKey(self.0.verifying_key().to_bytes())
+        VaultPublicKey(self.0.public())
     }
 
     /// Signs a voucher. The same voucher always gets the same signature (RFC 8032).
@@ -197,13 +197,13 @@ impl VaultKey {
     /// Signs a cell's hash: for commands to the vault, whose cells the ledger client builds.
     /// Vouchers go through [`VaultKey::sign`], and only a [`crate::channel::Payer`] calls that.
     pub fn sign_hash(&self, cell_hash: &[u8; 32]) -> [u8; 64] {
-        self.0.sign(cell_hash).to_bytes()
+        self.0.sign(cell_hash)
     }
 
     /// Signs a message between nodes, which the contract never sees. A domain is in front, so that
     /// what is signed is longer than any hash.
     pub(super) fn sign_in(&self, domain: Domain, message: &[u8]) -> [u8; 64] {
-        NodeKey::from_secret(&self.0.to_bytes()).sign(domain, message)
+        self.0.sign(&signed_bytes(domain, message))
     }
 }
 
@@ -218,16 +218,10 @@ impl fmt::Debug for VaultKey {
 #[error("the signature is not by the key that the channel is bound to")]
 pub struct BadSignature;
 
-/// NodeKey itself signs only with a domain in front, which the contract does not know.
-fn sign(key: &NodeKey, hash: &[u8; 32]) -> [u8; 64] {
-    SigningKey::from_bytes(&key.secret()).sign(hash).to_bytes()
-}
-
 /// Strict verification: what passes here passes in the contract too, whose check is laxer about
 /// keys and points of small order.
 fn verify(key: &[u8; 32], hash: &[u8; 32], signature: &[u8; 64]) -> Result<(), BadSignature> {
-    let key = VerifyingKey::from_bytes(key).map_err(|_| BadSignature)?;
-    key.verify_strict(hash, &Signature::from_bytes(signature)).map_err(|_| BadSignature)
+    if signature::verify(key, hash, signature) { Ok(()) } else { Err(BadSignature) }
 }
 
 /// A voucher with a signature that nobody has checked yet.
@@ -255,7 +249,7 @@ impl SignedVoucher {
     /// The provider's consent to have this voucher settled by an external message: its node key's
     /// signature over the same hash. Made by the provider that the voucher names.
     pub fn consent(&self, key: &NodeKey) -> [u8; 64] {
-        sign(key, &self.voucher.cell_hash())
+        key.sign_cell(&self.voucher.cell_hash())
     }
 
     /// Whether `consent` is by the provider that the voucher names.

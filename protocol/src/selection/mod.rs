@@ -251,7 +251,7 @@ mod tests {
                 load: spec.load,
                 region: String::new(),
             };
-            book.insert(offer.sign(&key).verify(NOW).unwrap());
+            book.insert(std::sync::Arc::new(offer.sign(&key).verify(NOW).unwrap()));
         }
         book
     }

@@ -224,7 +224,7 @@ impl World {
         match effect {
             Effect::Look { .. } => {
                 if let Some(offer) = self.offer.as_ref().and_then(|o| o.verify(self.now).ok()) {
-                    self.mail.push_back((Side::Consumer, Input::Offer(offer)));
+                    self.mail.push_back((Side::Consumer, Input::Offer(Arc::new(offer))));
                 }
             }
             Effect::Publish(offer) => self.offer = Some(offer),

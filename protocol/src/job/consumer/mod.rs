@@ -162,7 +162,7 @@ impl Consumer {
     }
 
     /// A checked offer came in: jobs that look for one may go on.
-    pub fn offer(&mut self, offer: VerifiedOffer, now: Timestamp, out: &mut Output) {
+    pub fn offer(&mut self, offer: Arc<VerifiedOffer>, now: Timestamp, out: &mut Output) {
         self.book.insert(offer);
         self.advance_all(now, out);
     }
