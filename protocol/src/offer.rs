@@ -224,6 +224,16 @@ impl Book {
         self.offers.retain(|_, known| known.offer.expires > now);
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.offers.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.offers.is_empty()
+    }
+
     /// The provider's current offer.
     pub fn offer(&self, provider: NodeId) -> Option<&Offer> {
         self.offers.get(&provider).map(|known| known.offer())

@@ -12,6 +12,8 @@ pub struct Evidence {
     pub tier: Tier,
     /// The tier that verification would really find: below the claim for forged evidence.
     pub genuine: Tier,
+    /// Whether its holder is an adversary of the scenario. No check finds it; it is for the tables.
+    pub hostile: bool,
     /// Digest of the evidence, as it will stand in receipts.
     pub digest: [u8; 32],
     /// Digest of what is served, as the evidence is bound to it.
@@ -20,25 +22,27 @@ pub struct Evidence {
 
 impl Evidence {
     /// Length of its encoding in [`Self::encode`].
-    pub const BYTES: usize = 66;
+    pub const BYTES: usize = 67;
 
     /// For a fabric that carries real bytes. Fabrics add what a real quote is longer.
     pub fn encode(&self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[0] = number(self.tier);
         bytes[1] = number(self.genuine);
-        bytes[2..34].copy_from_slice(&self.digest);
-        bytes[34..].copy_from_slice(&self.manifest);
+        bytes[2] = u8::from(self.hostile);
+        bytes[3..35].copy_from_slice(&self.digest);
+        bytes[35..].copy_from_slice(&self.manifest);
         bytes
     }
 
     /// Reads [`Self::encode`]; `None` for anything else.
     pub fn decode(bytes: &[u8; Self::BYTES]) -> Option<Self> {
-        let (head, digests) = bytes.split_first_chunk::<2>()?;
+        let (head, digests) = bytes.split_first_chunk::<3>()?;
         let (digest, manifest) = digests.split_first_chunk::<32>()?;
         Some(Self {
             tier: tier(head[0])?,
             genuine: tier(head[1])?,
+            hostile: head[2] != 0,
             digest: *digest,
             manifest: manifest.try_into().ok()?,
         })

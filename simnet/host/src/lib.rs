@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod engine;
 pub mod evidence;
 pub mod fabric;
 pub mod host;
@@ -15,11 +16,13 @@ pub mod ledger;
 pub mod observation;
 pub mod run;
 pub mod stimulus;
+pub mod store;
 
 pub use evidence::Evidence;
 pub use fabric::{Fabric, HostId, SessionId};
-pub use host::{Host, HostSpec};
+pub use host::{Clock, ConsumerSpec, Host, HostSpec, ProviderSpec};
 pub use ledger::Ledger;
 pub use observation::{FailureKind, Observation, Observer, Queue, Sample};
 pub use run::{Control, Outcome, Progress};
-pub use stimulus::{Alarm, Order, Stimulus};
+pub use stimulus::{Alarm, DialFailure, Order, Stimulus};
+pub use store::{CrashPoint, Store, StoreSpec};

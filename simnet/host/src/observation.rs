@@ -41,6 +41,8 @@ pub enum FailureKind {
     OwnNode,
     /// The consumer's process died while the job ran.
     Crashed,
+    /// Its user gave it up before it ran.
+    Cancelled,
 }
 
 /// A bounded queue of a host.
@@ -216,6 +218,11 @@ pub enum Observation {
     Worked {
         /// Time of the engine's places.
         engine: Duration,
+    },
+    /// The node broke a rule that no input may make it break. Always a violation.
+    Defect {
+        /// Which rule.
+        rule: &'static str,
     },
 }
 

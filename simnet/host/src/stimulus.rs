@@ -25,6 +25,8 @@ pub struct Order {
     pub prompt: Tokens,
     /// Tokens that the model would write if nothing stopped it.
     pub completion: Tokens,
+    /// The user's limit of it; `None` leaves it to the context.
+    pub max_completion: Option<Tokens>,
     /// The lowest tier that may see the prompt.
     pub minimum_tier: Tier,
     /// The most that the job may cost.
@@ -38,10 +40,14 @@ pub struct Order {
 pub enum Alarm {
     /// The protocol's own time-out, as of this generation; an older one is stale.
     Protocol(u32),
-    /// The engine's job in this place has something: its prompt is read, or tokens are written.
+    /// The engine has something, as of this generation: tokens are written, or a job is done.
     Engine(u32),
-    /// The store's oldest commit is durable.
+    /// The store's commit of this number is durable.
     Store(u32),
+    /// Somebody who waits for a first token may have lost patience.
+    Patience,
+    /// An accepted session may have been idle for too long.
+    Idle,
     /// Something of the host's own behaviour (an adversary's next move), by its number.
     Behaviour(u32),
 }

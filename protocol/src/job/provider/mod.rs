@@ -189,6 +189,21 @@ impl Provider {
         })
     }
 
+    /// What a job that is not over costs, for displays and checks.
+    pub fn terms(&self, peer: NodeId, job: JobId) -> Option<Prices> {
+        self.jobs.get(&(peer, job)).map(|serving| serving.prices)
+    }
+
+    /// How full it says that it is, for displays.
+    pub const fn load(&self) -> Load {
+        self.load
+    }
+
+    /// What it asks for its first model, for displays.
+    pub fn prices(&self) -> Option<Prices> {
+        self.config.models.first().map(|model| model.prices)
+    }
+
     /// All channels, for displays.
     pub fn payees(&self) -> impl Iterator<Item = &Payee> {
         self.channels.values()

@@ -1,0 +1,344 @@
+//! A provider's engine: jobs in a batch that share one machine, and write only what is granted.
+//!
+//! Owns: how fast tokens come, and when what was written is sent. Must not: know a session or money.
+//!
+//! # The model
+//! Every job has work: reading its prompt, then writing its tokens, in nanoseconds of a machine that
+//! has nothing else to do. With `n` jobs at work each advances at `1 / (1 + c·(n − 1))` of that
+//! speed, where `c` is the batch's contention: a step of the batch takes a fixed time (the weights
+//! are read) and a time for each job. That fits what was measured with llama.cpp on two cores
+//! (SmolLM2-135M Q4_1: 78.0, 28.1 and 18.8 tokens/s for each of 1, 4 and 8 jobs, `c` = 0.59 and
+//! 0.45; Q4_0: 115.5, 42.4, 22.2, `c` = 0.57 and 0.60; Gemma 3 270M Q4_K_M: 60.2, 20.0, 12.4,
+//! `c` = 0.67 and 0.55), so 0.55 is the default of a processor. A graphics card decodes at the
+//! speed of its memory until the batch is large: 0.02 doubles the step at 50 jobs, about what vLLM
+//! shows for models of 7 to 8 thousand million weights.
+//!
+//! Rules of the node's engines hold here too: the prompt is counted at admission and read only when
+//! it is paid; a job that waits for its grant keeps its place; that a text ends is only found out
+//! under a grant for one more token; a full engine refuses.
+//!
+//! All arithmetic is in whole nanoseconds, so that every machine computes the same.
+
+use std::time::Duration;
+
+use cocoon_protocol::identity::{JobId, NodeId};
+use cocoon_protocol::job::{FinishReason, ProviderRefusal, Usage};
+use cocoon_protocol::units::{Millis, Tokens};
+use simnet_scenario::Moment;
+
+/// A full engine asks consumers to come back after this time, as the node's does.
+pub(crate) const RETRY_AFTER: Millis = Millis::from_secs(2);
+
+/// Speeds and sizes of an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineSpec {
+    /// Jobs at a time.
+    pub places: u32,
+    /// Jobs that may wait for a place.
+    pub queue: u32,
+    /// Nanoseconds for a token of the prompt, one job alone.
+    pub prefill_ns: u64,
+    /// Nanoseconds for a token of the completion, one job alone.
+    pub decode_ns: u64,
+    /// What each further job adds to a step, in thousandths of a step of one job alone.
+    pub contention: u32,
+    /// How long written tokens may wait for others to travel with.
+    pub flush: Duration,
+}
+
+/// Whose job, and which.
+pub type JobKey = (NodeId, JobId);
+
+/// A job for the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Tokens of its prompt.
+    pub prompt: Tokens,
+    /// Tokens that the model would write if nothing stopped it.
+    pub natural: Tokens,
+    /// Tokens that it may write at most.
+    pub limit: Tokens,
+}
+
+/// What an engine says about a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generated {
+    /// Tokens are written; so many so far.
+    Text {
+        /// Which.
+        key: JobKey,
+        /// Tokens of the completion so far.
+        completion: Tokens,
+    },
+    /// The job is over.
+    Finished {
+        /// Which.
+        key: JobKey,
+        /// Why.
+        reason: FinishReason,
+        /// Tokens read and written.
+        usage: Usage,
+        /// What it took of the machine, in time of one job alone.
+        worked: Duration,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No place is free yet.
+    Queued,
+    /// It has a place and no grant beyond what is written.
+    Waiting,
+    /// It is at work: with the machine's clock at `since` it had all its `written` tokens.
+    Working { since: u64 },
+}
+
+#[derive(Clone, Debug)]
+struct Job {
+    key: JobKey,
+    ask: Ask,
+    granted: Tokens,
+    /// Tokens when it last began to work.
+    written: Tokens,
+    sent: Tokens,
+    state: State,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Engine {
+    spec: EngineSpec,
+    /// Nanoseconds that each job at work has advanced, were it always at work.
+    clock: u64,
+    /// When `clock` was brought up to date.
+    at: Moment,
+    working: u32,
+    jobs: Vec<Job>,
+}
+
+impl Job {
+    fn holds_place(&self) -> bool {
+        self.state != State::Queued
+    }
+
+    /// The most that it can write under its grant.
+    fn cap(&self) -> Tokens {
+        self.granted.min(self.ask.limit).min(self.ask.natural)
+    }
+
+    /// Why it ends when it has written this many, if it does.
+    fn end(&self, written: Tokens) -> Option<FinishReason> {
+        if written >= self.ask.limit {
+            Some(FinishReason::Length)
+        } else if written >= self.ask.natural && self.granted > self.ask.natural {
+            Some(FinishReason::Stop)
+        } else {
+            None
+        }
+    }
+
+    fn tokens(&self, spec: &EngineSpec, clock: u64) -> Tokens {
+        let State::Working { since } = self.state else { return self.written };
+        let new = clock.saturating_sub(since) / spec.decode_ns.max(1);
+        let new = Tokens::new(u32::try_from(new).unwrap_or(u32::MAX));
+        self.written.saturating_add(new).min(self.cap())
+    }
+}
+
+impl Engine {
+    /// An engine with nothing to do.
+    pub const fn new(spec: EngineSpec) -> Self {
+        Self { spec, clock: 0, at: Moment::START, working: 0, jobs: Vec::new() }
+    }
+
+    /// Jobs that run or wait, and how many run at a time.
+    pub fn load(&self) -> (u32, u32) {
+        (u32::try_from(self.jobs.len()).unwrap_or(u32::MAX), self.spec.places)
+    }
+
+    /// Jobs that it holds at most.
+    pub const fn bound(&self) -> u32 {
+        self.spec.places.saturating_add(self.spec.queue)
+    }
+
+    /// Takes a job, if there is room. Its prompt is counted; nothing is computed yet.
+    pub fn admit(&mut self, key: JobKey, ask: Ask) -> Result<(), ProviderRefusal> {
+        let (taken, places) = self.load();
+        if taken >= self.bound() {
+            return Err(ProviderRefusal::Busy { retry_after: RETRY_AFTER });
+        }
+        let holding = self.jobs.iter().filter(|job| job.holds_place()).count();
+        let free = u32::try_from(holding).unwrap_or(u32::MAX) < places;
+        let state = if free { State::Waiting } else { State::Queued };
+        let none = Tokens::ZERO;
+        self.jobs.push(Job { key, ask, granted: none, written: none, sent: none, state });
+        Ok(())
+    }
+
+    /// Allows this many tokens in all.
+    pub fn grant(&mut self, key: JobKey, total: Tokens, now: Moment) {
+        self.advance(now);
+        let Some(at) = self.jobs.iter().position(|job| job.key == key) else { return };
+        if let Some(job) = self.jobs.get_mut(at) {
+            job.granted = job.granted.max(total);
+        }
+        self.resume(at);
+    }
+
+    /// Ends a job early; [`Self::poll`] says so.
+    pub fn cancel(&mut self, key: JobKey, now: Moment) -> Option<(Usage, Duration)> {
+        self.advance(now);
+        let job = self.remove(key)?;
+        let completion = job.tokens(&self.spec, self.clock);
+        let usage = Usage { prompt: job.ask.prompt, completion };
+        Some((usage, self.worked(&job, completion)))
+    }
+
+    /// Forgets a job, if it is still here. What it took of the machine comes back.
+    pub fn forget(&mut self, key: JobKey, now: Moment) -> Option<Duration> {
+        self.cancel(key, now).map(|(_, worked)| worked)
+    }
+
+    /// Everything that is written or over by now, job by job in the order of admission.
+    pub fn poll(&mut self, now: Moment, out: &mut Vec<Generated>) {
+        self.advance(now);
+        let chunk = self.chunk();
+        let mut ended = false;
+        for at in 0..self.jobs.len() {
+            let Some(job) = self.jobs.get(at) else { break };
+            let State::Working { .. } = job.state else { continue };
+            let completion = job.tokens(&self.spec, self.clock);
+            let stands = completion >= job.cap();
+            // Half a chunk is worth sending when the engine is awake anyway: so the batch's jobs
+            // fall into step, and one alarm serves them all.
+            let due = if job.sent == Tokens::ZERO { 1 } else { chunk.div_ceil(2) };
+            let fresh = completion.saturating_sub(job.sent).get();
+            let key = job.key;
+            let end = job.end(completion);
+            if fresh > 0 && (stands || fresh >= due) {
+                out.push(Generated::Text { key, completion });
+                if let Some(job) = self.jobs.get_mut(at) {
+                    job.sent = completion;
+                }
+            }
+            if let Some(reason) = end {
+                let Some(job) = self.jobs.get(at) else { break };
+                let usage = Usage { prompt: job.ask.prompt, completion };
+                let worked = self.worked(job, completion);
+                out.push(Generated::Finished { key, reason, usage, worked });
+                ended = true;
+            } else if stands && let Some(job) = self.jobs.get_mut(at) {
+                job.written = completion;
+                job.state = State::Waiting;
+                self.working = self.working.saturating_sub(1);
+            }
+        }
+        if ended {
+            for generated in out.iter() {
+                if let Generated::Finished { key, .. } = generated {
+                    self.remove(*key);
+                }
+            }
+        }
+    }
+
+    /// When [`Self::poll`] has something to say, unless something happens before.
+    pub fn next(&self) -> Option<Moment> {
+        let chunk = self.chunk();
+        let due = self.jobs.iter().filter_map(|job| self.due(job, chunk)).min()?;
+        let left = u128::from(due.saturating_sub(self.clock)) * u128::from(ONE);
+        let wall = left.div_ceil(u128::from(self.share()));
+        Some(self.at.after(Duration::from_nanos(u64::try_from(wall).unwrap_or(u64::MAX))))
+    }
+
+    /// The clock at which a job has something to send or to end.
+    fn due(&self, job: &Job, chunk: u32) -> Option<u64> {
+        let State::Working { since } = job.state else { return None };
+        let step = if job.sent == Tokens::ZERO { 1 } else { chunk };
+        let target = job.sent.saturating_add(Tokens::new(step)).min(job.cap());
+        let tokens = u64::from(target.saturating_sub(job.written).get());
+        Some(since.saturating_add(tokens.saturating_mul(self.spec.decode_ns)))
+    }
+
+    /// Tokens that are sent together at the present speed.
+    fn chunk(&self) -> u32 {
+        let flush = u64::try_from(self.spec.flush.as_nanos()).unwrap_or(u64::MAX);
+        let alone = u128::from(flush) * u128::from(self.share()) / u128::from(ONE);
+        let tokens = alone / u128::from(self.spec.decode_ns.max(1));
+        u32::try_from(tokens).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Speed of each job at work, in parts of [`ONE`].
+    fn share(&self) -> u64 {
+        let others = u64::from(self.working.saturating_sub(1));
+        let step = 1_000 + u64::from(self.spec.contention).saturating_mul(others);
+        (ONE * 1_000 / step).max(1)
+    }
+
+    fn advance(&mut self, now: Moment) {
+        if self.working > 0 {
+            let passed = u64::try_from(now.since(self.at).as_nanos()).unwrap_or(u64::MAX);
+            let alone = u128::from(passed) * u128::from(self.share()) / u128::from(ONE);
+            self.clock = self.clock.saturating_add(u64::try_from(alone).unwrap_or(u64::MAX));
+        }
+        self.at = self.at.max(now);
+    }
+
+    /// Sets a job to work, if it has a place and may write.
+    fn resume(&mut self, at: usize) {
+        let clock = self.clock;
+        let prefill_ns = self.spec.prefill_ns;
+        let Some(job) = self.jobs.get_mut(at) else { return };
+        if job.state != State::Waiting || job.granted == Tokens::ZERO {
+            return;
+        }
+        let more = job.cap() > job.written || job.end(job.written).is_some();
+        if !more {
+            return;
+        }
+        // The prompt is read before the first token, whenever that is.
+        let begins = job.written == Tokens::ZERO && job.sent == Tokens::ZERO;
+        let reading = u64::from(job.ask.prompt.get()).saturating_mul(prefill_ns);
+        let since = if begins { clock.saturating_add(reading) } else { clock };
+        job.state = State::Working { since };
+        self.working += 1;
+    }
+
+    fn remove(&mut self, key: JobKey) -> Option<Job> {
+        let at = self.jobs.iter().position(|job| job.key == key)?;
+        let job = self.jobs.remove(at);
+        if let State::Working { .. } = job.state {
+            self.working = self.working.saturating_sub(1);
+        }
+        if job.holds_place()
+            && let Some(next) = self.jobs.iter().position(|job| !job.holds_place())
+        {
+            if let Some(job) = self.jobs.get_mut(next) {
+                job.state = State::Waiting;
+            }
+            self.resume(next);
+        }
+        if self.jobs.is_empty() {
+            // An idle engine holds nothing.
+            self.jobs = Vec::new();
+        }
+        Some(job)
+    }
+
+    /// What a job took: its prompt, if it was read, and its tokens.
+    fn worked(&self, job: &Job, completion: Tokens) -> Duration {
+        let reading = u64::from(job.ask.prompt.get()).saturating_mul(self.spec.prefill_ns);
+        let read = match job.state {
+            State::Working { since } if completion == Tokens::ZERO => {
+                reading.saturating_sub(since.saturating_sub(self.clock))
+            }
+            State::Queued | State::Waiting if completion == Tokens::ZERO => 0,
+            State::Queued | State::Waiting | State::Working { .. } => reading,
+        };
+        let wrote = u64::from(completion.get()).saturating_mul(self.spec.decode_ns);
+        Duration::from_nanos(read.saturating_add(wrote))
+    }
+}
+
+/// The full speed, in fixed point.
+const ONE: u64 = 1 << 16;

@@ -1,0 +1,324 @@
+//! The only caller of the protocol's `Node`: inputs in, records made durable, effects carried out.
+//!
+//! Owns: the inbox, batches, the order "persist, then speak", and the protocol's alarm.
+//! Must not: know what an effect means; `effects.rs` does.
+
+use std::time::Duration;
+
+use cocoon_protocol::output::Effect;
+use cocoon_protocol::record::Record;
+use cocoon_protocol::wire::SessionMessage;
+use cocoon_protocol::{Input, Output};
+use simnet_scenario::Moment;
+
+use super::process::{Batch, Claim, Commit, End, Paid, Process, Waiting};
+use super::spec::HostSpec;
+use crate::fabric::{Fabric, SessionId};
+use crate::observation::{Observation, Queue};
+use crate::stimulus::{Alarm, Stimulus};
+use crate::store::{CrashPoint, Kept, Store};
+
+/// Inputs handled before their records are committed together, as in the node's driver.
+const BATCH: usize = 64;
+/// Inputs that wait for the driver, as in the node. Whoever reads a session waits when it is full.
+const INBOX: usize = 2_048;
+/// Messages of one session that may wait behind a full inbox: as many as its sender may have in
+/// its own queue before it gives up on a peer that does not read.
+const UNREAD: usize = 256;
+/// The protocol is not called again for a time-out in the same millisecond: its clock has not
+/// moved since, so it would only say the same.
+const TICK: Duration = Duration::from_millis(1);
+
+/// The rule that a record breaks which does not decode to itself.
+pub(super) const UNFAITHFUL: &str = "a record does not decode to itself";
+
+/// A host that handles one stimulus.
+pub(super) struct Shell<'a> {
+    pub(super) spec: &'a HostSpec,
+    pub(super) store: &'a mut Store,
+    pub(super) dials: &'a mut u64,
+    pub(super) process: &'a mut Process,
+    pub(super) now: Moment,
+    pub(super) fabric: &'a mut dyn Fabric,
+}
+
+impl Shell<'_> {
+    /// The process begins.
+    pub(super) fn begin(&mut self) {
+        self.call_for_timeout();
+        self.drive();
+    }
+
+    /// Hands a stimulus to the part that it is for.
+    pub(super) fn take(&mut self, stimulus: Stimulus) {
+        match stimulus {
+            Stimulus::Start => {}
+            Stimulus::Drain => {
+                self.process.draining = true;
+                self.input(Input::Drain);
+            }
+            Stimulus::Submit(order) => self.submit(order),
+            Stimulus::Cancel(job) => self.cancel(job),
+            Stimulus::OfferHeard(offer) => self.offer_heard(offer),
+            Stimulus::OfferLost(provider) => self.input(Input::OfferGone(provider)),
+            Stimulus::SessionUp { session, peer, evidence } => {
+                self.session_up(session, peer, evidence);
+            }
+            Stimulus::DialFailed { session, peer, failure } => {
+                self.dial_failed(session, peer, failure);
+            }
+            Stimulus::SessionAccepted { session, peer } => self.session_accepted(session, peer),
+            Stimulus::SessionDown { session } => self.session_down(session),
+            Stimulus::Heard { session, message } => self.heard(session, message),
+            Stimulus::Alarm(alarm) => self.alarm(alarm),
+            Stimulus::Ledger(answer) => self.ledger_answers(answer),
+        }
+        self.leave_if_drained();
+    }
+
+    fn alarm(&mut self, alarm: Alarm) {
+        match alarm {
+            Alarm::Protocol(generation) => {
+                if self.process.alarm.rings(generation) {
+                    self.protocol_alarm();
+                }
+            }
+            Alarm::Engine(generation) => self.engine_alarm(generation),
+            Alarm::Store(number) => {
+                if self.process.commit.as_ref().is_some_and(|commit| commit.number == number)
+                    && let Some(commit) = self.process.commit.take()
+                {
+                    self.durable(commit.batch, commit.crash);
+                    self.drive();
+                }
+            }
+            Alarm::Patience => self.lose_patience(),
+            Alarm::Idle => self.close_idle_sessions(),
+            Alarm::Behaviour(_) => {}
+        }
+    }
+
+    fn protocol_alarm(&mut self) {
+        let due = self.process.wake_at.map(|at| self.process.clock.moment(at));
+        match due {
+            Some(at) if at <= self.now && self.process.commit.is_none() => {
+                self.call_for_timeout();
+                self.drive();
+            }
+            // A commit sets the alarm when it is done.
+            Some(_) if self.process.commit.is_some() => {}
+            Some(_) | None => self.arm(self.now),
+        }
+    }
+
+    fn call_for_timeout(&mut self) {
+        let output = self.process.node.handle_timeout(self.process.clock.timestamp(self.now));
+        let mut batch = Batch::default();
+        batch.add(output, None, self.fabric);
+        self.settle(batch);
+        self.arm(self.now.after(TICK));
+    }
+
+    /// Hands an input to the protocol, now or when the commit under way is done.
+    pub(super) fn input(&mut self, input: Input) {
+        self.input_of(None, input);
+    }
+
+    /// As [`Self::input`], for what came in a session.
+    pub(super) fn input_of(&mut self, session: Option<SessionId>, input: Input) {
+        if self.process.commit.is_some() || !self.process.inbox.is_empty() {
+            self.wait(session, input);
+            return;
+        }
+        let mut batch = Batch::default();
+        self.call(input, &mut batch);
+        self.settle(batch);
+        self.drive();
+    }
+
+    /// Hands an input to the protocol after what is being done now.
+    pub(super) fn later(&mut self, input: Input) {
+        self.wait(None, input);
+    }
+
+    fn wait(&mut self, session: Option<SessionId>, input: Input) {
+        let full = self.process.inbox.len() >= INBOX;
+        self.process.inbox.push_back(Waiting { input, session });
+        if !full {
+            self.deepen(Queue::Inbox, self.process.inbox.len(), INBOX);
+        } else if let Some(session) = session {
+            // The readers of sessions wait, each with its peer's messages behind it.
+            let theirs = |waiting: &&Waiting| waiting.session == Some(session);
+            if self.process.inbox.iter().skip(INBOX).filter(theirs).count() > UNREAD {
+                self.close(session);
+            }
+        }
+    }
+
+    fn drive(&mut self) {
+        while self.process.commit.is_none() && self.process.end.is_none() {
+            let Some(first) = self.process.inbox.pop_front() else { break };
+            let mut batch = Batch::default();
+            self.call(first.input, &mut batch);
+            for _ in 1..BATCH {
+                let Some(next) = self.process.inbox.pop_front() else { break };
+                self.call(next.input, &mut batch);
+            }
+            if self.process.inbox.is_empty() {
+                // An idle host holds no buffer.
+                self.process.inbox = std::collections::VecDeque::new();
+            }
+            self.settle(batch);
+        }
+    }
+
+    fn call(&mut self, input: Input, batch: &mut Batch) {
+        let claim = match &input {
+            Input::Paid { peer, total, voucher } => Some(Claim {
+                peer: *peer,
+                channel: voucher.voucher().channel(),
+                job: total.map(|total| (total.job, total.total)),
+            }),
+            _ => None,
+        };
+        let output = self.process.node.handle(input, self.process.clock.timestamp(self.now));
+        batch.add(output, claim, self.fabric);
+    }
+
+    /// Makes a batch's records durable, then carries out its effects.
+    fn settle(&mut self, batch: Batch) {
+        if batch.persist.is_empty() {
+            self.speak(batch, None);
+            return;
+        }
+        let fate = self.store.begin(&self.spec.store, self.spec.seed, self.spec.id);
+        if fate.takes.is_zero() {
+            self.durable(batch, fate.crash);
+            return;
+        }
+        let number = u32::try_from(self.store.commits() & u64::from(u32::MAX)).unwrap_or(0);
+        self.process.commit = Some(Box::new(Commit { number, batch, crash: fate.crash }));
+        self.fabric.wake(self.now.after(fate.takes), Alarm::Store(number));
+    }
+
+    fn durable(&mut self, mut batch: Batch, crash: Option<CrashPoint>) {
+        if crash == Some(CrashPoint::BeforeDurable) {
+            self.process.end = Some(End::Crashed);
+            return;
+        }
+        let records = std::mem::take(&mut batch.persist);
+        let (process, fabric) = (&mut *self.process, &mut *self.fabric);
+        let kept = self.store.keep(&self.spec.store, records, |kept| {
+            if let Kept::Interrupted { job, paid } = kept
+                && let Some(reading) = &mut process.reading
+            {
+                reading.interrupted(job, paid);
+            }
+            state(kept, fabric);
+        });
+        if kept.is_err() {
+            self.fabric.observe(Observation::Defect { rule: UNFAITHFUL });
+        }
+        for Paid { peer, job, total } in std::mem::take(&mut batch.paid) {
+            self.credited(peer, job, total);
+        }
+        self.speak(batch, crash);
+    }
+
+    /// Carries out a batch's effects, or as many as a crash lets out.
+    fn speak(&mut self, batch: Batch, crash: Option<CrashPoint>) {
+        let most = match crash {
+            None => usize::MAX,
+            Some(CrashPoint::BeforeDurable | CrashPoint::BeforeEffects) => 0,
+            Some(CrashPoint::AfterEffects(most)) => usize::try_from(most).unwrap_or(usize::MAX),
+        };
+        for effect in batch.effects.into_iter().take(most) {
+            self.carry_out(effect);
+        }
+        if crash.is_some() {
+            self.process.end = Some(End::Crashed);
+            return;
+        }
+        self.process.wake_at = batch.wake_at;
+        self.arm(self.now);
+    }
+
+    /// Sets the protocol's alarm, not before `earliest`.
+    fn arm(&mut self, earliest: Moment) {
+        let Some(at) = self.process.wake_at else { return };
+        if self.process.end.is_some() {
+            return;
+        }
+        let at = self.process.clock.moment(at).max(earliest);
+        if let Some(generation) = self.process.alarm.need(at) {
+            self.fabric.wake(at, Alarm::Protocol(generation));
+        }
+    }
+
+    fn leave_if_drained(&mut self) {
+        let quiet = self.process.commit.is_none() && self.process.inbox.is_empty();
+        if self.process.draining
+            && quiet
+            && self.process.end.is_none()
+            && self.process.node.is_drained()
+        {
+            self.part();
+            self.process.end = Some(End::Left);
+        }
+    }
+
+    /// Notes how deep a queue is, and states each new depth.
+    pub(super) fn deepen(&mut self, queue: Queue, depth: usize, bound: usize) {
+        let depth = u16::try_from(depth).unwrap_or(u16::MAX);
+        let Some(deepest) = self.process.depths.get_mut(queue as usize) else { return };
+        if depth > *deepest {
+            *deepest = depth;
+            let bound = u32::try_from(bound).unwrap_or(u32::MAX);
+            self.fabric.observe(Observation::Queued { queue, depth: depth.into(), bound });
+        }
+    }
+}
+
+impl Batch {
+    fn add(&mut self, output: Output, claim: Option<Claim>, fabric: &mut dyn Fabric) {
+        let Output { persist, effects, wake_at } = output;
+        if let Some(Claim { peer, channel, job }) = claim {
+            let accepted = persist.iter().any(|record| matches!(record, Record::Payee(_)));
+            if let Some((job, total)) = job.filter(|_| accepted) {
+                self.paid.push(Paid { peer, job, total });
+            }
+            let refused = |effect: &Effect| {
+                let Effect::Send { message, .. } = effect else { return false };
+                matches!(message, SessionMessage::PaymentRefused { .. })
+            };
+            if effects.iter().any(refused) {
+                fabric.observe(Observation::DoubleSpendRefused { channel });
+            }
+        }
+        self.wake_at = wake_at;
+        extend(&mut self.persist, persist);
+        extend(&mut self.effects, effects);
+    }
+}
+
+/// Takes a list over as it is where that is possible.
+fn extend<T>(list: &mut Vec<T>, mut more: Vec<T>) {
+    if list.is_empty() {
+        *list = more;
+    } else {
+        list.append(&mut more);
+    }
+}
+
+/// States what became durable.
+pub(super) fn state(kept: Kept, fabric: &mut dyn Fabric) {
+    match kept {
+        Kept::Promised { channel, cumulative } => {
+            fabric.observe(Observation::Promised { channel, cumulative });
+        }
+        Kept::Held { channel, cumulative } => {
+            fabric.observe(Observation::Held { channel, cumulative });
+        }
+        Kept::Interrupted { .. } => {}
+    }
+}

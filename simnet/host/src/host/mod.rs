@@ -1,0 +1,197 @@
+//! The host itself: the shell around `cocoon_protocol::Node` as a synchronous machine.
+//!
+//! Owns: what of a host outlives its process, and the process's beginning and end.
+//! Must not: know the tier, or any rule of the protocol.
+//!
+//! What the node's shell does with tasks and channels happens here in one call: [`Host::handle`].
+//! The edges (sessions, a job's reader, the engine) act at once, as their tasks would; what they
+//! have for the protocol waits in a bounded inbox while the store commits, and is then handled in
+//! batches, as the node's driver does. No effect leaves before the records that came with it are
+//! durable.
+
+mod clock;
+mod driver;
+mod effects;
+mod process;
+mod reading;
+mod serving;
+mod session;
+mod spec;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cocoon_protocol::attest::Tier;
+use cocoon_protocol::identity::NodeId;
+use simnet_scenario::Moment;
+
+pub use clock::Clock;
+pub use spec::{ConsumerSpec, HostSpec, ProviderSpec};
+
+use crate::evidence::Evidence;
+use crate::fabric::Fabric;
+use crate::observation::{FailureKind, Observation};
+use crate::stimulus::{DialFailure, Stimulus};
+use crate::store::{CrashPoint, Store};
+use driver::Shell;
+use process::{End, Process};
+
+/// One simulated node.
+#[derive(Debug)]
+pub struct Host {
+    spec: Arc<HostSpec>,
+    store: Store,
+    /// Sessions dialled so far.
+    dials: u64,
+    process: Option<Box<Process>>,
+}
+
+impl Host {
+    /// A host that has never run. It does nothing before [`Stimulus::Start`].
+    pub fn new(spec: Arc<HostSpec>) -> Self {
+        Self { spec, store: Store::default(), dials: 0, process: None }
+    }
+
+    /// What it is.
+    pub fn spec(&self) -> &HostSpec {
+        &self.spec
+    }
+
+    /// Its identity.
+    pub fn node(&self) -> NodeId {
+        self.spec.key.id()
+    }
+
+    /// What it would remember after a crash.
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Whether its process runs.
+    pub const fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// The protocol's state, while it runs; for displays and checks.
+    pub fn protocol(&self) -> Option<&cocoon_protocol::Node> {
+        self.process.as_ref().map(|process| &process.node)
+    }
+
+    /// Makes the process die at a point of a commit, counted from the host's first ever; for tests
+    /// that try them all.
+    pub const fn plan_crash(&mut self, commit: u64, point: CrashPoint) {
+        self.store.plan_crash(commit, point);
+    }
+
+    /// What a consumer that opens a session is shown; `None` if it does not provide.
+    pub fn evidence(&self) -> Option<Evidence> {
+        let provider = self.spec.provider.as_ref()?;
+        Some(Evidence {
+            tier: provider.tier,
+            genuine: provider.genuine,
+            hostile: self.spec.hostile,
+            digest: spec::evidence_digest(&self.spec, provider),
+            manifest: spec::provider_config(&self.spec, provider).manifest(),
+        })
+    }
+
+    /// Whether a consumer may open a session now. The fabric asks before it answers a dial.
+    pub fn door(&self) -> Result<(), DialFailure> {
+        let process = self.process.as_ref().ok_or(DialFailure::Unreachable)?;
+        let serving = process.serving.as_ref().ok_or(DialFailure::Unreachable)?;
+        if serving.has_room() { Ok(()) } else { Err(DialFailure::Busy) }
+    }
+
+    /// How long making and checking evidence takes on this host, for a fabric that models it: a
+    /// signature and a chain of three certificates for a TEE, next to nothing without one.
+    pub fn attestation(&self) -> Duration {
+        match self.spec.provider.as_ref().map(|provider| provider.tier) {
+            Some(Tier::Attested | Tier::Confidential) => Duration::from_millis(2),
+            Some(Tier::Open) | None => Duration::ZERO,
+        }
+    }
+
+    /// Something happens.
+    pub fn handle(&mut self, stimulus: Stimulus, fabric: &mut dyn Fabric) {
+        if matches!(stimulus, Stimulus::Start) {
+            self.start(fabric);
+            return;
+        }
+        let Some(process) = &mut self.process else { return };
+        let mut shell = Shell {
+            spec: &self.spec,
+            store: &mut self.store,
+            dials: &mut self.dials,
+            process,
+            now: fabric.now(),
+            fabric,
+        };
+        shell.take(stimulus);
+        self.end_if_due(fabric);
+    }
+
+    /// Its process dies: all that is not durable is lost. [`Stimulus::Start`] starts it again. A
+    /// commit that was under way has reached the disk or has not; the seed decides.
+    pub fn crash(&mut self, fabric: &mut dyn Fabric) {
+        let Some(mut process) = self.process.take() else { return };
+        if let Some(commit) = process.commit.take()
+            && self.store.reached_disk(self.spec.seed, self.spec.id)
+        {
+            let stated = self.store.keep(&self.spec.store, commit.batch.persist, |kept| {
+                driver::state(kept, fabric);
+            });
+            if stated.is_err() {
+                fabric.observe(Observation::Defect { rule: driver::UNFAITHFUL });
+            }
+        }
+        lose(*process, fabric);
+    }
+
+    fn start(&mut self, fabric: &mut dyn Fabric) {
+        if self.process.is_some() {
+            return;
+        }
+        let restart = self.store.take_over();
+        fabric.observe(Observation::Started { restart });
+        let Some(process) = Process::start(&self.spec, &self.store) else {
+            fabric.observe(Observation::Defect { rule: "a stored record cannot be read again" });
+            return;
+        };
+        let process = self.process.insert(Box::new(process));
+        let mut shell = Shell {
+            spec: &self.spec,
+            store: &mut self.store,
+            dials: &mut self.dials,
+            process,
+            now: fabric.now(),
+            fabric,
+        };
+        shell.begin();
+        self.end_if_due(fabric);
+    }
+
+    fn end_if_due(&mut self, fabric: &mut dyn Fabric) {
+        let Some(end) = self.process.as_ref().and_then(|process| process.end) else { return };
+        let Some(process) = self.process.take() else { return };
+        match end {
+            End::Crashed => {
+                lose(*process, fabric);
+                let restart = fabric.now().after(self.spec.store.restart_after);
+                fabric.stopped(Some(restart));
+            }
+            End::Left => {
+                fabric.observe(Observation::Left);
+                fabric.stopped(None);
+            }
+        }
+    }
+}
+
+/// What a crash means for those who watch: every job of the process's users has failed.
+fn lose(process: Process, fabric: &mut dyn Fabric) {
+    let now: Moment = fabric.now();
+    for reading in process.reading.map(|reading| reading.jobs).unwrap_or_default() {
+        fabric.observe(reading.failed(FailureKind::Crashed, now));
+    }
+    fabric.observe(Observation::Crashed);
+}

@@ -1,0 +1,177 @@
+//! What a host's process holds: all of it is gone when the process dies.
+//!
+//! Owns: the protocol's state, the inbox, the commit under way, and each role's edge.
+//! Must not: hold anything for a role that the host has not got, or for work that it does not have:
+//! a million idle hosts fit in memory.
+
+use std::collections::VecDeque;
+
+use cocoon_protocol::channel::ChannelId;
+use cocoon_protocol::channel::funds::Funds;
+use cocoon_protocol::identity::JobId;
+use cocoon_protocol::identity::NodeId;
+use cocoon_protocol::job::consumer::Consumer;
+use cocoon_protocol::job::provider::Provider;
+use cocoon_protocol::output::Effect;
+use cocoon_protocol::record::Record;
+use cocoon_protocol::units::{NanoTon, Timestamp};
+use cocoon_protocol::{Input, Node};
+use simnet_scenario::Moment;
+
+use super::clock::Clock;
+use super::reading::Reading;
+use super::serving::Serving;
+use super::spec::{self, HostSpec};
+use crate::fabric::SessionId;
+use crate::store::{CrashPoint, Store};
+
+/// How a process ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// In a commit.
+    Crashed,
+    /// It is drained.
+    Left,
+}
+
+/// A running process.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) node: Node,
+    pub(super) clock: Clock,
+    /// When the protocol wants to be called next.
+    pub(super) wake_at: Option<Timestamp>,
+    pub(super) alarm: AlarmClock,
+    pub(super) inbox: VecDeque<Waiting>,
+    pub(super) commit: Option<Box<Commit>>,
+    /// What it has as a consumer.
+    pub(super) reading: Option<Box<Reading>>,
+    /// What it has as a provider.
+    pub(super) serving: Option<Box<Serving>>,
+    /// Deepest that each queue has been.
+    pub(super) depths: [u16; 6],
+    pub(super) draining: bool,
+    pub(super) end: Option<End>,
+}
+
+/// Something for the protocol that waits for a commit.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) input: Input,
+    /// The session that it came in: its reader waits while the inbox is full.
+    pub(super) session: Option<SessionId>,
+}
+
+/// What one transaction is about.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) persist: Vec<Record>,
+    pub(super) effects: Vec<Effect>,
+    pub(super) wake_at: Option<Timestamp>,
+    pub(super) paid: Vec<Paid>,
+}
+
+/// A payment that the provider has accepted in this transaction.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Paid {
+    pub(super) peer: NodeId,
+    pub(super) job: JobId,
+    pub(super) total: NanoTon,
+}
+
+/// A payment that is with the protocol.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    pub(super) peer: NodeId,
+    pub(super) channel: ChannelId,
+    pub(super) job: Option<(JobId, NanoTon)>,
+}
+
+/// A transaction that is under way.
+#[derive(Debug)]
+pub(super) struct Commit {
+    pub(super) number: u32,
+    pub(super) batch: Batch,
+    pub(super) crash: Option<CrashPoint>,
+}
+
+/// One alarm at a time, the earliest that is needed: later ones are set when it has rung.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AlarmClock {
+    generation: u32,
+    armed: Option<Moment>,
+}
+
+impl AlarmClock {
+    /// To be woken at this moment: the alarm to set, with its generation, if none rings before.
+    pub(super) fn need(&mut self, at: Moment) -> Option<u32> {
+        if self.armed.is_some_and(|armed| armed <= at) {
+            return None;
+        }
+        self.armed = Some(at);
+        self.generation = self.generation.wrapping_add(1);
+        Some(self.generation)
+    }
+
+    /// Whether an alarm that came is the one that was set last.
+    pub(super) fn rings(&mut self, generation: u32) -> bool {
+        let current = generation == self.generation;
+        if current {
+            self.armed = None;
+        }
+        current
+    }
+}
+
+impl Process {
+    /// A process that continues with what the store remembers; `None` when that cannot be read.
+    pub(super) fn start(spec: &HostSpec, store: &Store) -> Option<Self> {
+        let consumer = match &spec.consumer {
+            Some(consumer) => {
+                let payers = store.restore_payers().ok()?;
+                let config = spec::funds_config(spec, consumer);
+                let key = std::sync::Arc::clone(&consumer.vault_key);
+                Some(Consumer::new(Funds::new(config, key, payers)))
+            }
+            None => None,
+        };
+        let provider = match &spec.provider {
+            Some(provider) => {
+                let payees = store.restore_payees().ok()?;
+                Some(Provider::new(spec::provider_config(spec, provider), payees))
+            }
+            None => None,
+        };
+        Some(Self {
+            node: Node::new(consumer, provider),
+            clock: Clock::new(spec.skew_ms),
+            wake_at: None,
+            alarm: AlarmClock::default(),
+            inbox: VecDeque::new(),
+            commit: None,
+            reading: spec.consumer.as_ref().map(|_| Box::default()),
+            serving: spec.provider.as_ref().map(|it| Box::new(Serving::new(it))),
+            depths: [0; 6],
+            draining: false,
+            end: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_earliest_alarm_is_set() {
+        let mut clock = AlarmClock::default();
+        let first = clock.need(Moment::from_millis(10));
+        assert_eq!(first, Some(1));
+        assert_eq!(clock.need(Moment::from_millis(20)), None, "the first one rings before");
+        let earlier = clock.need(Moment::from_millis(5));
+        assert_eq!(earlier, Some(2));
+        assert!(!clock.rings(1), "replaced");
+        assert!(clock.rings(2));
+        assert_eq!(clock.need(Moment::from_millis(20)), Some(3));
+    }
+}

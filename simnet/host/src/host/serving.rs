@@ -1,0 +1,299 @@
+//! A provider's edge: the requests that wait, the engine, and each job's text on its way out.
+//!
+//! Owns: what the node's serve task does: coalescing, the completion's commitment, the order "text,
+//! then count, then end"; and how much of what went out is not paid.
+//! Must not: decide about a job; the protocol grants, the engine writes, this forwards.
+
+use cocoon_protocol::Input;
+use cocoon_protocol::identity::{JobId, ModelHash, NodeId};
+use cocoon_protocol::input::RequestedJob;
+use cocoon_protocol::job::{FinishReason, ProviderRefusal, SpecError, Usage, meter};
+use cocoon_protocol::limits;
+use cocoon_protocol::output::EngineCommand;
+use cocoon_protocol::receipt::{Salt, prompt_commitment, sampling_digest};
+use cocoon_protocol::units::{NanoTon, Prices, Tokens};
+use cocoon_protocol::wire::{JobRequest, SessionMessage};
+
+use super::driver::Shell;
+use super::process::AlarmClock;
+use super::reading::{BYTES_PER_TOKEN, Text, read_prompt};
+use super::session::Accepted;
+use super::spec::{self, ProviderSpec};
+use crate::engine::{Ask, Engine, Generated, JobKey};
+use crate::fabric::SessionId;
+use crate::observation::{Observation, Queue};
+use crate::stimulus::Alarm;
+
+/// What a provider's process has beside the protocol's state.
+#[derive(Debug)]
+pub(super) struct Serving {
+    pub(super) accepted: Accepted,
+    engine: Engine,
+    alarm: AlarmClock,
+    bodies: Vec<Body>,
+    jobs: Vec<Job>,
+    /// What the protocol was last told of the engine's load.
+    load: (u32, u32),
+    /// Whether an alarm for idle sessions is set.
+    pub(super) idle_alarm: bool,
+}
+
+/// A request whose text waits for the protocol's word.
+#[derive(Debug)]
+struct Body {
+    key: JobKey,
+    model: ModelHash,
+    text: Option<(Tokens, Tokens)>,
+    limit: Tokens,
+    salt: [u8; 32],
+    check: Result<(), SpecError>,
+}
+
+/// A job that the engine has taken.
+#[derive(Debug)]
+struct Job {
+    key: JobKey,
+    session: SessionId,
+    salt: [u8; 32],
+    prompt: Tokens,
+    prices: Prices,
+    sent: Tokens,
+    text: Text,
+    /// Tokens of completion that durable vouchers cover.
+    covered: Tokens,
+}
+
+impl Serving {
+    pub(super) fn new(spec: &ProviderSpec) -> Self {
+        Self {
+            accepted: Accepted::default(),
+            engine: Engine::new(spec::engine_spec(spec)),
+            alarm: AlarmClock::default(),
+            bodies: Vec::new(),
+            jobs: Vec::new(),
+            load: (0, spec.places),
+            idle_alarm: false,
+        }
+    }
+
+    /// Whether another consumer may open a session.
+    pub(super) fn has_room(&self) -> bool {
+        self.accepted.len() < limits::SESSIONS
+    }
+
+    fn take_body(&mut self, key: JobKey) -> Option<Body> {
+        let at = self.bodies.iter().position(|body| body.key == key)?;
+        Some(self.bodies.swap_remove(at))
+    }
+
+    fn job(&mut self, key: JobKey) -> Option<&mut Job> {
+        self.jobs.iter_mut().find(|job| job.key == key)
+    }
+
+    fn take_job(&mut self, key: JobKey) -> Option<Job> {
+        let at = self.jobs.iter().position(|job| job.key == key)?;
+        let job = self.jobs.remove(at);
+        if self.jobs.is_empty() {
+            self.jobs = Vec::new();
+        }
+        Some(job)
+    }
+}
+
+impl Shell<'_> {
+    /// Keeps a request's text at the edge. `None` when this peer has too many waiting, or uses the
+    /// id already.
+    pub(super) fn body(&mut self, peer: NodeId, request: JobRequest) -> Option<RequestedJob> {
+        let serving = self.process.serving.as_mut()?;
+        let JobRequest { job, offer_sequence, spec, salt } = request;
+        let waiting = serving.bodies.iter().filter(|body| body.key.0 == peer).count();
+        if waiting >= limits::JOBS_PER_PEER
+            || serving.bodies.iter().any(|body| body.key == (peer, job))
+        {
+            return None;
+        }
+        let key = Salt::from_bytes(salt);
+        let requested = RequestedJob {
+            job,
+            model: spec.model,
+            offer_sequence,
+            max_completion: spec.max_completion,
+            prompt_commitment: prompt_commitment(&key, &spec.prompt),
+            sampling_digest: sampling_digest(&spec.sampling, &spec.stop),
+            salt,
+        };
+        serving.bodies.push(Body {
+            key: (peer, job),
+            model: spec.model,
+            text: read_prompt(&spec.prompt),
+            limit: spec.max_completion,
+            salt,
+            check: spec.check(),
+        });
+        let running = serving.jobs.iter().filter(|job| job.key.0 == peer).count();
+        self.deepen(Queue::JobsOfPeer, waiting + 1 + running, limits::JOBS_PER_PEER);
+        Some(requested)
+    }
+
+    /// Does what the protocol asks of the engine.
+    pub(super) fn engine(&mut self, command: EngineCommand) {
+        let now = self.now;
+        match command {
+            EngineCommand::Admit { peer, job } => {
+                if let Err(refusal) = self.admit(peer, job) {
+                    self.later(Input::EngineRefused { peer, job, refusal });
+                }
+                self.report_load();
+            }
+            EngineCommand::Grant { peer, job, total } => {
+                if let Some(serving) = &mut self.process.serving {
+                    serving.engine.grant((peer, job), total, now);
+                }
+            }
+            EngineCommand::Cancel { peer, job, reason } => self.stop((peer, job), reason),
+            EngineCommand::Forget { peer, job } => {
+                let Some(serving) = &mut self.process.serving else { return };
+                serving.take_body((peer, job));
+                serving.take_job((peer, job));
+                if let Some(engine) = serving.engine.forget((peer, job), now) {
+                    self.fabric.observe(Observation::Worked { engine });
+                }
+                self.report_load();
+            }
+        }
+        self.arm_engine();
+    }
+
+    fn admit(&mut self, peer: NodeId, job: JobId) -> Result<(), ProviderRefusal> {
+        let key = (peer, job);
+        let failed = ProviderRefusal::EngineFailed;
+        let prices = self.process.node.provider().and_then(|it| it.terms(peer, job));
+        let serving = self.process.serving.as_mut().ok_or(failed.clone())?;
+        let Body { model, text, limit, salt, check, .. } =
+            serving.take_body(key).ok_or(failed.clone())?;
+        let session = serving.accepted.session(peer).ok_or(ProviderRefusal::Draining)?;
+        let bad = |reason: &str| ProviderRefusal::BadRequest { reason: reason.to_owned() };
+        check.map_err(|error| bad(&error.to_string()))?;
+        let (prompt, natural) = text.ok_or_else(|| bad("the prompt is not one of a simulation"))?;
+        let models = self.spec.provider.iter().flat_map(|provider| &provider.models);
+        let mut served = models.filter(|served| served.model == model);
+        let context = served.next().ok_or(ProviderRefusal::UnknownModel)?.context;
+        let room = context.saturating_sub(prompt);
+        if room == Tokens::ZERO {
+            return Err(ProviderRefusal::ContextExceeded { prompt, context });
+        }
+        let limit = limit.min(room);
+        serving.engine.admit(key, Ask { prompt, natural, limit })?;
+        let prices = prices.ok_or(failed)?;
+        let (sent, covered, text) = (Tokens::ZERO, Tokens::ZERO, Text::EMPTY);
+        serving.jobs.push(Job { key, session, salt, prompt, prices, sent, text, covered });
+        let (taken, _) = serving.engine.load();
+        let (depth, bound) = (taken, serving.engine.bound());
+        self.deepen(
+            Queue::Engine,
+            usize::try_from(depth).unwrap_or(usize::MAX),
+            usize::try_from(bound).unwrap_or(usize::MAX),
+        );
+        self.later(Input::EngineStarted { peer, job, prompt });
+        Ok(())
+    }
+
+    /// The engine stops a job; its receipt will say why.
+    fn stop(&mut self, key: JobKey, reason: FinishReason) {
+        let now = self.now;
+        // What is written by now goes out first.
+        self.pump_engine();
+        let Some(serving) = &mut self.process.serving else { return };
+        if let Some((usage, worked)) = serving.engine.cancel(key, now) {
+            self.over(key, reason, usage, worked);
+        }
+    }
+
+    /// The engine may have written something.
+    pub(super) fn engine_alarm(&mut self, generation: u32) {
+        let Some(serving) = &mut self.process.serving else { return };
+        if serving.alarm.rings(generation) {
+            self.pump_engine();
+            self.arm_engine();
+        }
+    }
+
+    /// Sends what the engine has written.
+    fn pump_engine(&mut self) {
+        let now = self.now;
+        let mut generated = Vec::new();
+        let Some(serving) = &mut self.process.serving else { return };
+        serving.engine.poll(now, &mut generated);
+        for generated in generated {
+            match generated {
+                Generated::Text { key, completion } => self.text(key, completion),
+                Generated::Finished { key, reason, usage, worked } => {
+                    self.over(key, reason, usage, worked);
+                }
+            }
+        }
+    }
+
+    fn text(&mut self, key: JobKey, completion: Tokens) {
+        let (peer, job) = key;
+        let Some(found) = self.process.serving.as_mut().and_then(|it| it.job(key)) else { return };
+        let fresh = completion.saturating_sub(found.sent);
+        let text = String::new();
+        found.text.update(&text, completion);
+        found.sent = completion;
+        let (session, unpaid) = (found.session, completion.saturating_sub(found.covered));
+        let value = found.prices.cost(Tokens::ZERO, unpaid).unwrap_or(NanoTon::MAX);
+        let padding = fresh.get().saturating_mul(BYTES_PER_TOKEN);
+        let message = SessionMessage::JobChunk { job, text, completion };
+        self.send_in(session, message, padding);
+        self.fabric.observe(Observation::Exposed { job, unpaid, value });
+        self.later(Input::Generated { peer, job, completion });
+    }
+
+    fn over(
+        &mut self,
+        key: JobKey,
+        reason: FinishReason,
+        usage: Usage,
+        worked: std::time::Duration,
+    ) {
+        self.fabric.observe(Observation::Worked { engine: worked });
+        let sent = self.process.serving.as_mut().and_then(|it| it.job(key)).map(|job| job.sent);
+        // Whatever is counted is known to the consumer before the end.
+        if sent.is_some_and(|sent| usage.completion > sent) {
+            self.text(key, usage.completion);
+        }
+        let Some(found) = self.process.serving.as_mut().and_then(|it| it.job(key)) else { return };
+        let completion_commitment = found.text.commitment(found.salt);
+        let (peer, job) = key;
+        self.later(Input::EngineFinished { peer, job, reason, usage, completion_commitment });
+    }
+
+    /// A payment for a job is durable: more of it is covered.
+    pub(super) fn credited(&mut self, peer: NodeId, job: JobId, total: NanoTon) {
+        let Some(serving) = &mut self.process.serving else { return };
+        let Some(found) = serving.job((peer, job)) else { return };
+        if let Some(covered) = meter::covered(found.prices, found.prompt, total) {
+            found.covered = found.covered.max(covered);
+        }
+    }
+
+    fn report_load(&mut self) {
+        let Some(serving) = &mut self.process.serving else { return };
+        let load = serving.engine.load();
+        if std::mem::replace(&mut serving.load, load) != load {
+            let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+            let (taken, places) = (count(load.0), count(load.1));
+            self.later(Input::Capacity { taken, places });
+        }
+    }
+
+    fn arm_engine(&mut self) {
+        let Some(serving) = &mut self.process.serving else { return };
+        if let Some(at) = serving.engine.next()
+            && let Some(generation) = serving.alarm.need(at.max(self.now))
+        {
+            self.fabric.wake(at.max(self.now), Alarm::Engine(generation));
+        }
+    }
+}

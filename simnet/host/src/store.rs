@@ -1,0 +1,261 @@
+//! A host's store: what survives a crash, how long a commit takes, and where a process dies.
+//!
+//! Owns: the durable records and the disk's faults, each drawn from the seed.
+//! Must not: tear a transaction. What is committed is there as a whole; what is not is lost.
+
+use std::time::Duration;
+
+use cocoon_protocol::channel::{ChannelId, PayeeState, PayerState};
+use cocoon_protocol::identity::JobId;
+use cocoon_protocol::layout::RecordError;
+use cocoon_protocol::record::{Interrupted, Record, StoredReceipt};
+use cocoon_protocol::units::NanoTon;
+use simnet_scenario::Seed;
+
+use crate::fabric::HostId;
+
+/// A probability, in millionths: exact on every machine.
+pub type PerMillion = u32;
+
+/// A disk, and what is wrong with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreSpec {
+    /// What a commit takes at least. Zero is durable at once and costs no event.
+    pub commit: Duration,
+    /// A commit takes up to this much longer, evenly distributed.
+    pub spread: Duration,
+    /// How many commits in a million are slow.
+    pub slow: PerMillion,
+    /// What a slow one takes more.
+    pub slow_commit: Duration,
+    /// How many commits in a million are the process's last act.
+    pub crash: PerMillion,
+    /// After such a crash the host starts again when this has passed.
+    pub restart_after: Duration,
+    /// Whether receipts are kept whole. Without, they are counted and hashed: a long run's memory
+    /// does not grow with its jobs.
+    pub keep_receipts: bool,
+    /// Whether every record is decoded from its bytes again and compared. For tests.
+    pub check: bool,
+}
+
+/// Where, in the life of a commit, a process dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrashPoint {
+    /// The records are lost.
+    BeforeDurable,
+    /// The records are kept, and no effect has left.
+    BeforeEffects,
+    /// The records are kept, and so many effects have left.
+    AfterEffects(u32),
+}
+
+/// What the disk does with one commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fate {
+    pub(crate) takes: Duration,
+    pub(crate) crash: Option<CrashPoint>,
+}
+
+/// Receipts that a store has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How many.
+    pub count: u64,
+    /// A hash over them, in order.
+    pub hash: u64,
+}
+
+/// What survives a crash.
+#[derive(Debug, Default)]
+pub struct Store {
+    payers: Vec<PayerState>,
+    payees: Vec<PayeeState>,
+    receipts: Option<Vec<StoredReceipt>>,
+    tally: Tally,
+    interrupted: NanoTon,
+    commits: u64,
+    planned: Option<(u64, CrashPoint)>,
+    used: bool,
+}
+
+/// A record that does not survive its own encoding: a defect of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a record does not decode to itself; look at `encode` and `decode` of its type")]
+pub struct Unfaithful;
+
+impl Store {
+    /// Channels that this host pays in, in the order of their ids.
+    pub fn payers(&self) -> &[PayerState] {
+        &self.payers
+    }
+
+    /// Channels that this host is paid in, in the order of their ids.
+    pub fn payees(&self) -> &[PayeeState] {
+        &self.payees
+    }
+
+    /// Receipts so far.
+    pub const fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// The receipts themselves, if they are kept.
+    pub fn receipts(&self) -> &[StoredReceipt] {
+        self.receipts.as_deref().unwrap_or_default()
+    }
+
+    /// What was promised for jobs without a receipt, all in all.
+    pub const fn interrupted(&self) -> NanoTon {
+        self.interrupted
+    }
+
+    /// Commits begun so far.
+    pub const fn commits(&self) -> u64 {
+        self.commits
+    }
+
+    /// Makes the process die in this commit, counted from the first ever.
+    pub const fn plan_crash(&mut self, commit: u64, point: CrashPoint) {
+        self.planned = Some((commit, point));
+    }
+
+    /// Whether a process has ever started on it; from now on one has.
+    pub(crate) const fn take_over(&mut self) -> bool {
+        std::mem::replace(&mut self.used, true)
+    }
+
+    /// Begins a commit: how long it takes, and whether the process dies in it.
+    pub(crate) fn begin(&mut self, spec: &StoreSpec, seed: Seed, host: HostId) -> Fate {
+        self.commits += 1;
+        let planned = self.planned.take_if(|(commit, _)| *commit == self.commits);
+        let crash = planned.map(|(_, point)| point);
+        let certain = spec.spread.is_zero() && spec.slow == 0 && spec.crash == 0;
+        if certain {
+            return Fate { takes: spec.commit, crash };
+        }
+        // One hash for each commit instead of a stream for each host: a stream is 300 bytes.
+        let index = u64::from(host.0) << 40 | self.commits;
+        let drawn = seed.bytes("store", index);
+        let word = |at: usize| {
+            let bytes = drawn.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+            u64::from_be_bytes(bytes.unwrap_or_default())
+        };
+        let spread = u64::try_from(spec.spread.as_nanos()).unwrap_or(u64::MAX);
+        let mut takes = spec.commit + Duration::from_nanos(scaled(word(0), spread));
+        if scaled(word(8), MILLION) < u64::from(spec.slow) {
+            takes += spec.slow_commit;
+        }
+        let dies = scaled(word(16), MILLION) < u64::from(spec.crash);
+        let point = match scaled(word(24), 3) {
+            0 => CrashPoint::BeforeDurable,
+            1 => CrashPoint::BeforeEffects,
+            _ => CrashPoint::AfterEffects(u32::try_from(word(24) % MOST_EFFECTS).unwrap_or(0) + 1),
+        };
+        Fate { takes, crash: crash.or_else(|| dies.then_some(point)) }
+    }
+
+    /// Whether a commit that was under way when the process died reached the disk.
+    pub(crate) fn reached_disk(&self, seed: Seed, host: HostId) -> bool {
+        let index = u64::from(host.0) << 40 | self.commits;
+        seed.bytes("store, cut short", index)[0] & 1 == 0
+    }
+
+    /// The records are durable, all at once. States the promises that follow.
+    pub(crate) fn keep(
+        &mut self,
+        spec: &StoreSpec,
+        records: Vec<Record>,
+        mut state: impl FnMut(Kept),
+    ) -> Result<(), Unfaithful> {
+        for record in records {
+            if spec.check && !is_faithful(&record) {
+                return Err(Unfaithful);
+            }
+            match record {
+                Record::Payer(payer) => {
+                    let (channel, cumulative) = (payer.channel(), payer.cumulative());
+                    state(Kept::Promised { channel, cumulative });
+                    match self.payers.binary_search_by_key(&channel, PayerState::channel) {
+                        Ok(at) => self.payers[at] = payer,
+                        Err(at) => insert(&mut self.payers, at, payer),
+                    }
+                }
+                Record::Payee(payee) => {
+                    let channel = payee.channel();
+                    if let Some(best) = payee.best() {
+                        let cumulative = best.voucher.cumulative;
+                        state(Kept::Held { channel, cumulative });
+                    }
+                    match self.payees.binary_search_by_key(&channel, PayeeState::channel) {
+                        Ok(at) => self.payees[at] = payee,
+                        Err(at) => insert(&mut self.payees, at, payee),
+                    }
+                }
+                Record::Receipt(receipt) => self.keep_receipt(spec, receipt),
+                Record::Interrupted(it) => {
+                    self.interrupted = self.interrupted.saturating_add(it.paid);
+                    state(Kept::Interrupted { job: it.job, paid: it.paid });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_receipt(&mut self, spec: &StoreSpec, receipt: StoredReceipt) {
+        let (head, _) =
+            receipt.receipt.signature.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
+        self.tally.count += 1;
+        // The signature is a function of the whole receipt, so its first bytes are a hash of it.
+        self.tally.hash = self.tally.hash.rotate_left(7) ^ u64::from_be_bytes(*head);
+        if spec.keep_receipts {
+            self.receipts.get_or_insert_default().push(receipt);
+        }
+    }
+
+    /// The consumer's channels as a restart reads them.
+    pub(crate) fn restore_payers(&self) -> Result<Vec<PayerState>, RecordError> {
+        self.payers.iter().map(|state| PayerState::decode(&state.encode())).collect()
+    }
+
+    /// The provider's channels as a restart reads them.
+    pub(crate) fn restore_payees(&self) -> Result<Vec<PayeeState>, RecordError> {
+        self.payees.iter().map(|state| PayeeState::decode(&state.encode())).collect()
+    }
+}
+
+/// A fact that became durable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kept {
+    Promised { channel: ChannelId, cumulative: NanoTon },
+    Held { channel: ChannelId, cumulative: NanoTon },
+    Interrupted { job: JobId, paid: NanoTon },
+}
+
+/// What probabilities are counted in.
+const MILLION: u64 = 1_000_000;
+/// A crash in the middle of the effects comes after at most so many of them; few outputs have more.
+const MOST_EFFECTS: u64 = 6;
+
+/// A number below `bound`, evenly, from 64 random bits.
+fn scaled(random: u64, bound: u64) -> u64 {
+    u64::try_from((u128::from(random) * u128::from(bound)) >> 64).unwrap_or(0)
+}
+
+/// A host has few channels, and a million hosts have a million spare capacities.
+fn insert<T>(list: &mut Vec<T>, at: usize, item: T) {
+    if list.len() < 8 {
+        list.reserve_exact(1);
+    }
+    list.insert(at, item);
+}
+
+fn is_faithful(record: &Record) -> bool {
+    let bytes = record.encode();
+    match record {
+        Record::Payer(state) => PayerState::decode(&bytes).as_ref() == Ok(state),
+        Record::Payee(state) => PayeeState::decode(&bytes).as_ref() == Ok(state),
+        Record::Receipt(stored) => StoredReceipt::decode(&bytes).as_ref() == Ok(stored),
+        Record::Interrupted(it) => Interrupted::decode(&bytes).as_ref() == Ok(it),
+    }
+}
