@@ -199,9 +199,10 @@ impl Provider {
         self.load
     }
 
-    /// What it asks for its first model, for displays.
+    /// What its newest offer asks for its first model, for displays.
     pub fn prices(&self) -> Option<Prices> {
-        self.config.models.first().map(|model| model.prices)
+        let (_, newest) = self.offers.last_key_value()?;
+        newest.first().map(|model| model.prices)
     }
 
     /// All channels, for displays.

@@ -247,7 +247,7 @@ impl Shell<'_> {
                 self.fabric.observe(Observation::RouteReady { model, after });
             }
         }
-        self.input(Input::Offer(Arc::unwrap_or_clone(offer)));
+        self.input(Input::Offer(offer));
         let book = self.process.node.consumer().map_or(0, |consumer| consumer.book().len());
         self.deepen(Queue::Book, book, limits::BOOK_OFFERS);
     }
