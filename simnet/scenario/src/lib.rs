@@ -6,9 +6,24 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod adversary;
+mod check;
+pub mod demand;
 mod draw;
+mod error;
+pub mod faults;
+pub mod hardware;
+pub mod money;
+pub mod population;
+pub mod quantity;
+mod scenario;
 mod time;
+pub mod topology;
 
+pub use adversary::{Adversary, AdversaryKind};
 pub use draw::Seed;
+pub use error::{ScenarioError, nearest};
 pub use rand_chacha::ChaCha8Rng;
+pub use scenario::{Crypto, RunTier, Scenario, WarmStart};
 pub use time::Moment;
+pub use topology::{Link, Regions};
