@@ -21,6 +21,8 @@
 
 pub mod attest;
 pub mod channel;
+mod deadlines;
+mod flat;
 pub mod identity;
 pub mod input;
 pub mod job;

@@ -13,25 +13,26 @@ use crate::units::Timestamp;
 /// A peer of the network: consumer, provider, both, or neither.
 #[derive(Debug)]
 pub struct Node {
-    consumer: Option<Consumer>,
-    provider: Option<Provider>,
+    consumer: Option<Box<Consumer>>,
+    provider: Option<Box<Provider>>,
     draining: bool,
 }
 
 impl Node {
     /// A node with the roles that it is given.
-    pub const fn new(consumer: Option<Consumer>, provider: Option<Provider>) -> Self {
+    pub fn new(consumer: Option<Consumer>, provider: Option<Provider>) -> Self {
+        let (consumer, provider) = (consumer.map(Box::new), provider.map(Box::new));
         Self { consumer, provider, draining: false }
     }
 
     /// The consumer's side, for displays.
-    pub const fn consumer(&self) -> Option<&Consumer> {
-        self.consumer.as_ref()
+    pub fn consumer(&self) -> Option<&Consumer> {
+        self.consumer.as_deref()
     }
 
     /// The provider's side, for displays.
-    pub const fn provider(&self) -> Option<&Provider> {
-        self.provider.as_ref()
+    pub fn provider(&self) -> Option<&Provider> {
+        self.provider.as_deref()
     }
 
     /// Whether a drain is complete: no job runs and no settlement is under way.
@@ -46,13 +47,19 @@ impl Node {
     /// are late, nothing else.
     pub fn handle(&mut self, input: Input, now: Timestamp) -> Output {
         let mut out = Output::default();
+        self.handle_into(input, now, &mut out);
+        out
+    }
+
+    /// The same, into an output that is empty but may have room from before: a caller that keeps it
+    /// allocates nothing for most inputs.
+    pub fn handle_into(&mut self, input: Input, now: Timestamp, out: &mut Output) {
         if matches!(input, Input::Drain) {
-            self.drain(now, &mut out);
-        } else if let Some(input) = self.handle_as_consumer(input, now, &mut out) {
-            self.handle_as_provider(input, now, &mut out);
+            self.drain(now, out);
+        } else if let Some(input) = self.handle_as_consumer(input, now, out) {
+            self.handle_as_provider(input, now, out);
         }
         out.wake_at = self.next_timeout();
-        out
     }
 
     fn drain(&mut self, now: Timestamp, out: &mut Output) {
@@ -68,19 +75,24 @@ impl Node {
     /// The time that the last output asked for has come.
     pub fn handle_timeout(&mut self, now: Timestamp) -> Output {
         let mut out = Output::default();
-        if let Some(consumer) = &mut self.consumer {
-            consumer.handle_timeout(now, &mut out);
-        }
-        if let Some(provider) = &mut self.provider {
-            provider.handle_timeout(now, &mut out);
-        }
-        out.wake_at = self.next_timeout();
+        self.handle_timeout_into(now, &mut out);
         out
     }
 
+    /// The same, into an output as [`Self::handle_into`] takes it.
+    pub fn handle_timeout_into(&mut self, now: Timestamp, out: &mut Output) {
+        if let Some(consumer) = &mut self.consumer {
+            consumer.handle_timeout(now, out);
+        }
+        if let Some(provider) = &mut self.provider {
+            provider.handle_timeout(now, out);
+        }
+        out.wake_at = self.next_timeout();
+    }
+
     fn next_timeout(&self) -> Option<Timestamp> {
-        let consumer = self.consumer.as_ref().and_then(Consumer::next_timeout);
-        let provider = self.provider.as_ref().and_then(Provider::next_timeout);
+        let consumer = self.consumer().and_then(Consumer::next_timeout);
+        let provider = self.provider().and_then(Provider::next_timeout);
         [consumer, provider].into_iter().flatten().min()
     }
 
@@ -113,7 +125,7 @@ impl Node {
             }
             Input::ChannelState { peer, view } => {
                 consumer.funds_mut().channel_state(peer, &view, now, out);
-                consumer.advance_all(now, out);
+                consumer.advance_with(peer, now, out);
             }
             Input::JobStarted { peer, job, prompt } => {
                 consumer.started(peer, job, prompt, now, out);

@@ -3,12 +3,12 @@
 //! Owns: what makes an offer valid, and which of two offers holds.
 //! Must not: look anything up or choose; the overlay finds, `selection` ranks.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::attest::Tier;
+use crate::flat;
 use crate::identity::{Domain, ModelHash, NodeId, NodeKey, TonAddress, append_length_prefixed};
 use crate::limits;
 use crate::units::{Prices, Timestamp, Tokens};
@@ -190,38 +190,59 @@ pub enum Insertion {
 /// The consumer's current offers, one a provider.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
-    offers: BTreeMap<NodeId, Arc<VerifiedOffer>>,
+    /// In the order of their providers. The offers know their providers, so no key is kept.
+    offers: Vec<Arc<VerifiedOffer>>,
+    /// Nothing ends before this. An offer that was replaced may leave it too early.
+    nothing_ends_before: Option<Timestamp>,
 }
 
 impl Book {
     /// Puts an offer in the book. When the book is full, the offer that ends first makes room.
     pub fn insert(&mut self, offer: Arc<VerifiedOffer>) -> Insertion {
-        let provider = offer.offer.provider;
-        if let Some(known) = self.offers.get(&provider) {
+        let (provider, ends) = (offer.offer.provider, offer.offer.expires);
+        let ends = self.nothing_ends_before.map_or(ends, |before| before.min(ends));
+        if let Ok(at) = self.find(provider)
+            && let Some(known) = self.offers.get_mut(at)
+        {
             if known.offer.sequence >= offer.offer.sequence {
                 return Insertion::NotNewer;
             }
-            self.offers.insert(provider, offer);
+            *known = offer;
+            self.nothing_ends_before = Some(ends);
             return Insertion::Replaced;
         }
         if self.offers.len() >= limits::BOOK_OFFERS {
-            let soonest = self.offers.iter().min_by_key(|(_, known)| known.offer.expires);
-            if let Some(soonest) = soonest.map(|(id, _)| *id) {
-                self.offers.remove(&soonest);
+            let soonest = self.offers.iter().min_by_key(|known| known.offer.expires);
+            if let Some(soonest) = soonest.map(|known| known.offer.provider) {
+                self.remove(soonest);
             }
         }
-        self.offers.insert(provider, offer);
+        flat::grow(&mut self.offers);
+        let at = self.find(provider).unwrap_or_else(|at| at);
+        self.offers.insert(at, offer);
+        self.nothing_ends_before = Some(ends);
         Insertion::New
+    }
+
+    fn find(&self, provider: NodeId) -> Result<usize, usize> {
+        self.offers.binary_search_by(|known| known.offer.provider.cmp(&provider))
     }
 
     /// Forgets a provider, because it left or misbehaved.
     pub fn remove(&mut self, provider: NodeId) -> Option<Arc<VerifiedOffer>> {
-        self.offers.remove(&provider)
+        let removed = self.offers.remove(self.find(provider).ok()?);
+        flat::shrink(&mut self.offers);
+        Some(removed)
     }
 
     /// Forgets what has ended at `now`.
     pub fn expire(&mut self, now: Timestamp) {
-        self.offers.retain(|_, known| known.offer.expires > now);
+        if self.nothing_ends_before.is_none_or(|before| before > now) {
+            return;
+        }
+        self.offers.retain(|known| known.offer.expires > now);
+        flat::shrink(&mut self.offers);
+        self.nothing_ends_before = self.offers.iter().map(|known| known.offer.expires).min();
     }
 
     /// How many there are.
@@ -236,12 +257,12 @@ impl Book {
 
     /// The provider's current offer.
     pub fn offer(&self, provider: NodeId) -> Option<&Offer> {
-        self.offers.get(&provider).map(|known| known.offer())
+        self.offers.get(self.find(provider).ok()?).map(|known| known.offer())
     }
 
     /// All offers, in the order of their providers' identities.
     pub fn offers(&self) -> impl Iterator<Item = &Offer> {
-        self.offers.values().map(|known| known.offer())
+        self.offers.iter().map(|known| known.offer())
     }
 
     /// The offers for one model, in the order of their providers' identities.
@@ -249,9 +270,9 @@ impl Book {
         self.offers().filter_map(move |offer| offer.model(model).map(|found| (offer, found)))
     }
 
-    /// When the next offer ends.
-    pub fn next_expiry(&self) -> Option<Timestamp> {
-        self.offers.values().map(|known| known.offer.expires).min()
+    /// When the next offer may end; never later than when it does.
+    pub const fn next_expiry(&self) -> Option<Timestamp> {
+        self.nothing_ends_before
     }
 }
 

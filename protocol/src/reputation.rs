@@ -3,8 +3,7 @@
 //! Owns: success rate, time to first token and time per token of each (provider, model).
 //! Must not: take anybody's word. Nothing gossiped enters, so that no Sybil can inflate it.
 
-use std::collections::BTreeMap;
-
+use crate::flat::FlatMap;
 use crate::identity::{ModelHash, NodeId};
 use crate::units::{Millis, Timestamp, Tokens};
 
@@ -104,7 +103,7 @@ fn millis(length: Millis) -> f64 {
 /// Everything this node has experienced with providers.
 #[derive(Clone, Debug, Default)]
 pub struct Reputation {
-    histories: BTreeMap<(NodeId, ModelHash), History>,
+    histories: FlatMap<(NodeId, ModelHash), History>,
 }
 
 impl Reputation {
@@ -118,8 +117,8 @@ impl Reputation {
         now: Timestamp,
     ) {
         self.make_room(provider, model);
-        let entry = self.histories.entry((provider, model));
-        let history = entry.or_insert_with(|| History::unknown(now));
+        let history =
+            self.histories.get_or_insert_with((provider, model), || History::unknown(now));
         *history = history.at(now);
         let (attempts, succeeded) = match experience {
             Experience::Served { .. } => (1.0, 1.0),

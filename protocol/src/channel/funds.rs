@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::channel::{
     Allocation, ChannelId, HolderClaim, Payer, PayerState, VaultKey, VaultPublicKey,
 };
+use crate::flat::FlatMap;
 use crate::identity::{NodeId, TonAddress};
 use crate::input::{ChannelView, LedgerFailure};
 use crate::output::{Effect, LedgerCommand, Output};
@@ -85,7 +86,9 @@ pub struct Funds {
     config: FundsConfig,
     key: Arc<VaultKey>,
     vault: Vault,
-    channels: BTreeMap<NodeId, Funded>,
+    channels: FlatMap<NodeId, Funded>,
+    /// When the next greeting is due, over all channels: at most as many as a vault's allocations.
+    next_greeting: Option<Timestamp>,
     /// What the store remembered, until the ledger says which of it still holds.
     restored: BTreeMap<ChannelId, PayerState>,
     /// The provider that an allocation is being made for: one at a time, by the vault's seqno.
@@ -100,7 +103,8 @@ impl Funds {
             config,
             key,
             vault: Vault::Unknown,
-            channels: BTreeMap::new(),
+            channels: FlatMap::new(),
+            next_greeting: None,
             restored,
             allocating: None,
         }
@@ -149,6 +153,7 @@ impl Funds {
                 funded.greeting = Greeting::Asked { tries: 1, until: now.after(GREETING_TIMEOUT) };
                 let message = hello(&self.key, *address, provider, self.config.consumer);
                 out.effects.push(Effect::Send { peer: provider, message });
+                self.plan_greetings();
                 Readiness::Waiting
             }
             Greeting::Asked { .. } | Greeting::Retry { .. } => Readiness::Waiting,
@@ -245,6 +250,7 @@ impl Funds {
             };
             let state = payer.observe(allocation).clone();
             self.channels.insert(provider, Funded { payer, greeting: Greeting::None });
+            self.plan_greetings();
             state
         };
         out.persist.push(Record::Payer(state));
@@ -271,6 +277,7 @@ impl Funds {
     pub fn session_closed(&mut self, provider: NodeId) {
         if let Some(funded) = self.channels.get_mut(&provider) {
             funded.greeting = Greeting::None;
+            self.plan_greetings();
         }
     }
 
@@ -309,6 +316,7 @@ impl Funds {
             let message = SessionMessage::Payment { voucher, total: None };
             out.effects.push(Effect::Send { peer: provider, message });
         }
+        self.plan_greetings();
     }
 
     /// Asks providers again whose time has come. True when it gave up on one, whose jobs then have
@@ -317,8 +325,11 @@ impl Funds {
         let Vault::Open { address, .. } = self.vault else {
             return false;
         };
+        if self.next_greeting.is_none_or(|at| at > now) {
+            return false;
+        }
         let mut gave_up = false;
-        for (provider, funded) in &mut self.channels {
+        for (provider, funded) in self.channels.iter_mut() {
             match funded.greeting {
                 Greeting::Retry { at, tries } if at <= now => {
                     let (tries, until) = (tries.saturating_add(1), now.after(GREETING_TIMEOUT));
@@ -337,17 +348,23 @@ impl Funds {
                 | Greeting::Unseen { .. } => {}
             }
         }
+        self.plan_greetings();
         gave_up
     }
 
     /// When `handle_timeout` has something to do.
-    pub fn next_timeout(&self) -> Option<Timestamp> {
+    pub const fn next_timeout(&self) -> Option<Timestamp> {
+        self.next_greeting
+    }
+
+    /// After a greeting has changed.
+    fn plan_greetings(&mut self) {
         let times = self.channels.values().filter_map(|funded| match funded.greeting {
             Greeting::Retry { at, .. } => Some(at),
             Greeting::Asked { until, .. } => Some(until),
             Greeting::None | Greeting::Seen { .. } | Greeting::Unseen { .. } => None,
         });
-        times.min()
+        self.next_greeting = times.min();
     }
 
     /// The payer for a provider.

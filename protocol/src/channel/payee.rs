@@ -7,17 +7,24 @@
 //! Money is divided without loss: at any time the credited amount (the best voucher, up to the
 //! limit) is what ended jobs used, plus what running jobs have, plus the surplus.
 
-use std::collections::BTreeMap;
-
 use crate::channel::{
     Allocation, ChannelId, JobTotal, SignedVoucher, VaultPublicKey, VerifiedVoucher,
 };
+use crate::flat::FlatMap;
 use crate::identity::{JobId, TonAddress};
 use crate::layout::{Reader, RecordError, Writer};
 use crate::limits;
 use crate::units::{NanoTon, Timestamp};
 
 const KIND: [u8; 4] = *b"CPe1";
+
+/// The highest voucher, less what it shares with the channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Best {
+    cumulative: NanoTon,
+    receipts_root: [u8; 32],
+    signature: [u8; 64],
+}
 
 /// What must survive a crash. Running jobs are not in it: they end with the process, and what they
 /// had counts as used.
@@ -26,7 +33,7 @@ pub struct PayeeState {
     channel: ChannelId,
     vault_key: VaultPublicKey,
     allocation: Allocation,
-    best: Option<SignedVoucher>,
+    best: Option<Best>,
     /// Promised, and for no job yet.
     surplus: NanoTon,
     /// Served in jobs that ended unpaid. Surplus covers it as soon as no job runs.
@@ -40,8 +47,10 @@ impl PayeeState {
     }
 
     /// The highest voucher: what the contract is shown.
-    pub const fn best(&self) -> Option<&SignedVoucher> {
-        self.best.as_ref()
+    pub fn best(&self) -> Option<SignedVoucher> {
+        let Best { cumulative, receipts_root, signature } = self.best?;
+        let voucher = self.channel.voucher(cumulative, receipts_root);
+        Some(SignedVoucher { voucher, signature })
     }
 
     /// The stored form.
@@ -55,8 +64,8 @@ impl PayeeState {
             .u8(u8::from(self.best.is_some()));
         match &self.best {
             Some(best) => record
-                .u64(best.voucher.cumulative.as_nano())
-                .bytes(&best.voucher.receipts_root)
+                .u64(best.cumulative.as_nano())
+                .bytes(&best.receipts_root)
                 .bytes(&best.signature),
             None => record,
         }
@@ -73,8 +82,9 @@ impl PayeeState {
         let owed = NanoTon::from_nano(reader.u64()?);
         let best = match reader.flag("best")? {
             false => None,
-            true => Some(SignedVoucher {
-                voucher: channel.voucher(NanoTon::from_nano(reader.u64()?), reader.array()?),
+            true => Some(Best {
+                cumulative: NanoTon::from_nano(reader.u64()?),
+                receipts_root: reader.array()?,
                 signature: reader.array()?,
             }),
         };
@@ -204,7 +214,7 @@ pub struct Closed {
 #[derive(Clone, Debug)]
 pub struct Payee {
     state: PayeeState,
-    jobs: BTreeMap<JobId, NanoTon>,
+    jobs: FlatMap<JobId, NanoTon>,
 }
 
 impl Payee {
@@ -235,7 +245,7 @@ impl Payee {
 
     /// Continues from the last durable record. Jobs that ran are gone.
     pub const fn restore(state: PayeeState) -> Self {
-        Self { state, jobs: BTreeMap::new() }
+        Self { state, jobs: FlatMap::new() }
     }
 
     /// What must survive a crash.
@@ -259,13 +269,13 @@ impl Payee {
     }
 
     /// The highest voucher: what the contract is shown.
-    pub const fn best(&self) -> Option<&SignedVoucher> {
-        self.state.best.as_ref()
+    pub fn best(&self) -> Option<SignedVoucher> {
+        self.state.best()
     }
 
     /// Everything promised so far, also beyond the limit; at least what the chain has paid out.
     pub fn promised(&self) -> NanoTon {
-        let best = self.state.best.map_or(NanoTon::ZERO, |best| best.voucher.cumulative);
+        let best = self.state.best.map_or(NanoTon::ZERO, |best| best.cumulative);
         best.max(self.state.allocation.paid)
     }
 
@@ -361,7 +371,9 @@ impl Payee {
         }
         let before = self.credited();
         if cumulative >= best {
-            self.state.best = Some(*verified.signed());
+            let SignedVoucher { voucher, signature } = *verified.signed();
+            let receipts_root = voucher.receipts_root;
+            self.state.best = Some(Best { cumulative, receipts_root, signature });
         }
         let credited = self.credited().saturating_sub(before);
         self.add_surplus(credited);
@@ -431,7 +443,7 @@ impl Payee {
     fn add_surplus(&mut self, amount: NanoTon) {
         let surplus = self.state.surplus.saturating_add(amount);
         let covered =
-            if self.jobs.is_empty() { surplus.min(self.state.owed) } else { NanoTon::ZERO };
+            if self.jobs.len() == 0 { surplus.min(self.state.owed) } else { NanoTon::ZERO };
         self.state.surplus = surplus.saturating_sub(covered);
         self.state.owed = self.state.owed.saturating_sub(covered);
     }
@@ -492,7 +504,7 @@ mod tests {
         assert_eq!((accepted.credited, accepted.job_paid), (nano(40), nano(40)));
         let accepted = payee.accept(claim(1, 55), &promise(55)).unwrap();
         assert_eq!((accepted.credited, accepted.job_paid), (nano(15), nano(55)));
-        assert_eq!(accepted.record.best(), Some(promise(55).signed()));
+        assert_eq!(accepted.record.best(), Some(*promise(55).signed()));
         assert_eq!(payee.headroom(), nano(945));
         assert_eq!(payee.unsettled(), nano(55));
         assert_eq!(payee.surplus(), NanoTon::ZERO);
@@ -516,7 +528,7 @@ mod tests {
         let with_root = verified(CHANNEL.voucher(nano(40), [7; 32]));
         let accepted = payee.accept(None, &with_root).unwrap();
         assert_eq!(accepted.credited, NanoTon::ZERO);
-        assert_eq!(payee.best(), Some(with_root.signed()));
+        assert_eq!(payee.best(), Some(*with_root.signed()));
     }
 
     #[test]
@@ -531,7 +543,7 @@ mod tests {
         let accepted = payee.accept(claim(1, 10), &promise(10)).unwrap();
         assert_eq!((accepted.credited, accepted.job_paid), (NanoTon::ZERO, nano(10)));
         assert_eq!(payee.surplus(), NanoTon::ZERO);
-        assert_eq!(payee.best(), Some(promise(25).signed()), "the highest is kept");
+        assert_eq!(payee.best(), Some(*promise(25).signed()), "the highest is kept");
         let (cumulative, best) = (nano(10), nano(25));
         assert_eq!(
             payee.accept(claim(1, 10), &promise(10)),
@@ -709,7 +721,7 @@ mod tests {
         payee.open(job(2)).unwrap();
         let accepted = payee.accept(claim(1, 40), &promise(55)).unwrap();
         let mut restored = decoded(&accepted.record);
-        assert_eq!(restored.best(), Some(promise(55).signed()));
+        assert_eq!(restored.best(), Some(*promise(55).signed()));
         assert_eq!(restored.surplus(), nano(15));
         assert_eq!(restored.jobs(), 0);
         let closed = restored.close(job(7), nano(20));

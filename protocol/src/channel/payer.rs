@@ -5,10 +5,10 @@
 //! Invariant: a record is durable before its voucher leaves the node. Then no crash can make the
 //! next voucher lower than one that the provider may already hold.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::channel::{Allocation, ChannelId, JobTotal, SignedVoucher, VaultKey, VerifiedVoucher};
+use crate::flat::FlatMap;
 use crate::identity::{JobId, ReceiptHash};
 use crate::layout::{Reader, RecordError, Writer};
 use crate::limits;
@@ -151,7 +151,7 @@ struct Account {
 pub struct Payer {
     key: Arc<VaultKey>,
     state: PayerState,
-    jobs: BTreeMap<JobId, Account>,
+    jobs: FlatMap<JobId, Account>,
     /// Σ (reserved − paid) over `jobs`. Together with `cumulative` never above the limit.
     outstanding: NanoTon,
 }
@@ -174,7 +174,7 @@ impl Payer {
 
     /// Continues from the last durable record. Jobs that ran are gone; what was promised is not.
     pub const fn restore(state: PayerState, key: Arc<VaultKey>) -> Self {
-        Self { key, state, jobs: BTreeMap::new(), outstanding: NanoTon::ZERO }
+        Self { key, state, jobs: FlatMap::new(), outstanding: NanoTon::ZERO }
     }
 
     /// What must survive a crash.

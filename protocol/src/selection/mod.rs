@@ -16,7 +16,8 @@ pub use balanced::Balanced;
 pub use patience::{Patience, Retry};
 
 use crate::attest::Tier;
-use crate::identity::{ModelHash, NodeId, TonAddress};
+use crate::flat;
+use crate::identity::{JobId, ModelHash, NodeId, TonAddress};
 use crate::job::{JobError, ProviderRefusal};
 use crate::offer::{Book, Load, ModelOffer, Offer};
 use crate::reputation::{Reputation, Standing};
@@ -82,8 +83,8 @@ pub struct View<'a> {
     pub reputation: &'a Reputation,
     /// Providers that this job has tried.
     pub avoid: &'a BTreeSet<NodeId>,
-    /// The provider of each job that this consumer has under way.
-    pub under_way: &'a [NodeId],
+    /// The jobs that this consumer has under way with a provider, in the order of providers.
+    pub under_way: &'a [(NodeId, JobId)],
     /// Random, for the choice among equals.
     pub draw: u64,
     /// The time.
@@ -93,7 +94,7 @@ pub struct View<'a> {
 impl View<'_> {
     /// Jobs that this consumer has under way with a provider.
     pub fn jobs_with(&self, provider: NodeId) -> usize {
-        self.under_way.iter().filter(|chosen| **chosen == provider).count()
+        flat::with_first(self.under_way, &provider).len()
     }
 }
 

@@ -100,7 +100,7 @@ impl World {
         let channel = &self.channels[index];
         let provider = channel.key.id();
         let payee = channel.payee.as_ref().expect("it was observed");
-        let (owed, best) = (payee.credited(), payee.best().copied());
+        let (owed, best) = (payee.credited(), payee.best());
         let in_time = !self.is_unlocked(index);
         if let (true, Some(best)) = (in_time, best) {
             self.settle(index, best, false)?;

@@ -401,7 +401,7 @@ impl World {
             }
             Money::Settle(index, external) => {
                 let payee = self.channels[index].payee.as_ref();
-                match payee.and_then(|payee| payee.best().copied()) {
+                match payee.and_then(|payee| payee.best()) {
                     Some(best) => self.settle(index, best, external)?,
                     None => false,
                 }

@@ -4,13 +4,15 @@
 //! Must not: see text. The edge moves text and reports counts.
 //! Invariant: what is promised for a job never exceeds the cost of what it received.
 
+mod jobs;
 mod preparing;
 mod running;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::channel::funds::Funds;
+use crate::flat::FlatMap;
 use crate::identity::{JobId, NodeId};
 use crate::input::{LedgerFailure, Proved, SessionFailure};
 use crate::job::{FinishReason, JobError, ProviderRefusal, RunningJob};
@@ -22,6 +24,7 @@ use crate::reputation::{Experience, Reputation};
 use crate::selection::{Balanced, Candidate, Demand, Patience, Policy, Retry};
 use crate::units::{Millis, NanoTon, Timestamp, Tokens};
 use crate::wire::SessionMessage;
+use jobs::Jobs;
 
 /// How long a job waits for the first offer of its model.
 const LOOK_FOR: Millis = Millis::from_secs(5);
@@ -73,6 +76,20 @@ impl Job {
         }
     }
 
+    /// When it is given up, or tried elsewhere.
+    fn deadline(&self, patience: &Patience) -> Timestamp {
+        match &self.stage {
+            Stage::Looking { until } => *until,
+            Stage::Preparing { since, .. } => since.after(patience.prepare),
+            Stage::Requested { sent, .. } => sent.after(patience.start),
+            Stage::Running(running) => {
+                let stalled = running.progress.after(patience.stall);
+                let answer = patience.answer.map(|whole| running.requested.after(whole));
+                answer.map_or(stalled, |late| late.min(stalled))
+            }
+        }
+    }
+
     /// Since its request went out; nothing before that.
     fn took(&self, now: Timestamp) -> Millis {
         match &self.stage {
@@ -95,11 +112,10 @@ enum Session {
 pub struct Consumer {
     book: Book,
     reputation: Reputation,
-    sessions: BTreeMap<NodeId, Session>,
+    sessions: FlatMap<NodeId, Session>,
     funds: Funds,
-    jobs: BTreeMap<JobId, Job>,
+    jobs: Jobs,
     policy: Arc<dyn Policy>,
-    patience: Patience,
     draining: bool,
 }
 
@@ -111,15 +127,13 @@ impl Consumer {
 
     /// A consumer that pays from these funds and chooses by this policy.
     pub fn with_policy(funds: Funds, policy: Arc<dyn Policy>) -> Self {
-        let patience = policy.patience();
         Self {
             policy,
-            patience,
             book: Book::default(),
             reputation: Reputation::default(),
-            sessions: BTreeMap::new(),
+            sessions: FlatMap::new(),
             funds,
-            jobs: BTreeMap::new(),
+            jobs: Jobs::default(),
             draining: false,
         }
     }
@@ -163,8 +177,15 @@ impl Consumer {
 
     /// A checked offer came in: jobs that look for one may go on.
     pub fn offer(&mut self, offer: Arc<VerifiedOffer>, now: Timestamp, out: &mut Output) {
+        let provider = offer.offer().provider;
+        let models: Vec<_> = offer.offer().models.iter().map(|offered| offered.model).collect();
         self.book.insert(offer);
-        self.advance_all(now, out);
+        for model in models {
+            for job in self.jobs.looking_for(model) {
+                self.advance(job, now, out);
+            }
+        }
+        self.advance_with(provider, now, out);
     }
 
     /// A provider left.
@@ -196,13 +217,14 @@ impl Consumer {
         out.effects.push(Effect::Look { model: demand.model });
         let stage = Stage::Looking { until: now.after(LOOK_FOR) };
         let (tried, last_error) = (BTreeSet::new(), None);
-        self.jobs.insert(job, Job { demand, draw, tried, last_error, stage });
+        let new = Job { demand, draw, tried, last_error, stage };
+        self.jobs.insert(job, new, &self.policy.patience());
         self.advance(job, now, out);
     }
 
     /// The user no longer wants the job. What was received is still paid, against its receipt.
     pub fn cancel(&mut self, job: JobId, out: &mut Output) {
-        let Some(found) = self.jobs.get_mut(&job) else {
+        let Some(found) = self.jobs.get_mut(job) else {
             return;
         };
         if let Stage::Running(running) = &mut found.stage {
@@ -234,7 +256,7 @@ impl Consumer {
         out: &mut Output,
     ) {
         self.sessions.insert(peer, Session::Ready(proved));
-        self.advance_all(now, out);
+        self.advance_with(peer, now, out);
     }
 
     /// A session did not come about: its jobs go elsewhere.
@@ -281,10 +303,7 @@ impl Consumer {
         now: Timestamp,
         out: &mut Output,
     ) {
-        let theirs = |found: &Job| found.candidate().is_some_and(|chosen| chosen.provider == peer);
-        let jobs: Vec<_> =
-            self.jobs.iter().filter(|(_, found)| theirs(found)).map(|(job, _)| *job).collect();
-        for job in jobs {
+        for job in self.jobs.with(peer) {
             self.attempt_failed(job, error.clone(), experience, now, out);
         }
     }
@@ -301,13 +320,7 @@ impl Consumer {
         failure: &LedgerFailure,
         out: &mut Output,
     ) {
-        let waits = |found: &Job| match &found.stage {
-            Stage::Preparing { candidate, .. } => provider.is_none_or(|p| p == candidate.provider),
-            Stage::Looking { .. } | Stage::Requested { .. } | Stage::Running(_) => false,
-        };
-        let jobs: Vec<_> =
-            self.jobs.iter().filter(|(_, found)| waits(found)).map(|(job, _)| *job).collect();
-        for job in jobs {
+        for job in self.jobs.preparing(provider) {
             self.fail(job, ledger_error(failure), out);
         }
     }
@@ -321,7 +334,7 @@ impl Consumer {
         now: Timestamp,
         out: &mut Output,
     ) {
-        if !self.jobs.get(&job).is_some_and(|found| {
+        if !self.jobs.get(job).is_some_and(|found| {
             matches!(&found.stage, Stage::Requested { candidate, .. } if candidate.provider == peer)
         }) {
             return;
@@ -352,7 +365,7 @@ impl Consumer {
         now: Timestamp,
         out: &mut Output,
     ) {
-        let Some(found) = self.jobs.get_mut(&job) else {
+        let Some(found) = self.jobs.get_mut(job) else {
             return;
         };
         let Some(peer) = found.candidate().map(|candidate| candidate.provider) else {
@@ -377,12 +390,13 @@ impl Consumer {
         if let Some(payer) = self.funds.payer(peer) {
             payer.abandon(job);
         }
-        let again = match self.patience.retry {
+        let patience = self.policy.patience();
+        let again = match patience.retry {
             Retry::Never => false,
-            Retry::BeforeStart => found.tried.len() < self.patience.attempts,
+            Retry::BeforeStart => found.tried.len() < patience.attempts,
         };
         found.last_error = Some(error.clone());
-        found.stage = Stage::Looking { until: now };
+        self.jobs.enter(job, Stage::Looking { until: now }, &patience);
         if again {
             self.advance(job, now, out);
         } else {
@@ -402,7 +416,7 @@ impl Consumer {
     }
 
     fn forget(&mut self, job: JobId) {
-        let Some(found) = self.jobs.remove(&job) else {
+        let Some(found) = self.jobs.remove(job) else {
             return;
         };
         if let Some(candidate) = found.candidate()
@@ -418,14 +432,8 @@ impl Consumer {
         if self.funds.handle_timeout(now, out) {
             self.advance_all(now, out);
         }
-        let late: Vec<_> = self
-            .jobs
-            .iter()
-            .filter(|(_, found)| deadline(&found.stage, &self.patience) <= now)
-            .map(|(job, _)| *job)
-            .collect();
-        for job in late {
-            match self.jobs.get(&job).map(|found| &found.stage) {
+        for job in self.jobs.late(now, &self.policy.patience()) {
+            match self.jobs.get(job).map(|found| &found.stage) {
                 Some(Stage::Looking { .. }) => {
                     self.advance(job, now, out);
                     continue;
@@ -446,28 +454,15 @@ impl Consumer {
         }
     }
 
-    /// When `handle_timeout` has something to do.
+    /// When `handle_timeout` may have something to do; never later than when it has.
     pub fn next_timeout(&self) -> Option<Timestamp> {
-        let jobs = self.jobs.values().map(|found| deadline(&found.stage, &self.patience)).min();
+        let jobs = self.jobs.next_deadline();
         [jobs, self.funds.next_timeout(), self.book.next_expiry()].into_iter().flatten().min()
     }
 
     /// Takes nothing new.
     pub const fn drain(&mut self) {
         self.draining = true;
-    }
-}
-
-fn deadline(stage: &Stage, patience: &Patience) -> Timestamp {
-    match stage {
-        Stage::Looking { until } => *until,
-        Stage::Preparing { since, .. } => since.after(patience.prepare),
-        Stage::Requested { sent, .. } => sent.after(patience.start),
-        Stage::Running(running) => {
-            let stalled = running.progress.after(patience.stall);
-            let answer = patience.answer.map(|whole| running.requested.after(whole));
-            answer.map_or(stalled, |late| late.min(stalled))
-        }
     }
 }
 

@@ -4,9 +4,9 @@
 //! prompt is sent before the money is.
 //! Must not: know what happens after the request is out.
 
-use super::{Consumer, Job, Session, Stage, ledger_error};
+use super::{Consumer, Session, Stage, ledger_error};
 use crate::channel::funds::Readiness;
-use crate::identity::JobId;
+use crate::identity::{JobId, NodeId};
 use crate::job::{JobError, ProviderRefusal};
 use crate::offer::Offer;
 use crate::output::{Effect, Output};
@@ -15,45 +15,46 @@ use crate::selection::{self, Candidate, View};
 use crate::units::{Millis, NanoTon, Timestamp};
 
 impl Consumer {
-    /// Moves every job that waits for something on.
+    /// Moves every job on that waits for its session or channel: the ledger said something, and
+    /// allocations are made one at a time.
     pub fn advance_all(&mut self, now: Timestamp, out: &mut Output) {
-        let waiting = |found: &Job| match found.stage {
-            Stage::Looking { .. } | Stage::Preparing { .. } => true,
-            Stage::Requested { .. } | Stage::Running(_) => false,
-        };
-        let jobs: Vec<_> =
-            self.jobs.iter().filter(|(_, found)| waiting(found)).map(|(job, _)| *job).collect();
-        for job in jobs {
-            self.advance(job, now, out);
+        for job in self.jobs.preparing(None) {
+            self.prepare(job, now, out);
+        }
+    }
+
+    /// Moves the jobs on that wait for their session or channel with this provider.
+    pub fn advance_with(&mut self, provider: NodeId, now: Timestamp, out: &mut Output) {
+        for job in self.jobs.with(provider) {
+            self.prepare(job, now, out);
         }
     }
 
     /// Moves a job on as far as it goes: choose, session, channel, request.
     pub(super) fn advance(&mut self, job: JobId, now: Timestamp, out: &mut Output) {
-        let Some(found) = self.jobs.get(&job) else {
+        let Some(found) = self.jobs.get(job) else {
             return;
         };
         if let Stage::Looking { until } = found.stage {
-            let under_way: Vec<_> =
-                self.jobs.values().filter_map(Job::candidate).map(|it| it.provider).collect();
-            let Some(found) = self.jobs.get_mut(&job) else {
-                return;
-            };
             let view = View {
                 demand: &found.demand,
                 book: &self.book,
                 reputation: &self.reputation,
                 avoid: &found.tried,
-                under_way: &under_way,
+                under_way: self.jobs.chosen(),
                 draw: found.draw,
                 now,
             };
             let ranked = selection::rank(&*self.policy, &view);
             match ranked.map(|ranked| ranked.into_iter().next()) {
-                Ok(Some(candidate)) => found.stage = Stage::Preparing { candidate, since: now },
+                Ok(Some(candidate)) => {
+                    let stage = Stage::Preparing { candidate, since: now };
+                    self.jobs.enter(job, stage, &self.policy.patience());
+                }
                 Err(JobError::NoProvider { .. }) if until > now => return,
                 Ok(None) | Err(_) if found.last_error.is_some() => {
-                    let error = found.last_error.take();
+                    let found = self.jobs.get_mut(job);
+                    let error = found.and_then(|found| found.last_error.take());
                     if let Some(error) = error {
                         self.fail(job, error, out);
                     }
@@ -70,7 +71,7 @@ impl Consumer {
     }
 
     pub(super) fn prepare(&mut self, job: JobId, now: Timestamp, out: &mut Output) {
-        let Some(found) = self.jobs.get_mut(&job) else {
+        let Some(found) = self.jobs.get(job) else {
             return;
         };
         let Stage::Preparing { candidate, .. } = &found.stage else {
@@ -126,8 +127,6 @@ impl Consumer {
         }
         let Candidate { offer_sequence, max_completion, .. } = candidate;
         out.effects.push(Effect::SendJob { peer, job, offer_sequence, max_completion });
-        if let Some(found) = self.jobs.get_mut(&job) {
-            found.stage = Stage::Requested { candidate, sent: now };
-        }
+        self.jobs.enter(job, Stage::Requested { candidate, sent: now }, &self.policy.patience());
     }
 }

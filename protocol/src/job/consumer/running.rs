@@ -22,7 +22,7 @@ impl Consumer {
         now: Timestamp,
         out: &mut Output,
     ) {
-        let Some(found) = self.jobs.get_mut(&job) else {
+        let Some(found) = self.jobs.get_mut(job) else {
             return;
         };
         let Stage::Requested { candidate, sent } = &found.stage else {
@@ -47,7 +47,7 @@ impl Consumer {
         };
         let (candidate, requested) = (candidate.clone(), *sent);
         let prices = candidate.prices;
-        found.stage = Stage::Running(Running {
+        let stage = Stage::Running(Running {
             candidate,
             prompt,
             received: Tokens::ZERO,
@@ -58,6 +58,7 @@ impl Consumer {
             progress: now,
             cancelled: false,
         });
+        self.jobs.enter(job, stage, &self.policy.patience());
         let Proved { tier, simulated, .. } = proved;
         inform(out, job, JobNews::Started { provider: peer, tier, simulated, prices, prompt });
         self.pay(job, now, out);
@@ -65,7 +66,7 @@ impl Consumer {
 
     /// Text reached its reader: half a step of it is paid at a time.
     pub fn delivered(&mut self, job: JobId, completion: Tokens, now: Timestamp, out: &mut Output) {
-        let Some(Job { stage: Stage::Running(running), .. }) = self.jobs.get_mut(&job) else {
+        let Some(Job { stage: Stage::Running(running), .. }) = self.jobs.get_mut(job) else {
             return;
         };
         running.progress = now;
@@ -80,7 +81,7 @@ impl Consumer {
     }
 
     fn pay(&mut self, job: JobId, now: Timestamp, out: &mut Output) {
-        let Some(Job { stage: Stage::Running(running), .. }) = self.jobs.get(&job) else {
+        let Some(Job { stage: Stage::Running(running), .. }) = self.jobs.get(job) else {
             return;
         };
         let (peer, payout) = (running.candidate.provider, running.candidate.payout);
@@ -93,7 +94,7 @@ impl Consumer {
 
     /// Promises the cost of what was received. False when that is more than was reserved.
     pub(super) fn promise_received(&mut self, job: JobId, out: &mut Output) -> bool {
-        let Some(Job { stage: Stage::Running(running), .. }) = self.jobs.get_mut(&job) else {
+        let Some(Job { stage: Stage::Running(running), .. }) = self.jobs.get_mut(job) else {
             return false;
         };
         let peer = running.candidate.provider;
@@ -124,7 +125,7 @@ impl Consumer {
         out: &mut Output,
     ) {
         let proved = self.sessions.get(&peer).copied();
-        let Some(Job { stage: Stage::Running(running), demand, .. }) = self.jobs.get_mut(&job)
+        let Some(Job { stage: Stage::Running(running), demand, .. }) = self.jobs.get_mut(job)
         else {
             return;
         };
@@ -170,7 +171,7 @@ impl Consumer {
         let experience = experience(running, stated.finish, now);
         let took = now.since(running.requested);
         self.reputation.record(peer, demand.model, experience, took, now);
-        self.jobs.remove(&job);
+        self.jobs.remove(job);
     }
 
     /// A provider broke a rule in this job: it is paid no more. Only the job's own provider can: one
@@ -183,7 +184,7 @@ impl Consumer {
         now: Timestamp,
         out: &mut Output,
     ) {
-        let chosen = self.jobs.get(&job).and_then(Job::candidate);
+        let chosen = self.jobs.get(job).and_then(Job::candidate);
         if chosen.is_none_or(|candidate| candidate.provider != peer) {
             return;
         }

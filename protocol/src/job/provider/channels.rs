@@ -33,7 +33,8 @@ impl Provider {
         if known.asked.is_some() {
             return;
         }
-        known.asked = Some((vault, proof));
+        known.asked = Some(Box::new((vault, proof)));
+        self.asking.insert((vault, peer));
         out.effects.push(Effect::Ledger(LedgerCommand::ReadVault { vault }));
     }
 
@@ -53,23 +54,31 @@ impl Provider {
         };
         let provider = self.config.key.id();
         let payee = self.channels.get(&vault).filter(|_| seen);
-        for (peer, known) in &mut self.peers {
-            let Some((_, proof)) = known.asked.take_if(|(asked, _)| *asked == vault) else {
+        let first = (vault, NodeId::from_bytes([0; 32]));
+        let last = (vault, NodeId::from_bytes([0xff; 32]));
+        let asking: Vec<_> = self.asking.range(first..=last).map(|(_, peer)| *peer).collect();
+        for peer in asking {
+            self.asking.remove(&(vault, peer));
+            let known = self.peers.get_mut(&peer);
+            let Some((known, asked)) =
+                known.and_then(|known| known.asked.take().map(|asked| (known, asked)))
+            else {
                 continue;
             };
-            let claim = HolderClaim { vault, provider, consumer: *peer };
+            let (_, proof) = *asked;
+            let claim = HolderClaim { vault, provider, consumer: peer };
             let payee = payee.filter(|payee| claim.is_proved(payee.vault_key(), &proof));
             if let Some(payee) = payee {
                 known.vault = Some(vault);
-                let (peer, key) = (*peer, *payee.vault_key());
+                let key = *payee.vault_key();
                 out.effects.push(Effect::TrustVault { peer, key });
             }
             let message = SessionMessage::ChannelState {
                 allocation: payee.map(|payee| (payee.channel().epoch, payee.allocation().limit)),
                 settled: payee.map_or(NanoTon::ZERO, |payee| payee.allocation().paid),
-                latest: payee.and_then(|payee| payee.best().copied()),
+                latest: payee.and_then(|payee| payee.best()),
             };
-            out.effects.push(Effect::Send { peer: *peer, message });
+            out.effects.push(Effect::Send { peer, message });
         }
         if seen {
             self.settle_if_due(vault, out);
@@ -101,7 +110,7 @@ impl Provider {
             let payee = Payee::new(channel, allocation, snapshot.key, self.config.payout);
             payee.ok().map(|payee| {
                 let state = payee.state().clone();
-                self.channels.insert(vault, payee);
+                self.channels.insert(vault, Box::new(payee));
                 state
             })
         };
@@ -149,8 +158,16 @@ impl Provider {
     }
 
     fn jobs_paid_by(&self, vault: TonAddress) -> Vec<(NodeId, JobId)> {
+        if !self.pays_jobs(vault) {
+            return Vec::new();
+        }
         let theirs = self.jobs.iter().filter(|(_, serving)| serving.vault == vault);
         theirs.map(|(key, _)| *key).collect()
+    }
+
+    /// Whether any job is paid by this vault: each is open in the vault's channel until it ends.
+    fn pays_jobs(&self, vault: TonAddress) -> bool {
+        self.channels.get(&vault).is_some_and(|payee| payee.jobs() > 0)
     }
 
     /// Looks on the ledger at every channel in which something is due or whose consumer is here: it
@@ -228,6 +245,7 @@ impl Provider {
                     let (peer, job) = key;
                     out.effects.push(Effect::Engine(EngineCommand::Grant { peer, job, total }));
                 }
+                self.plan(key);
             }
             Stage::Closing { price, .. } if paid >= *price => self.end(key, out),
             Stage::Closing { .. } => {}
@@ -238,11 +256,11 @@ impl Provider {
         // Before the end everything is settled, but once: what is left by an early settlement may be
         // too little for another.
         let threshold = match self.load {
-            Load::Draining if !self.jobs.values().any(|job| job.vault == vault) => NanoTon::ZERO,
+            Load::Draining if !self.pays_jobs(vault) => NanoTon::ZERO,
             Load::Draining | Load::Idle | Load::Busy | Load::Full => self.config.settle_threshold,
         };
         let due = self.channels.get(&vault).filter(|payee| payee.should_settle(threshold));
-        if let Some(voucher) = due.and_then(|payee| payee.best().copied()) {
+        if let Some(voucher) = due.and_then(|payee| payee.best()) {
             self.settle(vault, voucher, out);
         }
     }
@@ -259,7 +277,7 @@ impl Provider {
             .channels
             .values()
             .filter(|payee| payee.unsettled() > NanoTon::ZERO)
-            .filter_map(|payee| payee.best().map(|best| (payee.channel().vault, *best)))
+            .filter_map(|payee| payee.best().map(|best| (payee.channel().vault, best)))
             .collect();
         for (vault, voucher) in due {
             self.settle(vault, voucher, out);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::attest::Tier;
 use crate::channel::{ChannelId, Payee, PayeeState};
+use crate::deadlines::{Deadlines, Entry};
 use crate::identity::{JobId, NodeId, NodeKey, TonAddress};
 use crate::input::{Proved, RequestedJob};
 use crate::job::{FinishReason, ProviderRefusal, RunningJob, Usage};
@@ -87,7 +88,7 @@ struct Peer {
     vault: Option<TonAddress>,
     /// The vault that it names and its proof, while the ledger is asked about it. A further
     /// greeting meanwhile is dropped.
-    asked: Option<(TonAddress, [u8; 64])>,
+    asked: Option<Box<(TonAddress, [u8; 64])>>,
 }
 
 #[derive(Debug)]
@@ -107,6 +108,7 @@ struct Serving {
     vault: TonAddress,
     started: Timestamp,
     stage: Stage,
+    due: Entry,
 }
 
 /// Everything that a node does as a provider.
@@ -114,7 +116,7 @@ struct Serving {
 pub struct Provider {
     config: ProviderConfig,
     /// Terms of every offer that has not ended: they hold for jobs that refer to them.
-    offers: BTreeMap<u64, Vec<ModelOffer>>,
+    offers: BTreeMap<u64, Arc<[ModelOffer]>>,
     load: Load,
     published: Option<Timestamp>,
     /// The load or the prices have changed since.
@@ -126,8 +128,11 @@ pub struct Provider {
     reviewed: Timestamp,
     watched: Timestamp,
     peers: BTreeMap<NodeId, Peer>,
-    channels: BTreeMap<TonAddress, Payee>,
-    jobs: BTreeMap<(NodeId, JobId), Serving>,
+    /// Who waits for which vault to be read.
+    asking: BTreeSet<(TonAddress, NodeId)>,
+    channels: BTreeMap<TonAddress, Box<Payee>>,
+    jobs: BTreeMap<(NodeId, JobId), Box<Serving>>,
+    deadlines: Deadlines<(NodeId, JobId)>,
     settling: BTreeSet<TonAddress>,
     /// Vaults that are read again because a voucher was of an epoch that is not known here.
     rereading: BTreeSet<TonAddress>,
@@ -136,12 +141,12 @@ pub struct Provider {
 impl Provider {
     /// Continues with what the store remembered; of each vault the latest epoch counts.
     pub fn new(config: ProviderConfig, restored: Vec<PayeeState>) -> Self {
-        let mut channels: BTreeMap<TonAddress, Payee> = BTreeMap::new();
+        let mut channels: BTreeMap<TonAddress, Box<Payee>> = BTreeMap::new();
         for state in restored {
             let ChannelId { vault, epoch, .. } = state.channel();
             let newer = channels.get(&vault).is_none_or(|known| known.channel().epoch < epoch);
             if newer {
-                channels.insert(vault, Payee::restore(state));
+                channels.insert(vault, Box::new(Payee::restore(state)));
             }
         }
         Self {
@@ -156,8 +161,10 @@ impl Provider {
             reviewed: Timestamp::EPOCH,
             watched: Timestamp::EPOCH,
             peers: BTreeMap::new(),
+            asking: BTreeSet::new(),
             channels,
             jobs: BTreeMap::new(),
+            deadlines: Deadlines::default(),
             settling: BTreeSet::new(),
             rereading: BTreeSet::new(),
         }
@@ -207,7 +214,7 @@ impl Provider {
 
     /// All channels, for displays.
     pub fn payees(&self) -> impl Iterator<Item = &Payee> {
-        self.channels.values()
+        self.channels.values().map(|payee| &**payee)
     }
 
     /// Settlements under way.
@@ -225,7 +232,10 @@ impl Provider {
         for offered in &mut offer.models {
             offered.prices = self.level.apply(offered.prices);
         }
-        self.offers.insert(sequence, offer.models.clone());
+        // Prices move seldom, so most offers share their terms with the one before.
+        let last = self.offers.last_key_value().map(|(_, terms)| terms);
+        let terms = last.filter(|terms| ***terms == *offer.models).map(Arc::clone);
+        self.offers.insert(sequence, terms.unwrap_or_else(|| offer.models.as_slice().into()));
         let oldest = now.since(Timestamp::EPOCH).get().saturating_sub(limits::OFFER_LIFETIME.get());
         self.offers.retain(|sequence, _| *sequence >= oldest);
         self.published = Some(now);
@@ -285,9 +295,13 @@ impl Provider {
 
     /// A session is over: its jobs end, and what they had counts as used.
     pub fn session_closed(&mut self, peer: NodeId, out: &mut Output) {
-        self.peers.remove(&peer);
-        let theirs: Vec<_> =
-            self.jobs.keys().filter(|(owner, _)| *owner == peer).copied().collect();
+        let closed = self.peers.remove(&peer);
+        if let Some((vault, _)) = closed.and_then(|closed| closed.asked).as_deref() {
+            self.asking.remove(&(*vault, peer));
+        }
+        let first = (peer, JobId::from_bytes([0; 32]));
+        let last = (peer, JobId::from_bytes([0xff; 32]));
+        let theirs: Vec<_> = self.jobs.range(first..=last).map(|(key, _)| *key).collect();
         for key in theirs {
             self.end(key, out);
         }
@@ -309,7 +323,7 @@ impl Provider {
         }
         match self.admit(peer, request, now) {
             Ok(serving) => {
-                self.jobs.insert((peer, job), serving);
+                self.jobs.insert((peer, job), Box::new(serving));
                 out.effects.push(Effect::Engine(EngineCommand::Admit { peer, job }));
             }
             Err(refusal) => refuse(peer, job, refusal, out),
@@ -345,7 +359,8 @@ impl Provider {
             }
             crate::channel::OpenError::TooManyJobs => busy,
         })?;
-        Ok(Serving { request, prices, vault, started: now, stage: Stage::Admitting })
+        let (stage, due) = (Stage::Admitting, Entry::default());
+        Ok(Serving { request, prices, vault, started: now, stage, due })
     }
 
     /// The engine counted the prompt. The channel must be able to pay it and one step.
@@ -362,7 +377,7 @@ impl Provider {
         };
         let step = limits::CREDIT_STEP.min(serving.request.max_completion);
         let needed = serving.prices.cost(prompt, step).unwrap_or(NanoTon::MAX);
-        let headroom = self.channels.get(&serving.vault).map(Payee::headroom);
+        let headroom = self.channels.get(&serving.vault).map(|payee| payee.headroom());
         let headroom = headroom.unwrap_or(NanoTon::ZERO);
         if needed > headroom {
             refuse(peer, job, ProviderRefusal::NoHeadroom { headroom, needed }, out);
@@ -371,6 +386,7 @@ impl Provider {
         }
         let generated = Tokens::ZERO;
         serving.stage = Stage::Running { prompt, granted: None, generated, since: now };
+        self.plan((peer, job));
         let message = SessionMessage::JobStarted { job, prompt };
         out.effects.push(Effect::Send { peer, message });
     }
@@ -396,6 +412,7 @@ impl Provider {
         {
             *generated = completion.max(*generated);
             *since = now;
+            self.plan((peer, job));
         }
     }
 
@@ -425,7 +442,7 @@ impl Provider {
         let Some(serving) = self.jobs.get_mut(&(peer, job)) else {
             return;
         };
-        let channel = self.channels.get(&serving.vault).map(Payee::channel);
+        let channel = self.channels.get(&serving.vault).map(|payee| payee.channel());
         let proved = self.peers.get(&peer).map(|known| known.proved);
         let price = serving.prices.cost(usage.prompt, usage.completion);
         let (Some(channel), Some(proved), Some(price)) = (channel, proved, price) else {
@@ -455,6 +472,7 @@ impl Provider {
         let receipt = receipt.sign(&self.config.key);
         let salt = request.salt;
         serving.stage = Stage::Closing { price, since: now };
+        self.plan((peer, job));
         let stored = StoredReceipt { receipt: receipt.clone(), salt, provided: true };
         out.persist.push(Record::Receipt(stored));
         let message = SessionMessage::JobFinished { job, receipt };
@@ -463,9 +481,10 @@ impl Provider {
 
     /// Ends a job whatever its stage. What was served and not paid is remembered as owed.
     fn end(&mut self, key: (NodeId, JobId), out: &mut Output) {
-        let Some(serving) = self.jobs.remove(&key) else {
+        let Some(mut serving) = self.jobs.remove(&key) else {
             return;
         };
+        self.deadlines.clear(key, &mut serving.due);
         let cost = match serving.stage {
             Stage::Admitting => NanoTon::ZERO,
             Stage::Running { granted: None, .. } => NanoTon::ZERO,
@@ -504,14 +523,15 @@ impl Provider {
             self.watched = now;
             self.look_after_channels(out);
         }
-        let late: Vec<_> = self
-            .jobs
-            .iter()
-            .filter(|(_, serving)| unpaid_at(&serving.stage).is_some_and(|at| at <= now))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in late {
+        for key in self.deadlines.take_until(now) {
             let (peer, job) = key;
+            let Some(serving) = self.jobs.get_mut(&key) else {
+                continue;
+            };
+            let due = unpaid_at(&serving.stage);
+            if !self.deadlines.came_up(key, &mut serving.due, due, now) {
+                continue;
+            }
             match self.jobs.get_mut(&key).map(|serving| &mut serving.stage) {
                 // It might go on and does not: nothing that is sent would be read.
                 Some(Stage::Running { granted: Some(granted), generated, since, .. })
@@ -529,10 +549,18 @@ impl Provider {
                 }
                 None => {}
             }
+            self.plan(key);
         }
     }
 
-    /// When `handle_timeout` has something to do.
+    /// After a job's stage has changed.
+    pub(super) fn plan(&mut self, key: (NodeId, JobId)) {
+        if let Some(serving) = self.jobs.get_mut(&key) {
+            self.deadlines.set(key, &mut serving.due, unpaid_at(&serving.stage));
+        }
+    }
+
+    /// When `handle_timeout` may have something to do; never later than when it has.
     pub fn next_timeout(&self) -> Option<Timestamp> {
         let renew = match self.load {
             Load::Draining => None,
@@ -544,8 +572,7 @@ impl Provider {
         };
         let watch = self.watched.after(self.config.watch_every);
         let watch = (!self.channels.is_empty()).then_some(watch);
-        let jobs = self.jobs.values().filter_map(|serving| unpaid_at(&serving.stage)).min();
-        [renew, watch, jobs].into_iter().flatten().min()
+        [renew, watch, self.deadlines.next()].into_iter().flatten().min()
     }
 }
 

@@ -308,7 +308,7 @@ fn a_settlement_that_fails_is_tried_again_at_the_next_look() {
     world.start(1);
     world.pay(1, 10, 2_000_000, 1);
     assert_eq!(world.take().settled, [nano(2_000_000)]);
-    let voucher = *world.provider.payees().next().unwrap().best().unwrap();
+    let voucher = world.provider.payees().next().unwrap().best().unwrap();
     world.act(|it, _, _| it.settle_failed(&voucher));
     world.tick(Millis::from_secs(60));
     assert_eq!(world.take().reads, 1);
