@@ -8,12 +8,14 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod behaviour;
 pub mod engine;
 pub mod evidence;
 pub mod fabric;
 pub mod host;
 pub mod ledger;
 pub mod observation;
+pub mod policy;
 pub mod run;
 pub mod stimulus;
 pub mod store;

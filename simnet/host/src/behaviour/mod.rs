@@ -1,0 +1,116 @@
+//! How a host departs from the protocol: adversaries act between a host and its fabric.
+//!
+//! Owns: the hook, and the guise in which a dishonest host sees its fabric. Must not: reach into the
+//! protocol's machines: an adversary has what its own node has, and the keys of its own host.
+//!
+//! A behaviour stands on both sides of an honest host: it sees every stimulus first and may keep or
+//! change it, and every call that the host makes on its fabric and may keep, change, delay or add to
+//! it. Whatever it does is what a modified node could do. An honest host has none and pays one
+//! comparison for each stimulus.
+
+use std::fmt;
+
+use cocoon_protocol::identity::{ModelHash, NodeId};
+use cocoon_protocol::offer::SignedOffer;
+use cocoon_protocol::output::LedgerCommand;
+use cocoon_protocol::wire::SessionMessage;
+use simnet_scenario::Moment;
+
+use crate::evidence::Evidence;
+use crate::fabric::{Fabric, SessionId};
+use crate::observation::Observation;
+use crate::stimulus::{Alarm, Stimulus};
+
+/// What a dishonest host does otherwise than an honest one. Each hook has the real fabric, and does
+/// by default what an honest host does.
+pub trait Behaviour: fmt::Debug + Send {
+    /// Something happens. What is given back, the host gets; `None` keeps it from the host.
+    /// [`Alarm::Behaviour`] that this behaviour has set itself comes here too.
+    fn meet(&mut self, stimulus: Stimulus, fabric: &mut dyn Fabric) -> Option<Stimulus> {
+        let _honest = fabric;
+        Some(stimulus)
+    }
+
+    /// The host sends a message.
+    fn send(
+        &mut self,
+        session: SessionId,
+        message: SessionMessage,
+        padding: u32,
+        fabric: &mut dyn Fabric,
+    ) {
+        fabric.send(session, message, padding);
+    }
+
+    /// The host ends a session.
+    fn hang_up(&mut self, session: SessionId, fabric: &mut dyn Fabric) {
+        fabric.hang_up(session);
+    }
+
+    /// The host makes a new offer.
+    fn publish(&mut self, offer: SignedOffer, fabric: &mut dyn Fabric) {
+        fabric.publish(offer);
+    }
+
+    /// The host gives the ledger a command.
+    fn ledger(&mut self, command: LedgerCommand, fabric: &mut dyn Fabric) {
+        fabric.ledger(command);
+    }
+
+    /// What a consumer that opens a session is shown, in place of the host's own evidence.
+    fn evidence(&self, honest: Evidence) -> Evidence {
+        honest
+    }
+}
+
+/// The fabric as a dishonest host sees it: what it does goes through its behaviour.
+#[expect(missing_debug_implementations, reason = "lives for one call; a fabric has no debug form")]
+pub struct Guise<'a> {
+    behaviour: &'a mut dyn Behaviour,
+    fabric: &'a mut dyn Fabric,
+}
+
+impl<'a> Guise<'a> {
+    /// For one stimulus that a behaviour let through.
+    pub fn new(behaviour: &'a mut dyn Behaviour, fabric: &'a mut dyn Fabric) -> Self {
+        Self { behaviour, fabric }
+    }
+}
+
+impl Fabric for Guise<'_> {
+    fn now(&self) -> Moment {
+        self.fabric.now()
+    }
+
+    fn look(&mut self, model: ModelHash) {
+        self.fabric.look(model);
+    }
+
+    fn publish(&mut self, offer: SignedOffer) {
+        self.behaviour.publish(offer, self.fabric);
+    }
+
+    fn dial(&mut self, session: SessionId, peer: NodeId) {
+        self.fabric.dial(session, peer);
+    }
+
+    fn send(&mut self, session: SessionId, message: SessionMessage, padding: u32) {
+        self.behaviour.send(session, message, padding, self.fabric);
+    }
+
+    fn hang_up(&mut self, session: SessionId) {
+        self.behaviour.hang_up(session, self.fabric);
+    }
+
+    fn wake(&mut self, at: Moment, alarm: Alarm) {
+        self.fabric.wake(at, alarm);
+    }
+
+    fn ledger(&mut self, command: LedgerCommand) {
+        self.behaviour.ledger(command, self.fabric);
+    }
+
+    fn observe(&mut self, fact: Observation) {
+        self.fabric.observe(fact);
+    }
+}
