@@ -8,16 +8,24 @@
 //! it. Whatever it does is what a modified node could do. An honest host has none and pays one
 //! comparison for each stimulus.
 
+mod consumer;
+mod gouging;
+mod plan;
+mod provider;
+
 use std::fmt;
+
+pub use gouging::Gouging;
+pub use plan::{Act, Plan};
 
 use cocoon_protocol::identity::{ModelHash, NodeId};
 use cocoon_protocol::offer::SignedOffer;
 use cocoon_protocol::output::LedgerCommand;
 use cocoon_protocol::wire::SessionMessage;
-use simnet_scenario::Moment;
+use simnet_scenario::{Moment, Seed};
 
 use crate::evidence::Evidence;
-use crate::fabric::{Fabric, SessionId};
+use crate::fabric::{Fabric, HostId, SessionId};
 use crate::observation::Observation;
 use crate::stimulus::{Alarm, Stimulus};
 
@@ -42,16 +50,6 @@ pub trait Behaviour: fmt::Debug + Send {
         fabric.send(session, message, padding);
     }
 
-    /// The host ends a session.
-    fn hang_up(&mut self, session: SessionId, fabric: &mut dyn Fabric) {
-        fabric.hang_up(session);
-    }
-
-    /// The host makes a new offer.
-    fn publish(&mut self, offer: SignedOffer, fabric: &mut dyn Fabric) {
-        fabric.publish(offer);
-    }
-
     /// The host gives the ledger a command.
     fn ledger(&mut self, command: LedgerCommand, fabric: &mut dyn Fabric) {
         fabric.ledger(command);
@@ -61,6 +59,65 @@ pub trait Behaviour: fmt::Debug + Send {
     fn evidence(&self, honest: Evidence) -> Evidence {
         honest
     }
+}
+
+/// A behaviour for a part of the run; before and after, the host is honest.
+#[derive(Debug)]
+struct Timed {
+    inner: Box<dyn Behaviour>,
+    from: Moment,
+    until: Moment,
+}
+
+impl Timed {
+    fn acts(&self, now: Moment) -> bool {
+        self.from <= now && now < self.until
+    }
+}
+
+impl Behaviour for Timed {
+    fn meet(&mut self, stimulus: Stimulus, fabric: &mut dyn Fabric) -> Option<Stimulus> {
+        // What it has begun it ends, also after its time.
+        if self.acts(fabric.now()) || matches!(stimulus, Stimulus::Alarm(Alarm::Behaviour(_))) {
+            self.inner.meet(stimulus, fabric)
+        } else {
+            Some(stimulus)
+        }
+    }
+
+    fn send(
+        &mut self,
+        session: SessionId,
+        message: SessionMessage,
+        padding: u32,
+        fabric: &mut dyn Fabric,
+    ) {
+        if self.acts(fabric.now()) {
+            self.inner.send(session, message, padding, fabric);
+        } else {
+            fabric.send(session, message, padding);
+        }
+    }
+
+    fn ledger(&mut self, command: LedgerCommand, fabric: &mut dyn Fabric) {
+        if self.acts(fabric.now()) {
+            self.inner.ledger(command, fabric);
+        } else {
+            fabric.ledger(command);
+        }
+    }
+
+    fn evidence(&self, honest: Evidence) -> Evidence {
+        self.inner.evidence(honest)
+    }
+}
+
+/// Random bits about one job or peer of a host: the same whenever they are asked for.
+fn drawn(seed: Seed, host: HostId, about: &[u8]) -> u64 {
+    let head = about.first_chunk::<8>().copied().unwrap_or_default();
+    let index = u64::from_be_bytes(head) ^ u64::from(host.0).rotate_left(32);
+    let bytes = seed.bytes("behaviour", index);
+    u64::from_be_bytes(bytes.first_chunk::<8>().copied().unwrap_or_default())
 }
 
 /// The fabric as a dishonest host sees it: what it does goes through its behaviour.
@@ -87,7 +144,7 @@ impl Fabric for Guise<'_> {
     }
 
     fn publish(&mut self, offer: SignedOffer) {
-        self.behaviour.publish(offer, self.fabric);
+        self.fabric.publish(offer);
     }
 
     fn dial(&mut self, session: SessionId, peer: NodeId) {
@@ -99,7 +156,7 @@ impl Fabric for Guise<'_> {
     }
 
     fn hang_up(&mut self, session: SessionId) {
-        self.behaviour.hang_up(session, self.fabric);
+        self.fabric.hang_up(session);
     }
 
     fn wake(&mut self, at: Moment, alarm: Alarm) {
@@ -108,6 +165,14 @@ impl Fabric for Guise<'_> {
 
     fn ledger(&mut self, command: LedgerCommand) {
         self.behaviour.ledger(command, self.fabric);
+    }
+
+    fn backlog(&self, session: SessionId) -> u32 {
+        self.fabric.backlog(session)
+    }
+
+    fn stopped(&mut self, restart: Option<Moment>) {
+        self.fabric.stopped(restart);
     }
 
     fn observe(&mut self, fact: Observation) {

@@ -28,6 +28,7 @@ use simnet_scenario::Moment;
 pub use clock::Clock;
 pub use spec::{ConsumerSpec, HostSpec, ProviderSpec};
 
+use crate::behaviour::{Behaviour, Guise};
 use crate::evidence::Evidence;
 use crate::fabric::Fabric;
 use crate::observation::{FailureKind, Observation};
@@ -44,12 +45,14 @@ pub struct Host {
     /// Sessions dialled so far.
     dials: u64,
     process: Option<Box<Process>>,
+    behaviour: Option<Box<dyn Behaviour>>,
 }
 
 impl Host {
     /// A host that has never run. It does nothing before [`Stimulus::Start`].
     pub fn new(spec: Arc<HostSpec>) -> Self {
-        Self { spec, store: Store::default(), dials: 0, process: None }
+        let behaviour = spec.behaviour.as_ref().and_then(|plan| plan.behaviour(&spec));
+        Self { spec, store: Store::default(), dials: 0, process: None, behaviour }
     }
 
     /// What it is.
@@ -86,12 +89,16 @@ impl Host {
     /// What a consumer that opens a session is shown; `None` if it does not provide.
     pub fn evidence(&self) -> Option<Evidence> {
         let provider = self.spec.provider.as_ref()?;
-        Some(Evidence {
+        let honest = Evidence {
             tier: provider.tier,
             genuine: provider.genuine,
             hostile: self.spec.hostile,
             digest: spec::evidence_digest(&self.spec, provider),
             manifest: spec::provider_config(&self.spec, provider).manifest(),
+        };
+        Some(match &self.behaviour {
+            None => honest,
+            Some(behaviour) => behaviour.evidence(honest),
         })
     }
 
@@ -113,6 +120,17 @@ impl Host {
 
     /// Something happens.
     pub fn handle(&mut self, stimulus: Stimulus, fabric: &mut dyn Fabric) {
+        let Some(mut behaviour) = self.behaviour.take() else {
+            self.react(stimulus, fabric);
+            return;
+        };
+        if let Some(stimulus) = behaviour.meet(stimulus, fabric) {
+            self.react(stimulus, &mut Guise::new(&mut *behaviour, fabric));
+        }
+        self.behaviour = Some(behaviour);
+    }
+
+    fn react(&mut self, stimulus: Stimulus, fabric: &mut dyn Fabric) {
         if matches!(stimulus, Stimulus::Start) {
             self.start(fabric);
             return;

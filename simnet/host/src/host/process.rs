@@ -5,6 +5,7 @@
 //! a million idle hosts fit in memory.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use cocoon_protocol::channel::ChannelId;
 use cocoon_protocol::channel::funds::Funds;
@@ -130,15 +131,18 @@ impl Process {
             Some(consumer) => {
                 let payers = store.restore_payers().ok()?;
                 let config = spec::funds_config(spec, consumer);
-                let key = std::sync::Arc::clone(&consumer.vault_key);
-                Some(Consumer::new(Funds::new(config, key, payers)))
+                let key = Arc::clone(&consumer.vault_key);
+                let policy = Arc::clone(&consumer.policy);
+                Some(Consumer::with_policy(Funds::new(config, key, payers), policy))
             }
             None => None,
         };
         let provider = match &spec.provider {
             Some(provider) => {
                 let payees = store.restore_payees().ok()?;
-                Some(Provider::new(spec::provider_config(spec, provider), payees))
+                let config = spec::provider_config(spec, provider);
+                let pricing = Arc::clone(&provider.pricing);
+                Some(Provider::new(config, payees).with_pricing(pricing))
             }
             None => None,
         };

@@ -12,8 +12,10 @@ use cocoon_protocol::identity::{Network, NodeKey, TonAddress};
 use cocoon_protocol::job::provider::ProviderConfig;
 use cocoon_protocol::offer::ModelOffer;
 use cocoon_protocol::units::{Millis, NanoTon};
+use cocoon_protocol::{pricing, selection};
 use simnet_scenario::Seed;
 
+use crate::behaviour::Plan;
 use crate::engine::EngineSpec;
 use crate::fabric::HostId;
 use crate::store::StoreSpec;
@@ -35,6 +37,8 @@ pub struct HostSpec {
     pub store: StoreSpec,
     /// Whether it is an adversary of the scenario; for the tables, no other host knows.
     pub hostile: bool,
+    /// How it departs from the protocol; `None` for an honest host.
+    pub behaviour: Option<Plan>,
     /// What it is as a consumer, if it is one.
     pub consumer: Option<ConsumerSpec>,
     /// What it is as a provider, if it is one.
@@ -52,6 +56,8 @@ pub struct ConsumerSpec {
     pub allocation: NanoTon,
     /// How long its users wait for a first token before they leave; `None`: for ever.
     pub patience: Option<Duration>,
+    /// How it chooses a provider; [`crate::policy::selection`] has them by name.
+    pub policy: Arc<dyn selection::Policy>,
 }
 
 /// A provider of the scenario.
@@ -82,6 +88,8 @@ pub struct ProviderSpec {
     pub flush: Duration,
     /// A channel is settled when this much is due.
     pub settle_threshold: NanoTon,
+    /// How its prices move; [`crate::policy::pricing`] has them by name.
+    pub pricing: Arc<dyn pricing::Policy>,
 }
 
 impl ProviderSpec {
