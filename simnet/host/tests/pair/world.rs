@@ -12,6 +12,8 @@ use cocoon_protocol::channel::VaultKey;
 use cocoon_protocol::identity::{JobId, ModelHash, NodeId, NodeKey, TonAddress};
 use cocoon_protocol::offer::{ModelOffer, SignedOffer};
 use cocoon_protocol::output::LedgerCommand;
+use cocoon_protocol::pricing::Fixed;
+use cocoon_protocol::selection::Balanced;
 use cocoon_protocol::units::{NanoTon, PricePerMillion, Prices, Tokens};
 use cocoon_protocol::wire::SessionMessage;
 use simnet_host::{
@@ -55,6 +57,7 @@ pub(crate) fn host(id: u32) -> HostSpec {
         skew_ms: 0,
         store: STORE,
         hostile: false,
+        behaviour: None,
         consumer: None,
         provider: None,
     }
@@ -66,6 +69,7 @@ pub(crate) fn consumer(id: u32) -> HostSpec {
         deposit: NanoTon::from_nano(1_000_000_000),
         allocation: NanoTon::from_nano(20_000_000),
         patience: None,
+        policy: Arc::new(Balanced),
     };
     HostSpec { consumer: Some(consumer), ..host(id) }
 }
@@ -89,6 +93,7 @@ pub(crate) fn provider(id: u32) -> HostSpec {
         contention: ProviderSpec::CONTENTION_CPU,
         flush: ProviderSpec::FLUSH,
         settle_threshold: NanoTon::from_nano(1_000_000_000),
+        pricing: Arc::new(Fixed),
     };
     HostSpec { provider: Some(provider), ..host(id) }
 }
