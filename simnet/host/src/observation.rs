@@ -13,6 +13,7 @@ use cocoon_protocol::units::{NanoTon, Prices, Tokens};
 use simnet_scenario::Moment;
 
 use crate::fabric::HostId;
+use crate::ledger::BlockReport;
 
 /// Why a job failed, as a word that can be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -244,8 +245,58 @@ pub trait Observer {
     /// A host states a fact.
     fn observe(&mut self, at: Moment, host: HostId, fact: &Observation);
 
+    /// The ledger did something.
+    fn block(&mut self, at: Moment, block: &BlockReport<'_>) {
+        let _unused_by_most = (at, block);
+    }
+
+    /// Whether the run should end here: an invariant is broken. Asked after every event.
+    fn is_over(&self) -> bool {
+        false
+    }
+
     /// The interval of samples has passed.
     fn sample(&mut self, sample: &Sample) {
         let _unused_by_most = sample;
+    }
+}
+
+/// Two observers of one run, in this order.
+impl<A: Observer, B: Observer> Observer for (A, B) {
+    fn observe(&mut self, at: Moment, host: HostId, fact: &Observation) {
+        self.0.observe(at, host, fact);
+        self.1.observe(at, host, fact);
+    }
+
+    fn block(&mut self, at: Moment, block: &BlockReport<'_>) {
+        self.0.block(at, block);
+        self.1.block(at, block);
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.is_over() || self.1.is_over()
+    }
+
+    fn sample(&mut self, sample: &Sample) {
+        self.0.sample(sample);
+        self.1.sample(sample);
+    }
+}
+
+impl<T: Observer + ?Sized> Observer for &mut T {
+    fn observe(&mut self, at: Moment, host: HostId, fact: &Observation) {
+        (**self).observe(at, host, fact);
+    }
+
+    fn block(&mut self, at: Moment, block: &BlockReport<'_>) {
+        (**self).block(at, block);
+    }
+
+    fn is_over(&self) -> bool {
+        (**self).is_over()
+    }
+
+    fn sample(&mut self, sample: &Sample) {
+        (**self).sample(sample);
     }
 }
