@@ -28,9 +28,7 @@ use simnet_scenario::{ChaCha8Rng, Moment, Seed};
 
 pub use books::Books;
 pub use fact::{BlockReport, LedgerFact};
-pub use terms::{
-    LedgerFaults, LedgerTerms, Outage, Reorganisation, START, Slowness, Window, chain_time,
-};
+pub use terms::{LedgerFaults, LedgerTerms, Outage, Reorganisation, Slowness, Window, chain_time};
 
 use crate::fabric::HostId;
 use crate::host::HostSpec;

@@ -8,12 +8,11 @@ use std::time::Duration;
 use cocoon_protocol::units::{NanoTon, Timestamp};
 use simnet_scenario::Moment;
 
-/// The chain's clock at the start of a run: 1 January 2026. Hosts' clocks start here too.
-pub const START: Timestamp = Timestamp::from_unix_secs(1_767_225_600);
+use crate::host::Clock;
 
-/// The chain's time at a moment of the run.
+/// The chain's time at a moment of the run: that of a host whose clock is right.
 pub fn chain_time(at: Moment) -> Timestamp {
-    Timestamp::from_unix_millis(START.as_unix_millis().saturating_add(at.as_millis()))
+    Clock::new(0).timestamp(at)
 }
 
 /// A stretch of the run, its end not included.

@@ -11,6 +11,7 @@ use cocoon_protocol::identity::NodeKey;
 
 use super::*;
 use crate::host::{ConsumerSpec, ProviderSpec};
+use crate::store::StoreSpec;
 
 const TON: u64 = 1_000_000_000;
 
@@ -20,10 +21,21 @@ fn nano(nano: u64) -> NanoTon {
 
 fn consumer(number: u8) -> HostSpec {
     let vault_key = Arc::new(VaultKey::from_secret(&[number + 100; 32]));
-    let consumer = ConsumerSpec { vault_key, deposit: nano(TON), allocation: nano(TON / 10) };
+    let consumer =
+        ConsumerSpec { vault_key, deposit: nano(TON), allocation: nano(TON / 10), patience: None };
     let key = NodeKey::from_secret(&[number; 32]);
     let id = HostId(u32::from(number));
-    HostSpec { id, key, region: 0, skew_ms: 0, consumer: Some(consumer), provider: None }
+    HostSpec {
+        id,
+        key,
+        seed: Seed(1),
+        region: 0,
+        skew_ms: 0,
+        store: StoreSpec::default(),
+        hostile: false,
+        consumer: Some(consumer),
+        provider: None,
+    }
 }
 
 fn provider(number: u8) -> HostSpec {
@@ -33,8 +45,11 @@ fn provider(number: u8) -> HostSpec {
         genuine: Tier::Open,
         payout: payout(number),
         places: 1,
+        queue: 0,
         prefill_per_second: 1.0,
         decode_per_second: 1.0,
+        contention: 0.0,
+        flush: ProviderSpec::FLUSH,
         settle_threshold: nano(1),
     };
     HostSpec { consumer: None, provider: Some(provider), ..consumer(number) }
