@@ -1,0 +1,271 @@
+//! Jobs: those under way, and counts over all that ended.
+//!
+//! Owns: a job's facts from submission to its row. Must not: keep a job that is over.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use cocoon_protocol::attest::Tier;
+use cocoon_protocol::identity::JobId;
+use simnet_host::FailureKind;
+
+use super::{failure_word, tier_word};
+use crate::describe::Description;
+use crate::histogram::Histogram;
+use crate::table::Cell;
+
+/// Job ids are random, so that their first bytes are their hash. Not the standard hasher: it would draw
+/// its keys from the simulation's randomness. The map is never iterated in its own order.
+#[derive(Default, Debug)]
+pub(super) struct FirstBytes(u64);
+
+impl Hasher for FirstBytes {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word))
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+    }
+}
+
+pub(super) type Quick = BuildHasherDefault<FirstBytes>;
+
+/// A job that has not ended.
+#[derive(Clone, Debug)]
+pub(super) struct OpenJob {
+    pub(super) number: u64,
+    pub(super) consumer: u32,
+    pub(super) submitted: u64,
+    pub(super) model: Option<usize>,
+    tier: Tier,
+    pub(super) provider: Option<u32>,
+    first_token: Option<u64>,
+    pub(super) exposed: u64,
+    pub(super) hostile_consumer: bool,
+}
+
+/// How a job ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) failure: Option<FailureKind>,
+    pub(super) reason: &'static str,
+    /// Whether what it was served beyond its vouchers stays unpaid.
+    pub(super) unpaid: bool,
+    pub(super) prompt: u32,
+    pub(super) completion: u32,
+    pub(super) cost: u64,
+    pub(super) vouchers: u32,
+    pub(super) attempts: u32,
+    pub(super) after: u64,
+}
+
+/// Counts of jobs of one kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) submitted: u64,
+    pub(super) finished: u64,
+    pub(super) failed: u64,
+}
+
+/// All jobs. Counts and histograms are over the jobs of honest consumers.
+#[derive(Debug)]
+pub(super) struct Jobs {
+    open: HashMap<JobId, OpenJob, Quick>,
+    next: u64,
+    hostile_open: u64,
+    pub(super) of_adversaries: u64,
+    /// By minimum tier: open, attested, confidential.
+    pub(super) tiers: [Counts; 3],
+    pub(super) failures: BTreeMap<&'static str, u64>,
+    pub(super) first_token: Histogram,
+    pub(super) duration: Histogram,
+    pub(super) cost: Histogram,
+    /// NanoTON per million tokens, prompt and completion together.
+    pub(super) paid_price: Histogram,
+    pub(super) prompt_tokens: u64,
+    pub(super) completion_tokens: u64,
+    pub(super) vouchers: u64,
+    pub(super) attempts: u64,
+    pub(super) paid_for_failed: u64,
+    /// Finished jobs by consumer's region, then by provider's.
+    pub(super) flows: Vec<Vec<u64>>,
+}
+
+const fn tier_place(tier: Tier) -> usize {
+    match tier {
+        Tier::Open => 0,
+        Tier::Attested => 1,
+        Tier::Confidential => 2,
+    }
+}
+
+impl Jobs {
+    pub(super) fn new(regions: usize) -> Self {
+        Self {
+            open: HashMap::default(),
+            next: 0,
+            hostile_open: 0,
+            of_adversaries: 0,
+            tiers: [Counts::default(); 3],
+            failures: BTreeMap::new(),
+            first_token: Histogram::default(),
+            duration: Histogram::default(),
+            cost: Histogram::default(),
+            paid_price: Histogram::default(),
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            vouchers: 0,
+            attempts: 0,
+            paid_for_failed: 0,
+            flows: vec![vec![0; regions]; regions],
+        }
+    }
+
+    /// Jobs of honest consumers that have not ended.
+    pub(super) fn running(&self) -> u64 {
+        u64::try_from(self.open.len()).unwrap_or(u64::MAX).saturating_sub(self.hostile_open)
+    }
+
+    pub(super) fn submitted(
+        &mut self,
+        job: JobId,
+        consumer: u32,
+        at: u64,
+        model: Option<usize>,
+        tier: Tier,
+        hostile: bool,
+    ) {
+        let open = OpenJob {
+            number: self.next,
+            consumer,
+            submitted: at,
+            model,
+            tier,
+            provider: None,
+            first_token: None,
+            exposed: 0,
+            hostile_consumer: hostile,
+        };
+        self.next += 1;
+        if hostile {
+            self.of_adversaries += 1;
+            self.hostile_open += 1;
+        } else {
+            self.tiers[tier_place(tier)].submitted += 1;
+        }
+        self.open.insert(job, open);
+    }
+
+    pub(super) fn prompt_sent(&mut self, job: &JobId, provider: Option<u32>) {
+        if let Some(open) = self.open.get_mut(job) {
+            open.provider = provider;
+        }
+    }
+
+    /// True if it is the first of an honest consumer's job.
+    pub(super) fn first_token(&mut self, job: &JobId, after: u64) -> bool {
+        let Some(open) = self.open.get_mut(job) else { return false };
+        if open.first_token.is_some() {
+            return false;
+        }
+        open.first_token = Some(after);
+        if !open.hostile_consumer {
+            self.first_token.record(after);
+        }
+        !open.hostile_consumer
+    }
+
+    pub(super) fn exposed(&mut self, job: &JobId, value: u64) {
+        if let Some(open) = self.open.get_mut(job) {
+            open.exposed = value;
+        }
+    }
+
+    /// Counts a job that ended; `None` if it never was submitted.
+    pub(super) fn ended(
+        &mut self,
+        job: &JobId,
+        ended: &Ended,
+        about: &Description,
+    ) -> Option<OpenJob> {
+        let open = self.open.remove(job)?;
+        if open.hostile_consumer {
+            self.hostile_open -= 1;
+            return Some(open);
+        }
+        self.attempts += u64::from(ended.attempts);
+        let counts = &mut self.tiers[tier_place(open.tier)];
+        if let Some(kind) = ended.failure {
+            counts.failed += 1;
+            self.paid_for_failed += ended.cost;
+            *self.failures.entry(failure_word(kind)).or_default() += 1;
+            return Some(open);
+        }
+        counts.finished += 1;
+        self.duration.record(ended.after);
+        self.cost.record(ended.cost);
+        let tokens = u64::from(ended.prompt) + u64::from(ended.completion);
+        if tokens > 0 {
+            let per_million = u128::from(ended.cost) * 1_000_000 / u128::from(tokens);
+            self.paid_price.record(u64::try_from(per_million).unwrap_or(u64::MAX));
+        }
+        self.prompt_tokens += u64::from(ended.prompt);
+        self.completion_tokens += u64::from(ended.completion);
+        self.vouchers += u64::from(ended.vouchers);
+        let region = |host: u32| {
+            let host = about.hosts.get(usize::try_from(host).ok()?)?;
+            Some(usize::from(host.region))
+        };
+        if let (Some(from), Some(to)) = (region(open.consumer), open.provider.and_then(region))
+            && let Some(flow) = self.flows.get_mut(from).and_then(|it| it.get_mut(to))
+        {
+            *flow += 1;
+        }
+        Some(open)
+    }
+
+    /// The jobs that have not ended, by number.
+    pub(super) fn take_unfinished(&mut self) -> Vec<OpenJob> {
+        let mut left: Vec<_> = self.open.drain().map(|it| it.1).collect();
+        left.sort_unstable_by_key(|it| it.number);
+        left
+    }
+}
+
+/// The row of a job in the table of jobs.
+pub(super) fn row<'a>(
+    open: &OpenJob,
+    ended: Option<&Ended>,
+    weight: u64,
+    model: &'a str,
+) -> [Cell<'a>; 16] {
+    let outcome = match ended {
+        None => "unfinished",
+        Some(ended) if ended.failure.is_some() => "failed",
+        Some(_) => "finished",
+    };
+    [
+        open.number.into(),
+        weight.into(),
+        open.consumer.into(),
+        open.submitted.into(),
+        model.into(),
+        tier_word(open.tier).into(),
+        open.provider.into(),
+        ended.map_or(0, |it| it.attempts).into(),
+        open.first_token.into(),
+        ended.map(|it| it.after).into(),
+        ended.map_or(0, |it| it.prompt).into(),
+        ended.map_or(0, |it| it.completion).into(),
+        ended.map_or(0, |it| it.cost).into(),
+        ended.map_or(0, |it| it.vouchers).into(),
+        outcome.into(),
+        ended.map(|it| it.reason).into(),
+    ]
+}
