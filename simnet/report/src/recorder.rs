@@ -145,6 +145,7 @@ pub const fn failure_word(kind: FailureKind) -> &'static str {
         FailureKind::LedgerUnavailable => "ledger unavailable",
         FailureKind::OwnNode => "own node",
         FailureKind::Crashed => "consumer crashed",
+        FailureKind::Cancelled => "cancelled",
     }
 }
 
@@ -439,9 +440,15 @@ impl Recorder {
 }
 
 impl Observer for Recorder {
-    fn observe(&mut self, at: Moment, host: HostId, fact: &Observation) {
-        let (at, host) = (micros(at), host.0);
+    fn observe(&mut self, moment: Moment, id: HostId, fact: &Observation) {
+        let (at, host) = (micros(moment), id.0);
         match fact {
+            Observation::Defect { rule } => self.violation(Violation {
+                at: moment,
+                host: Some(id),
+                invariant: "defect",
+                detail: rule,
+            }),
             Observation::Started { .. } => {
                 if let Some(account) = self.account(host) {
                     account.start(at);
