@@ -137,20 +137,18 @@ impl Store {
         // One hash for each commit instead of a stream for each host: a stream is 300 bytes.
         let index = u64::from(host.0) << 40 | self.commits;
         let drawn = seed.bytes("store", index);
-        let word = |at: usize| {
-            let bytes = drawn.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
-            u64::from_be_bytes(bytes.unwrap_or_default())
-        };
+        let (words, _) = drawn.as_chunks::<8>();
+        let word = |at: usize| words.get(at).map_or(0, |bytes| u64::from_be_bytes(*bytes));
         let spread = u64::try_from(spec.spread.as_nanos()).unwrap_or(u64::MAX);
         let mut takes = spec.commit + Duration::from_nanos(scaled(word(0), spread));
-        if scaled(word(8), MILLION) < u64::from(spec.slow) {
+        if scaled(word(1), MILLION) < u64::from(spec.slow) {
             takes += spec.slow_commit;
         }
-        let dies = scaled(word(16), MILLION) < u64::from(spec.crash);
-        let point = match scaled(word(24), 3) {
+        let dies = scaled(word(2), MILLION) < u64::from(spec.crash);
+        let point = match scaled(word(3), 3) {
             0 => CrashPoint::BeforeDurable,
             1 => CrashPoint::BeforeEffects,
-            _ => CrashPoint::AfterEffects(u32::try_from(word(24) % MOST_EFFECTS).unwrap_or(0) + 1),
+            _ => CrashPoint::AfterEffects(u32::try_from(word(3) % MOST_EFFECTS).unwrap_or(0) + 1),
         };
         Fate { takes, crash: crash.or_else(|| dies.then_some(point)) }
     }
@@ -158,7 +156,8 @@ impl Store {
     /// Whether a commit that was under way when the process died reached the disk.
     pub(crate) fn reached_disk(&self, seed: Seed, host: HostId) -> bool {
         let index = u64::from(host.0) << 40 | self.commits;
-        seed.bytes("store, cut short", index)[0] & 1 == 0
+        let [first, ..] = seed.bytes("store, cut short", index);
+        first & 1 == 0
     }
 
     /// The records are durable, all at once. States the promises that follow.
@@ -175,21 +174,17 @@ impl Store {
             match record {
                 Record::Payer(payer) => {
                     let (channel, cumulative) = (payer.channel(), payer.cumulative());
-                    state(Kept::Promised { channel, cumulative });
-                    match self.payers.binary_search_by_key(&channel, PayerState::channel) {
-                        Ok(at) => self.payers[at] = payer,
-                        Err(at) => insert(&mut self.payers, at, payer),
+                    let before = put(&mut self.payers, payer, PayerState::channel);
+                    if before.is_none_or(|before| before.cumulative() != cumulative) {
+                        state(Kept::Promised { channel, cumulative });
                     }
                 }
                 Record::Payee(payee) => {
-                    let channel = payee.channel();
-                    if let Some(best) = payee.best() {
-                        let cumulative = best.voucher.cumulative;
+                    let (channel, best) = (payee.channel(), cumulative(&payee));
+                    let before = put(&mut self.payees, payee, PayeeState::channel);
+                    let before = before.as_ref().and_then(cumulative);
+                    if let Some(cumulative) = best.filter(|_| best != before) {
                         state(Kept::Held { channel, cumulative });
-                    }
-                    match self.payees.binary_search_by_key(&channel, PayeeState::channel) {
-                        Ok(at) => self.payees[at] = payee,
-                        Err(at) => insert(&mut self.payees, at, payee),
                     }
                 }
                 Record::Receipt(receipt) => self.keep_receipt(spec, receipt),
@@ -242,12 +237,24 @@ fn scaled(random: u64, bound: u64) -> u64 {
     u64::try_from((u128::from(random) * u128::from(bound)) >> 64).unwrap_or(0)
 }
 
-/// A host has few channels, and a million hosts have a million spare capacities.
-fn insert<T>(list: &mut Vec<T>, at: usize, item: T) {
-    if list.len() < 8 {
-        list.reserve_exact(1);
+/// What a provider's best voucher promises.
+fn cumulative(payee: &PayeeState) -> Option<NanoTon> {
+    payee.best().map(|best| best.voucher.cumulative)
+}
+
+/// Puts a channel's state in its place; the one before comes back.
+fn put<T>(list: &mut Vec<T>, item: T, channel: fn(&T) -> ChannelId) -> Option<T> {
+    match list.binary_search_by_key(&channel(&item), channel) {
+        Ok(at) => list.get_mut(at).map(|known| std::mem::replace(known, item)),
+        Err(at) => {
+            // Most hosts have few channels, and a million hosts would have a million spare rooms.
+            if list.len() < 8 {
+                list.reserve_exact(1);
+            }
+            list.insert(at, item);
+            None
+        }
     }
-    list.insert(at, item);
 }
 
 fn is_faithful(record: &Record) -> bool {

@@ -73,6 +73,7 @@ impl Shell<'_> {
             Stimulus::Alarm(alarm) => self.alarm(alarm),
             Stimulus::Ledger(answer) => self.ledger_answers(answer),
         }
+        self.drive();
         self.leave_if_drained();
     }
 
@@ -89,7 +90,6 @@ impl Shell<'_> {
                     && let Some(commit) = self.process.commit.take()
                 {
                     self.durable(commit.batch, commit.crash);
-                    self.drive();
                 }
             }
             Alarm::Patience => self.lose_patience(),
@@ -103,20 +103,19 @@ impl Shell<'_> {
         match due {
             Some(at) if at <= self.now && self.process.commit.is_none() => {
                 self.call_for_timeout();
-                self.drive();
             }
             // A commit sets the alarm when it is done.
             Some(_) if self.process.commit.is_some() => {}
-            Some(_) | None => self.arm(self.now),
+            Some(_) | None => self.arm(),
         }
     }
 
     fn call_for_timeout(&mut self) {
         let output = self.process.node.handle_timeout(self.process.clock.timestamp(self.now));
+        self.process.called = Some(self.now);
         let mut batch = Batch::default();
         batch.add(output, None, self.fabric);
         self.settle(batch);
-        self.arm(self.now.after(TICK));
     }
 
     /// Hands an input to the protocol, now or when the commit under way is done.
@@ -133,7 +132,6 @@ impl Shell<'_> {
         let mut batch = Batch::default();
         self.call(input, &mut batch);
         self.settle(batch);
-        self.drive();
     }
 
     /// Hands an input to the protocol after what is being done now.
@@ -173,13 +171,11 @@ impl Shell<'_> {
     }
 
     fn call(&mut self, input: Input, batch: &mut Batch) {
-        let claim = match &input {
-            Input::Paid { peer, total, voucher } => Some(Claim {
-                peer: *peer,
-                channel: voucher.voucher().channel(),
-                job: total.map(|total| (total.job, total.total)),
-            }),
-            _ => None,
+        let claim = if let Input::Paid { peer, total, voucher } = &input {
+            let job = total.map(|total| (total.job, total.total));
+            Some(Claim { peer: *peer, channel: voucher.voucher().channel(), job })
+        } else {
+            None
         };
         let output = self.process.node.handle(input, self.process.clock.timestamp(self.now));
         batch.add(output, claim, self.fabric);
@@ -240,15 +236,17 @@ impl Shell<'_> {
             return;
         }
         self.process.wake_at = batch.wake_at;
-        self.arm(self.now);
+        self.arm();
     }
 
-    /// Sets the protocol's alarm, not before `earliest`.
-    fn arm(&mut self, earliest: Moment) {
+    /// Sets the protocol's alarm.
+    fn arm(&mut self) {
         let Some(at) = self.process.wake_at else { return };
         if self.process.end.is_some() {
             return;
         }
+        let just_called = self.process.called == Some(self.now);
+        let earliest = if just_called { self.now.after(TICK) } else { self.now };
         let at = self.process.clock.moment(at).max(earliest);
         if let Some(generation) = self.process.alarm.need(at) {
             self.fabric.wake(at, Alarm::Protocol(generation));

@@ -43,6 +43,8 @@ pub(super) struct Process {
     /// When the protocol wants to be called next.
     pub(super) wake_at: Option<Timestamp>,
     pub(super) alarm: AlarmClock,
+    /// When it was last called for a time-out.
+    pub(super) called: Option<Moment>,
     pub(super) inbox: VecDeque<Waiting>,
     pub(super) commit: Option<Box<Commit>>,
     /// What it has as a consumer.
@@ -151,6 +153,7 @@ impl Process {
             clock: Clock::new(spec.skew_ms),
             wake_at: None,
             alarm: AlarmClock::default(),
+            called: None,
             inbox: VecDeque::new(),
             commit: None,
             reading: spec.consumer.as_ref().map(|_| Box::default()),

@@ -166,11 +166,14 @@ impl Shell<'_> {
 
     fn admit(&mut self, peer: NodeId, job: JobId) -> Result<(), ProviderRefusal> {
         let key = (peer, job);
-        let failed = ProviderRefusal::EngineFailed;
-        let prices = self.process.node.provider().and_then(|it| it.terms(peer, job));
-        let serving = self.process.serving.as_mut().ok_or(failed.clone())?;
-        let Body { model, text, limit, salt, check, .. } =
-            serving.take_body(key).ok_or(failed.clone())?;
+        let terms = self.process.node.provider().and_then(|it| it.terms(peer, job));
+        let body = self.process.serving.as_mut().and_then(|serving| serving.take_body(key));
+        let (Some(prices), Some(serving), Some(body)) =
+            (terms, self.process.serving.as_mut(), body)
+        else {
+            return Err(ProviderRefusal::EngineFailed);
+        };
+        let Body { model, text, limit, salt, check, .. } = body;
         let session = serving.accepted.session(peer).ok_or(ProviderRefusal::Draining)?;
         let bad = |reason: &str| ProviderRefusal::BadRequest { reason: reason.to_owned() };
         check.map_err(|error| bad(&error.to_string()))?;
@@ -184,7 +187,6 @@ impl Shell<'_> {
         }
         let limit = limit.min(room);
         serving.engine.admit(key, Ask { prompt, natural, limit })?;
-        let prices = prices.ok_or(failed)?;
         let (sent, covered, text) = (Tokens::ZERO, Tokens::ZERO, Text::EMPTY);
         serving.jobs.push(Job { key, session, salt, prompt, prices, sent, text, covered });
         let (taken, _) = serving.engine.load();

@@ -367,9 +367,9 @@ impl Shell<'_> {
         };
         let Some(peer) = known else { return };
         let understood = if session.is_accepted() {
-            self.from_consumer(session, peer, message)
+            self.consumer_says(peer, message)
         } else {
-            self.from_provider(session, peer, message)
+            self.provider_says(session, peer, message)
         };
         match understood {
             Ok(Some(input)) => self.input_of(Some(session), input),
@@ -381,7 +381,7 @@ impl Shell<'_> {
         }
     }
 
-    fn from_provider(
+    fn provider_says(
         &mut self,
         session: SessionId,
         peer: NodeId,
@@ -419,13 +419,11 @@ impl Shell<'_> {
         }))
     }
 
-    fn from_consumer(
+    fn consumer_says(
         &mut self,
-        session: SessionId,
         peer: NodeId,
         message: SessionMessage,
     ) -> Result<Option<Input>, Violation> {
-        let _the_same_for_all_of_a_peer = session;
         Ok(Some(match message {
             SessionMessage::ChannelHello { vault, proof } => {
                 Input::ChannelHello { peer, vault, proof }

@@ -41,7 +41,8 @@ impl Ledger {
                 let key = from.consumer.as_ref().unwrap().vault_key.public();
                 let free = deposit.saturating_sub(cocoon_protocol::limits::VAULT_RESERVE);
                 let vault = self.vaults.entry(own);
-                let vault = vault.or_insert(Vault { key, free, allocations: BTreeMap::default() });
+                let empty = || Vault { key, free, allocations: BTreeMap::default() };
+                let vault = vault.or_insert_with(empty);
                 let allocations = vault.allocations.iter().map(|(to, it)| (*to, *it)).collect();
                 Input::VaultReady { vault: own, free: vault.free, allocations }
             }

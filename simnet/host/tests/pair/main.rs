@@ -39,6 +39,9 @@ fn a_job_is_found_served_paid_and_receipted() {
     assert_eq!((world.promised(0), world.held(1)), (expected, expected));
     assert_eq!(world.hosts[0].store().tally().count, 1);
     assert_eq!(world.hosts[1].store().tally(), world.hosts[0].store().tally());
+    // Four bytes a token, and some hundred for each of the messages.
+    let text = u64::from(4 * (PROMPT.get() + COMPLETION.get()));
+    assert!(world.bytes > text + 2_000 && world.bytes < text + 20_000, "{}", world.bytes);
 }
 
 #[test]

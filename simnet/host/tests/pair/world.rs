@@ -156,6 +156,7 @@ impl Fabric for Recorder {
 
 /// Something under way.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a test's queue is short")]
 enum Event {
     /// For a host in the life that it had when this was sent; `None`: for whichever it has.
     Give {
@@ -197,7 +198,6 @@ struct Line {
 pub(crate) struct Weather {
     pub(crate) delay: Duration,
     pub(crate) jitter: Duration,
-    pub(crate) block: Duration,
     pub(crate) backlog: u32,
     pub(crate) dials_fail: bool,
 }
@@ -205,7 +205,6 @@ pub(crate) struct Weather {
 pub(crate) const CALM: Weather = Weather {
     delay: Duration::from_millis(20),
     jitter: Duration::ZERO,
-    block: Duration::from_millis(400),
     backlog: 0,
     dials_fail: false,
 };
@@ -225,8 +224,8 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     block_due: bool,
     pub(crate) facts: Vec<(Moment, HostId, Observation)>,
-    pub(crate) delivered: u64,
-    pub(crate) handled: u64,
+    /// Bytes sent in sessions.
+    pub(crate) bytes: u64,
 }
 
 impl World {
@@ -251,8 +250,7 @@ impl World {
             ledger: Ledger::default(),
             block_due: false,
             facts: Vec::new(),
-            delivered: 0,
-            handled: 0,
+            bytes: 0,
         };
         for to in 0..world.hosts.len() {
             world.give(to, Stimulus::Start);
@@ -280,7 +278,6 @@ impl World {
     pub(crate) fn give(&mut self, to: usize, stimulus: Stimulus) {
         let backlog = self.weather.backlog;
         let mut recorder = Recorder { now: self.now, backlog, calls: Vec::new() };
-        self.handled += 1;
         self.hosts[to].handle(stimulus, &mut recorder);
         for call in recorder.calls {
             self.carry(to, call);
@@ -309,7 +306,8 @@ impl World {
                 let at = self.now.after(self.delay());
                 self.at(at, Event::Dialled { from, life, session, peer });
             }
-            Call::Send(session, message, _) => {
+            Call::Send(session, message, padding) => {
+                self.bytes += message.encode().len() as u64 + u64::from(padding);
                 let message = SessionMessage::decode(&message.encode()).unwrap();
                 let delay = self.delay();
                 if let Some(line) = self.lines.get_mut(&(from, session)) {
@@ -416,7 +414,6 @@ impl World {
     pub(crate) fn step(&mut self) -> bool {
         let Some(((at, _), event)) = self.events.pop_first() else { return false };
         self.now = at;
-        self.delivered += 1;
         match event {
             Event::Give { to, life, stimulus } => {
                 if life.is_none_or(|life| life == self.lives[to]) {
