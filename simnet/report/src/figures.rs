@@ -48,7 +48,6 @@ impl Figure {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "figures for people, of 15 digits")]
 const fn real(value: u64) -> f64 {
     value as f64
 }

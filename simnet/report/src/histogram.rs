@@ -152,7 +152,6 @@ impl Histogram {
     }
 
     /// Their mean; `None` if there is none.
-    #[expect(clippy::cast_precision_loss, reason = "a mean of 15 digits is enough")]
     pub fn mean(&self) -> Option<f64> {
         (self.count > 0).then(|| self.sum as f64 / self.count as f64)
     }
@@ -175,7 +174,6 @@ impl Histogram {
 
     /// Points of the cumulative distribution: (upper end of a bucket, share of values up to it),
     /// one for each bucket that holds something.
-    #[expect(clippy::cast_precision_loss, reason = "a share for a plot")]
     pub fn cumulative(&self) -> Vec<(u64, f64)> {
         let mut seen = 0;
         let filled = (0_u32..).zip(&self.counts).filter(|it| *it.1 > 0);

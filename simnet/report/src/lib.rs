@@ -10,7 +10,9 @@
 pub mod describe;
 pub mod figures;
 pub mod histogram;
+pub mod html;
 pub mod machine;
+mod plot;
 pub mod recorder;
 pub mod results;
 pub mod schema;

@@ -26,7 +26,6 @@ impl Machine {
     pub fn of_this_process(wall_s: f64, virtual_s: f64, events: u64) -> Self {
         let cpu_s = cpu_seconds();
         let per_cpu = |amount: f64| cpu_s.filter(|it| *it > 0.0).map(|it| amount / it);
-        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         let events = events as f64;
         Self {
             wall_s,

@@ -218,6 +218,7 @@ impl Recorder {
         self.accounts.get_mut(usize::try_from(host).ok()?)
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "its caller hands it no other facts")]
     fn job_fact(&mut self, at: u64, host: u32, fact: &Observation) {
         match *fact {
             Observation::JobSubmitted { job, model, minimum_tier } => {
@@ -319,6 +320,7 @@ impl Recorder {
         });
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "its caller hands it no other facts")]
     fn money_fact(&mut self, at: u64, host: u32, fact: &Observation) {
         match *fact {
             Observation::Promised { channel, cumulative } => {
@@ -363,6 +365,7 @@ impl Recorder {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "its caller hands it no other facts")]
     fn network_fact(&mut self, at: u64, host: u32, fact: &Observation) {
         match *fact {
             Observation::RouteReady { model, after } => {

@@ -13,7 +13,7 @@ use crate::describe::Region;
 use crate::histogram::Histogram;
 use crate::machine::Machine;
 use crate::table::TableSummary;
-use crate::{figures, schema};
+use crate::{figures, html, schema};
 
 /// A run's results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -410,7 +410,8 @@ pub(crate) fn put(path: &Path, text: &str) -> Result<(), WriteError> {
 }
 
 /// Writes everything but the tables, which the recorder has written: `result.json`, `curves.json`,
-/// `schema.json`, `machine.json` and `report.html`.
+/// `schema.json`,
+/// `machine.json`, `report.html`, and its plots as `plots/NAME.svg`.
 ///
 /// # Errors
 /// When the folder or a file cannot be written.
@@ -420,7 +421,14 @@ pub fn write(results: &Results, machine: &Machine, folder: &Path) -> Result<(), 
     put(&folder.join("schema.json"), &schema::json())?;
     put(&folder.join("curves.json"), &serde_json::to_string(&results.curves).unwrap_or_default())?;
     put(&folder.join("machine.json"), &machine.to_json())?;
-    put(&folder.join("result.json"), &results.to_json())
+    put(&folder.join("result.json"), &results.to_json())?;
+    put(&folder.join("report.html"), &html::report(results))?;
+    let plots = folder.join("plots");
+    std::fs::create_dir_all(&plots).map_err(|source| WriteError { path: plots.clone(), source })?;
+    for (name, svg) in html::plots(results) {
+        put(&plots.join(format!("{name}.svg")), &svg)?;
+    }
+    Ok(())
 }
 
 /// Reads the results of a run from its folder.

@@ -7,7 +7,6 @@
 /// `None` without values.
 pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
-    #[expect(clippy::cast_precision_loss, reason = "samples are far fewer than 2^52")]
     let place = share.clamp(0.0, 1.0) * last as f64;
     #[expect(
         clippy::cast_possible_truncation,
@@ -20,7 +19,6 @@ pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
 }
 
 /// The Gini coefficient of sorted values that are not negative; `None` if they sum to nothing.
-#[expect(clippy::cast_precision_loss, reason = "hosts are far fewer than 2^52")]
 pub fn gini(sorted: &[f64]) -> Option<f64> {
     let (count, sum) = (sorted.len() as f64, sorted.iter().sum::<f64>());
     let weighted: f64 = (1_u64..).zip(sorted).map(|(rank, it)| rank as f64 * it).sum();
@@ -29,7 +27,6 @@ pub fn gini(sorted: &[f64]) -> Option<f64> {
 
 /// The Lorenz curve of values that are not negative: share of hosts from the poorest, share of the sum.
 /// `points` and the origin, or empty if the values sum to nothing.
-#[expect(clippy::cast_precision_loss, reason = "hosts are far fewer than 2^52")]
 pub fn lorenz(values: &[f64], points: usize) -> Vec<(f64, f64)> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);

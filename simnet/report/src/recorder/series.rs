@@ -42,7 +42,6 @@ impl Interval {
         }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a share for people")]
     fn success(&self) -> Option<f64> {
         let ended = self.finished + self.failed;
         (ended > 0).then(|| self.finished as f64 / ended as f64)

@@ -21,7 +21,6 @@ use crate::table::{Cell, TableError};
 /// Points of a Lorenz curve beside its origin.
 const LORENZ_POINTS: usize = 100;
 
-#[expect(clippy::cast_precision_loss, reason = "figures for people, of 15 digits")]
 const fn real(value: u64) -> f64 {
     value as f64
 }

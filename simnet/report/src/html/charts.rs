@@ -1,0 +1,590 @@
+//! Which plots a run gets, and what each says.
+//!
+//! Owns: the choice of plots, their axes and captions. Must not: draw; a plot that has nothing to show is left out.
+
+use super::{Picture, Section, table};
+use crate::histogram::Histogram;
+use crate::plot::{
+    Axis, Bars, HEIGHT, Map, Mark, Place, Plot, compact, escape, ticks_linear, ticks_log, time_axis,
+};
+use crate::results::{Point, Results};
+
+/// All plots, in the order of the page.
+pub(super) fn sections(results: &Results) -> Vec<Section> {
+    let some = |title: &str, pictures: Vec<Option<Picture>>, more: String| Section {
+        title: title.to_owned(),
+        pictures: pictures.into_iter().flatten().collect(),
+        more,
+    };
+    let mut all = vec![
+        some(
+            "Latency",
+            vec![latency(results), discovery(results), latency_over_time(results)],
+            String::new(),
+        ),
+        some(
+            "Jobs",
+            vec![success(results), throughput(results), running(results), failures(results)],
+            tiers(results),
+        ),
+        some(
+            "Money",
+            vec![prices(results), price_over_time(results), lorenz(results), incomes(results)],
+            String::new(),
+        ),
+        some("Network", vec![traffic(results), hosts(results), topology(results)], String::new()),
+        some("Adversaries", vec![adversaries(results)], adversary_table(results)),
+    ];
+    all.retain(|it| !it.pictures.is_empty() || !it.more.is_empty());
+    all
+}
+
+fn picture(plot: &Plot) -> Picture {
+    Picture {
+        key: plot.key.clone(),
+        title: plot.title.clone(),
+        caption: plot.description.clone(),
+        svg: plot.svg(),
+        wide: false,
+    }
+}
+
+const fn real(value: u64) -> f64 {
+    value as f64
+}
+
+fn share_axis(label: &str, low: f64) -> Axis {
+    let (scale, ticks) = ticks_linear(low, 1.0, false, |it| format!("{} %", compact(it * 100.0)));
+    Axis { label: label.to_owned(), scale, ticks }
+}
+
+fn count_axis(label: &str, most: f64) -> Axis {
+    let (scale, ticks) = ticks_linear(0.0, most, true, compact);
+    Axis { label: label.to_owned(), scale, ticks }
+}
+
+/// Cumulative distributions over a logarithmic axis; `per` makes the histograms' values the axis's unit.
+pub(crate) fn distributions(
+    key: &str,
+    title: &str,
+    description: String,
+    label: &str,
+    per: f64,
+    curves: &[(String, &Histogram)],
+) -> Option<Plot> {
+    let filled: Vec<_> = curves.iter().filter(|it| it.1.count() > 0).collect();
+    let most = filled.iter().filter_map(|it| it.1.most()).max()?;
+    // The lowest thousandth is left of the axis: a single lucky value would take a third of the plot.
+    let least = filled.iter().filter_map(|it| it.1.quantile(1)).min()?;
+    let (scale, ticks) = ticks_log(real(least.max(1)) / per, real(most) / per, compact);
+    let marks = filled.iter().enumerate().map(|(number, (name, histogram))| {
+        let cumulative = histogram.cumulative().into_iter();
+        let mut points = vec![(real(histogram.least().unwrap_or(0)) / per, 0.0)];
+        points.extend(cumulative.map(|it| (real(it.0) / per, it.1)));
+        Mark::Steps { label: name.clone(), colour: number, dash: number, points }
+    });
+    Some(Plot {
+        key: key.to_owned(),
+        title: title.to_owned(),
+        description,
+        x: Axis { label: label.to_owned(), scale, ticks },
+        y: share_axis("share at most so long", 0.0),
+        marks: marks.collect(),
+        height: HEIGHT,
+    })
+}
+
+/// "median 0.8 s, 99 % within 2.7 s".
+fn in_short(name: &str, histogram: &Histogram) -> Option<String> {
+    let at = |per_mille| Some(compact(real(histogram.quantile(per_mille)?) / 1e6));
+    Some(format!("{name}: median {} s, 99 % within {} s", at(500)?, at(990)?))
+}
+
+fn latency(results: &Results) -> Option<Picture> {
+    let curves = &results.curves;
+    let parts = [("First token", &curves.first_token_us), ("whole job", &curves.duration_us)];
+    let said: Vec<_> = parts.iter().filter_map(|it| in_short(it.0, it.1)).collect();
+    let plot = distributions(
+        "latency",
+        "Time to the first token and to the receipt",
+        format!("{}. Jobs of honest consumers; failed jobs have no receipt.", said.join("; ")),
+        "time since submission [s], logarithmic",
+        1e6,
+        &parts.map(|it| (it.0.to_lowercase(), it.1)),
+    )?;
+    Some(picture(&plot))
+}
+
+fn discovery(results: &Results) -> Option<Picture> {
+    let curves = &results.curves;
+    let parts =
+        [("Route ready", &curves.route_ready_us), ("session open", &curves.session_open_us)];
+    let said: Vec<_> = parts.iter().filter_map(|it| in_short(it.0, it.1)).collect();
+    let plot = distributions(
+        "discovery",
+        "Discovery and session set-up",
+        format!(
+            "{}. Route ready: from wanting a model to its first offer. Session open: from dial to accepted evidence.",
+            said.join("; ")
+        ),
+        "time [s], logarithmic",
+        1e6,
+        &parts.map(|it| (it.0.to_lowercase(), it.1)),
+    )?;
+    Some(picture(&plot))
+}
+
+/// The points with the time that each covers, in seconds.
+fn spans(results: &Results) -> impl Iterator<Item = (&Point, f64)> {
+    let points = &results.curves.timeline.points;
+    let starts = std::iter::once(0).chain(points.iter().map(|it| it.at_us));
+    points.iter().zip(starts).map(|(it, start)| (it, real(it.at_us.saturating_sub(start)) / 1e6))
+}
+
+struct Series<'a> {
+    label: &'a str,
+    of: &'a dyn Fn(&Point, f64) -> Option<f64>,
+}
+
+/// Lines over the run's time.
+fn over_time(
+    results: &Results,
+    key: &str,
+    title: &str,
+    description: String,
+    axis: impl FnOnce(f64, f64) -> Axis,
+    series: &[Series<'_>],
+) -> Option<Plot> {
+    let values: Vec<Vec<(f64, Option<f64>)>> = series
+        .iter()
+        .map(|it| spans(results).map(|(p, span)| (real(p.at_us), (it.of)(p, span))).collect())
+        .collect();
+    let present = || values.iter().flatten().filter_map(|it| it.1);
+    // A line needs two points.
+    if present().count() < 2 {
+        return None;
+    }
+    let (least, most) = (present().fold(f64::INFINITY, f64::min), present().fold(0.0, f64::max));
+    let marks = series.iter().zip(values).enumerate().map(|(number, (it, points))| Mark::Line {
+        label: it.label.to_owned(),
+        colour: number,
+        dash: number,
+        points,
+    });
+    Some(Plot {
+        key: key.to_owned(),
+        title: title.to_owned(),
+        description,
+        x: time_axis(real(results.ending.at_us)),
+        y: axis(least, most),
+        marks: marks.collect(),
+        height: HEIGHT,
+    })
+}
+
+fn rate(count: u64, span: f64) -> Option<f64> {
+    (span > 0.0).then(|| real(count) / span)
+}
+
+fn latency_over_time(results: &Results) -> Option<Picture> {
+    let seconds = |it: Option<u64>| it.map(|it| real(it) / 1e6);
+    let plot = over_time(
+        results,
+        "latency-over-time",
+        "First token over time",
+        "Median and 99 % quantile of the first tokens of each interval; a gap where there was none.".into(),
+        |least, most| {
+            let (scale, ticks) = ticks_log(least, most, compact);
+            Axis { label: "time to first token [s], logarithmic".into(), scale, ticks }
+        },
+        &[
+            Series { label: "median", of: &|it, _| seconds(it.first_token_p50_us) },
+            Series { label: "99 % quantile", of: &|it, _| seconds(it.first_token_p99_us) },
+        ],
+    )?;
+    Some(picture(&plot))
+}
+
+fn success(results: &Results) -> Option<Picture> {
+    let of = |it: &Point, _: f64| {
+        let ended = it.finished + it.failed;
+        (ended > 0).then(|| real(it.finished) / real(ended))
+    };
+    let jobs = &results.summary.jobs;
+    let plot = over_time(
+        results,
+        "success",
+        "Success over time",
+        format!(
+            "Share of jobs that finished, of those that ended in each interval. Over the run: {} finished, {} failed, {} not ended. Mind where the axis begins.",
+            compact(real(jobs.finished)),
+            compact(real(jobs.failed)),
+            compact(real(jobs.unfinished))
+        ),
+        |least, _| share_axis("jobs finished of those ended", (least - 0.02).clamp(0.0, 0.9)),
+        &[Series { label: "", of: &of }],
+    )?;
+    Some(picture(&plot))
+}
+
+fn throughput(results: &Results) -> Option<Picture> {
+    let plot = over_time(
+        results,
+        "throughput",
+        "Throughput",
+        "Jobs submitted, finished and failed a second.".into(),
+        |_, most| count_axis("jobs a second", most),
+        &[
+            Series { label: "submitted", of: &|it, span| rate(it.submitted, span) },
+            Series { label: "finished", of: &|it, span| rate(it.finished, span) },
+            Series { label: "failed", of: &|it, span| rate(it.failed, span) },
+        ],
+    )?;
+    Some(picture(&plot))
+}
+
+fn running(results: &Results) -> Option<Picture> {
+    let plot = over_time(
+        results,
+        "running",
+        "Jobs under way",
+        "Jobs that have neither finished nor failed, at the end of each interval.".into(),
+        |_, most| count_axis("jobs", most),
+        &[Series { label: "", of: &|it, _| Some(real(it.running)) }],
+    )?;
+    Some(picture(&plot))
+}
+
+fn hosts(results: &Results) -> Option<Picture> {
+    let plot = over_time(
+        results,
+        "hosts",
+        "Hosts that run",
+        format!("{} processes died in the run.", compact(real(results.summary.crashes))),
+        |_, most| count_axis("hosts", most),
+        &[Series { label: "", of: &|it, _| Some(f64::from(it.hosts)) }],
+    )?;
+    Some(picture(&plot))
+}
+
+fn price_over_time(results: &Results) -> Option<Picture> {
+    let plot = over_time(
+        results,
+        "price-over-time",
+        "Offered price over time",
+        "Median over all providers of the completion price that each offered last.".into(),
+        |_, most| count_axis("TON per million tokens", most),
+        &[Series { label: "", of: &|it, _| it.price_p50_nanoton.map(|it| real(it) / 1e9) }],
+    )?;
+    Some(picture(&plot))
+}
+
+/// The failures as bars, most frequent first.
+fn failures(results: &Results) -> Option<Picture> {
+    let mut kinds: Vec<_> = results.summary.jobs.failures.iter().collect();
+    kinds.sort_by_key(|it| (std::cmp::Reverse(*it.1), it.0));
+    if kinds.is_empty() {
+        return None;
+    }
+    let bars = Bars {
+        key: "failures".into(),
+        title: "Why jobs failed".into(),
+        description: "Failed jobs of honest consumers by the kind of failure that their user saw."
+            .into(),
+        label: "jobs".into(),
+        bars: kinds.into_iter().map(|it| (it.0.clone(), vec![real(*it.1)])).collect(),
+        series: Vec::new(),
+    };
+    Some(bars_picture(&bars))
+}
+
+fn bars_picture(bars: &Bars) -> Picture {
+    Picture {
+        key: bars.key.clone(),
+        title: bars.title.clone(),
+        caption: bars.description.clone(),
+        svg: bars.svg(),
+        wide: false,
+    }
+}
+
+fn tiers(results: &Results) -> String {
+    let tiers = &results.summary.jobs.tiers;
+    if tiers.len() < 2 {
+        return String::new();
+    }
+    let rows = tiers.iter().map(|(tier, it)| {
+        let ended = it.finished + it.failed;
+        let share =
+            if ended == 0 { "–".into() } else { percent(real(it.finished) / real(ended)) };
+        let count = |it: u64| compact(real(it));
+        vec![escape(tier), count(it.submitted), count(it.finished), count(it.failed), share]
+    });
+    let head = ["lowest tier asked", "submitted", "finished", "failed", "success"];
+    table(&head, &rows.collect::<Vec<_>>(), &[1, 2, 3, 4])
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2}\u{202f}%", share * 100.0)
+}
+
+/// Columns of a histogram between its 0.5 % and 99.5 % quantiles.
+fn columns(histogram: &Histogram, per: f64, colour: usize) -> Option<(Mark, f64, f64, f64)> {
+    let (low, high) = (histogram.quantile(5)?, histogram.quantile(995)?);
+    const COLUMNS: u64 = 32;
+    let width = ((high - low) / COLUMNS).max(1);
+    let (mut bars, mut below, mut most) = (Vec::new(), 0.0, 0.0_f64);
+    let cumulative = histogram.cumulative();
+    let share_up_to = |value: u64| {
+        let place = cumulative.partition_point(|it| it.0 <= value);
+        place.checked_sub(1).and_then(|it| cumulative.get(it)).map_or(0.0, |it| it.1)
+    };
+    let mut from = low.saturating_sub(1);
+    below += share_up_to(from);
+    while from < high && bars.len() < 64 {
+        let until = from + width;
+        let share = share_up_to(until);
+        bars.push((real(from) / per, real(until) / per, share - below));
+        most = most.max(share - below);
+        below = share;
+        from = until;
+    }
+    let (first, last) = (bars.first()?.0, bars.last()?.1);
+    Some((Mark::Columns { colour, bars }, first, last, most))
+}
+
+fn density(
+    key: &str,
+    title: &str,
+    description: String,
+    label: &str,
+    of_what: &str,
+    histogram: &Histogram,
+) -> Option<Picture> {
+    let (mark, first, last, most) = columns(histogram, 1e9, 0)?;
+    let (scale, ticks) = ticks_linear(first, last, false, compact);
+    let (y_scale, y_ticks) =
+        ticks_linear(0.0, most, true, |it| format!("{} %", compact(it * 100.0)));
+    let plot = Plot {
+        key: key.into(),
+        title: title.into(),
+        description,
+        x: Axis { label: label.into(), scale, ticks },
+        y: Axis { label: format!("share of {of_what}"), scale: y_scale, ticks: y_ticks },
+        marks: vec![mark],
+        height: HEIGHT,
+    };
+    Some(picture(&plot))
+}
+
+fn prices(results: &Results) -> Option<Picture> {
+    let paid = &results.summary.money.paid_price_nanoton;
+    density(
+        "prices",
+        "Price paid",
+        format!(
+            "What finished jobs cost per million tokens, prompt and completion together: median {} TON, 10 % below {}, 10 % above {}. The outermost half percent is not shown.",
+            compact(real(paid.p50) / 1e9),
+            compact(real(paid.p10) / 1e9),
+            compact(real(paid.p90) / 1e9)
+        ),
+        "TON per million tokens",
+        "jobs",
+        &results.curves.paid_price_nanoton,
+    )
+}
+
+fn incomes(results: &Results) -> Option<Picture> {
+    let income = &results.summary.income_nanoton;
+    if income.hosts < 8 || income.sum <= 0.0 {
+        return None;
+    }
+    density(
+        "incomes",
+        "Income of providers",
+        format!(
+            "What the vouchers that each honest provider holds promise: mean {} TON, median {}, 10 % below {}, 10 % above {}.",
+            compact(income.mean / 1e9),
+            compact(income.p50 / 1e9),
+            compact(income.p10 / 1e9),
+            compact(income.p90 / 1e9)
+        ),
+        "TON a provider",
+        "providers",
+        &results.curves.income_nanoton,
+    )
+}
+
+fn lorenz(results: &Results) -> Option<Picture> {
+    let gini = results.summary.income_nanoton.gini?;
+    let points = results.curves.income_lorenz.iter().map(|it| (it.0, Some(it.1))).collect();
+    let plot = Plot {
+        key: "lorenz".into(),
+        title: "How income is spread".into(),
+        description: format!(
+            "Lorenz curve of honest providers, from the poorest: with equal incomes it is the dotted line. Gini coefficient {}.",
+            compact(gini)
+        ),
+        x: share_axis("share of providers, poorest first", 0.0),
+        y: share_axis("their share of all income", 0.0),
+        marks: vec![
+            Mark::Guide { from: (0.0, 0.0), to: (1.0, 1.0), label: String::new() },
+            Mark::Line { label: String::new(), colour: 0, dash: 0, points },
+        ],
+        height: HEIGHT,
+    };
+    Some(picture(&plot))
+}
+
+/// Protocols that get a colour of their own; the rest is joined.
+const PROTOCOLS: usize = 6;
+
+fn traffic(results: &Results) -> Option<Picture> {
+    let mut totals: Vec<_> = results.summary.traffic_bytes.iter().filter(|it| *it.1 > 0).collect();
+    totals.sort_by_key(|it| (std::cmp::Reverse(*it.1), it.0));
+    let (own, rest) = totals.split_at(totals.len().min(PROTOCOLS));
+    let sum: u64 = totals.iter().map(|it| it.1).sum();
+    let mut below: Vec<f64> = vec![0.0; results.curves.timeline.points.len()];
+    let mut marks = Vec::new();
+    let mut stack = |label: &str, colour: usize, of: &dyn Fn(&Point) -> u64| {
+        let mut points = Vec::new();
+        for ((point, span), below) in spans(results).zip(&mut below) {
+            let value = rate(of(point), span).unwrap_or(0.0) / 1e3;
+            points.push((real(point.at_us), *below, *below + value));
+            *below += value;
+        }
+        marks.push(Mark::Band { label: label.to_owned(), colour, points });
+    };
+    for (number, (protocol, total)) in own.iter().enumerate() {
+        let share = compact(real(**total) * 100.0 / real(sum.max(1)));
+        stack(&format!("{protocol} {share} %"), number, &|it| {
+            it.bytes.get(*protocol).copied().unwrap_or(0)
+        });
+    }
+    if !rest.is_empty() {
+        stack("others", 7, &|it| {
+            rest.iter().map(|(name, _)| it.bytes.get(*name).copied().unwrap_or(0)).sum()
+        });
+    }
+    let most = below.iter().copied().fold(0.0, f64::max);
+    if most <= 0.0 || below.len() < 2 {
+        return None;
+    }
+    let plot = Plot {
+        key: "traffic".into(),
+        title: "Traffic by protocol".into(),
+        description: format!(
+            "Bytes sent a second by the whole network, {} in all; protocols stand on each other, the greatest below.",
+            bytes(real(sum))
+        ),
+        x: time_axis(real(results.ending.at_us)),
+        y: count_axis("kB a second", most),
+        marks,
+        height: HEIGHT + 10.0,
+    };
+    Some(picture(&plot))
+}
+
+fn bytes(count: f64) -> String {
+    match count {
+        it if it >= 1e9 => format!("{} GB", compact(it / 1e9)),
+        it if it >= 1e6 => format!("{} MB", compact(it / 1e6)),
+        it => format!("{} kB", compact(it / 1e3)),
+    }
+}
+
+fn topology(results: &Results) -> Option<Picture> {
+    let regions = &results.summary.population.regions;
+    if regions.is_empty() {
+        return None;
+    }
+    let places = regions.iter().map(|it| Place {
+        name: it.region.name.clone(),
+        latitude: it.region.latitude,
+        longitude: it.region.longitude,
+        size: real(it.providers + it.consumers),
+        note: format!("{} providers, {} consumers", it.providers, it.consumers),
+    });
+    let mut flows = Vec::new();
+    let (mut inside, mut all) = (0, 0);
+    for (from, row) in results.curves.flows.iter().enumerate() {
+        for (to, jobs) in row.iter().enumerate() {
+            all += jobs;
+            if from == to {
+                inside += jobs;
+            }
+            flows.push((from, to, real(*jobs)));
+        }
+    }
+    let within = if all == 0 {
+        String::new()
+    } else {
+        format!(" {} of all jobs stayed in their region.", percent(real(inside) / real(all)))
+    };
+    let map = Map {
+        key: "topology".into(),
+        title: "Where jobs went".into(),
+        description: format!(
+            "A circle's area is the number of hosts in a region; an arc's width is the number of finished jobs from consumers to providers of another region.{within}"
+        ),
+        places: places.collect(),
+        flows,
+    };
+    Some(Picture {
+        key: map.key.clone(),
+        title: map.title.clone(),
+        caption: map.description.clone(),
+        svg: map.svg(),
+        wide: true,
+    })
+}
+
+fn adversaries(results: &Results) -> Option<Picture> {
+    let kinds = &results.summary.adversaries;
+    if kinds.is_empty() {
+        return None;
+    }
+    let bars = Bars {
+        key: "adversaries".into(),
+        title: "Gain and damage".into(),
+        description: "Gain: income beyond what the same engine time earns an honest provider, and what was served to them unpaid. Damage: what honest consumers had promised for jobs that they lost to them, and what honest providers served them unpaid.".into(),
+        label: "TON, all adversaries of a behaviour together".into(),
+        bars: kinds
+            .iter()
+            .map(|it| (it.behaviour.clone(), vec![it.gain_nanoton / 1e9, it.damage_nanoton / 1e9]))
+            .collect(),
+        series: vec!["gain".into(), "damage".into()],
+    };
+    Some(bars_picture(&bars))
+}
+
+fn adversary_table(results: &Results) -> String {
+    let kinds = &results.summary.adversaries;
+    if kinds.is_empty() {
+        return String::new();
+    }
+    let rows = kinds.iter().map(|it| {
+        let count = |it: u64| compact(real(it));
+        vec![
+            escape(&it.behaviour),
+            count(it.hosts),
+            count(it.prompts_received),
+            count(it.jobs_served),
+            count(it.jobs_lost),
+            compact(real(it.income_nanoton) / 1e9),
+            compact(it.gain_nanoton / 1e9),
+            compact(it.damage_nanoton / 1e9),
+        ]
+    });
+    let head = [
+        "behaviour",
+        "hosts",
+        "prompts received",
+        "jobs served",
+        "jobs lost",
+        "income [TON]",
+        "gain [TON]",
+        "damage [TON]",
+    ];
+    table(&head, &rows.collect::<Vec<_>>(), &[1, 2, 3, 4, 5, 6, 7])
+}
