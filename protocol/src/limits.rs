@@ -55,8 +55,9 @@ pub const NEGATIVE_VERDICT_LIFETIME: Millis = Millis::from_secs(60);
 /// Most tokens of completion that may be unpaid: the exposure of either side.
 pub const CREDIT_STEP: Tokens = Tokens::new(32);
 /// Unpaid steps after which a consumer is no longer served until it has paid. A consumer that is
-/// killed cannot know what was under way to it: up to a step for each job that ran, each time. A
-/// thief gets as much once for each allocation: 512 tokens, for which a price of 10 TON a million
+/// killed cannot know what was under way to it: up to a step for each job that ran, each time. So
+/// many jobs run at a time in a channel in which nothing was paid yet. A thief gets as much once for
+/// each allocation: 512 tokens, for which a price of 10 TON a million
 /// asks 0.005 TON, about what the vault and allocation cost in gas.
 pub const DEBT_STEPS: u32 = 16;
 /// The consumer pays each time this many tokens came, half a step, so that the next voucher is

@@ -26,6 +26,8 @@ use cocoon_protocol::job::{FinishReason, ProviderRefusal, Usage};
 use cocoon_protocol::units::{Millis, Tokens};
 use simnet_scenario::Moment;
 
+use crate::mutation::{Mutation, planted};
+
 /// A full engine asks consumers to come back after this time, as the node's does.
 pub(crate) const RETRY_AFTER: Millis = Millis::from_secs(2);
 
@@ -123,7 +125,8 @@ impl Job {
 
     /// The most that it can write under its grant.
     fn cap(&self) -> Tokens {
-        self.granted.min(self.ask.limit).min(self.ask.natural)
+        let granted = if planted(Mutation::Overserving) { Tokens::MAX } else { self.granted };
+        granted.min(self.ask.limit).min(self.ask.natural)
     }
 
     /// Why it ends when it has written this many, if it does.
@@ -164,7 +167,7 @@ impl Engine {
     /// Takes a job, if there is room. Its prompt is counted; nothing is computed yet.
     pub fn admit(&mut self, key: JobKey, ask: Ask) -> Result<(), ProviderRefusal> {
         let (taken, places) = self.load();
-        if taken >= self.bound() {
+        if taken >= self.bound() && !planted(Mutation::DoorOpen) {
             return Err(ProviderRefusal::Busy { retry_after: RETRY_AFTER });
         }
         let holding = self.jobs.iter().filter(|job| job.holds_place()).count();

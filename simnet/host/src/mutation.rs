@@ -53,6 +53,8 @@ impl Mutation {
 #[cfg(feature = "mutation")]
 mod switches {
     use std::cell::Cell;
+    use std::collections::HashMap;
+    use std::hash::RandomState;
 
     use super::Mutation;
 
@@ -69,6 +71,19 @@ mod switches {
     pub(crate) fn planted(mutation: Mutation) -> bool {
         PLANTED.get() == Some(mutation)
     }
+
+    /// The same items, in an order that a hash map decides whose seed is the machine's: it is drawn
+    /// on a thread of its own, where no simulation gives randomness out.
+    pub(crate) fn shuffled<T>(items: Vec<T>) -> Vec<T> {
+        if !planted(Mutation::RandomOrder) {
+            return items;
+        }
+        let drawn = std::thread::spawn(RandomState::new).join();
+        let seed = drawn.unwrap_or_else(|_| RandomState::new());
+        let mut map = HashMap::with_hasher(seed);
+        map.extend(items.into_iter().enumerate());
+        map.into_values().collect()
+    }
 }
 
 #[cfg(not(feature = "mutation"))]
@@ -76,8 +91,12 @@ mod switches {
     pub(crate) const fn planted(_mutation: super::Mutation) -> bool {
         false
     }
+
+    pub(crate) const fn shuffled<T>(items: Vec<T>) -> Vec<T> {
+        items
+    }
 }
 
 #[cfg(feature = "mutation")]
 pub use switches::plant;
-pub(crate) use switches::planted;
+pub(crate) use switches::{planted, shuffled};

@@ -66,7 +66,8 @@ pub enum Queue {
 /// Something that happened on a host.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Observation {
-    /// It started; `restart` when its store had something.
+    /// It started; `restart` when its store had something. Before that it has stated what its
+    /// store holds, as [`Self::Promised`] and [`Self::Held`].
     Started {
         /// Whether it had run before.
         restart: bool,
@@ -162,6 +163,13 @@ pub enum Observation {
         unpaid: Tokens,
         /// What they cost.
         value: NanoTon,
+        /// What all its jobs with this consumer have served and are not paid for, those that ended
+        /// included.
+        peer_owes: NanoTon,
+        /// What one step costs at the job's prices.
+        step: NanoTon,
+        /// What the consumer's channel has been credited so far.
+        credited: NanoTon,
     },
     /// A settlement reached the provider's wallet.
     Settled {

@@ -13,6 +13,7 @@ use cocoon_protocol::units::NanoTon;
 use simnet_scenario::Seed;
 
 use crate::fabric::HostId;
+use crate::mutation::{Mutation, planted};
 
 /// A probability, in millionths: exact on every machine.
 pub type PerMillion = u32;
@@ -172,6 +173,10 @@ impl Store {
                 return Err(Unfaithful);
             }
             match record {
+                Record::Payer(payer) if forgets(payer.cumulative()) => {
+                    let (channel, cumulative) = (payer.channel(), payer.cumulative());
+                    state(Kept::Promised { channel, cumulative });
+                }
                 Record::Payer(payer) => {
                     let (channel, cumulative) = (payer.channel(), payer.cumulative());
                     let before = put(&mut self.payers, payer, PayerState::channel);
@@ -208,6 +213,20 @@ impl Store {
         }
     }
 
+    /// States every channel that is kept: what a restart begins with.
+    pub(crate) fn recall(&self, mut state: impl FnMut(Kept)) {
+        for payer in &self.payers {
+            let (channel, cumulative) = (payer.channel(), payer.cumulative());
+            state(Kept::Promised { channel, cumulative });
+        }
+        for payee in &self.payees {
+            if let Some(best) = payee.best() {
+                let (channel, cumulative) = (payee.channel(), best.voucher.cumulative);
+                state(Kept::Held { channel, cumulative });
+            }
+        }
+    }
+
     /// The consumer's channels as a restart reads them.
     pub(crate) fn restore_payers(&self) -> Result<Vec<PayerState>, RecordError> {
         self.payers.iter().map(|state| PayerState::decode(&state.encode())).collect()
@@ -217,6 +236,11 @@ impl Store {
     pub(crate) fn restore_payees(&self) -> Result<Vec<PayeeState>, RecordError> {
         self.payees.iter().map(|state| PayeeState::decode(&state.encode())).collect()
     }
+}
+
+/// Whether the disk says that it has a promise of this much and has not.
+fn forgets(cumulative: NanoTon) -> bool {
+    planted(Mutation::VoucherLost) && cumulative > NanoTon::ZERO
 }
 
 /// A fact that became durable.

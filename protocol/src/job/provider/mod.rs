@@ -132,6 +132,8 @@ pub struct Provider {
     asking: BTreeSet<(TonAddress, NodeId)>,
     channels: BTreeMap<TonAddress, Box<Payee>>,
     jobs: BTreeMap<(NodeId, JobId), Box<Serving>>,
+    /// What the jobs of each vault may end up owing: a step each.
+    at_risk: BTreeMap<TonAddress, NanoTon>,
     deadlines: Deadlines<(NodeId, JobId)>,
     settling: BTreeSet<TonAddress>,
     /// Vaults that are read again because a voucher was of an epoch that is not known here.
@@ -164,6 +166,7 @@ impl Provider {
             asking: BTreeSet::new(),
             channels,
             jobs: BTreeMap::new(),
+            at_risk: BTreeMap::new(),
             deadlines: Deadlines::default(),
             settling: BTreeSet::new(),
             rereading: BTreeSet::new(),
@@ -215,6 +218,12 @@ impl Provider {
     /// All channels, for displays.
     pub fn payees(&self) -> impl Iterator<Item = &Payee> {
         self.channels.values().map(|payee| &**payee)
+    }
+
+    /// The channel that pays for a consumer's jobs, for displays and checks.
+    pub fn payee_of(&self, peer: NodeId) -> Option<&Payee> {
+        let vault = self.peers.get(&peer)?.vault?;
+        self.channels.get(&vault).map(|payee| &**payee)
     }
 
     /// Settlements under way.
@@ -347,11 +356,19 @@ impl Provider {
         let vault = self.peers.get(&peer).and_then(|known| known.vault);
         let vault = vault.ok_or_else(|| unpayable.clone())?;
         let payee = self.channels.get_mut(&vault).ok_or_else(|| unpayable.clone())?;
-        if payee.owed() > tolerated_debt(prices, payee) {
-            let (headroom, needed) = (NanoTon::ZERO, payee.owed());
-            return Err(ProviderRefusal::NoHeadroom { headroom, needed });
+        let (owed, tolerated) = (payee.owed(), tolerated_debt(prices, payee));
+        if owed > tolerated {
+            let headroom = NanoTon::ZERO;
+            return Err(ProviderRefusal::NoHeadroom { headroom, needed: owed });
         }
         let busy = ProviderRefusal::Busy { retry_after: RETRY_AFTER };
+        // Every job that runs may end with a step unpaid. All at once they are no larger a gift
+        // than one after another.
+        let others = self.at_risk.get(&vault).copied().unwrap_or(NanoTon::ZERO);
+        let at_risk = others.saturating_add(risk(prices, request.max_completion));
+        if others > NanoTon::ZERO && owed.saturating_add(at_risk) > tolerated {
+            return Err(busy);
+        }
         payee.open(request.job).map_err(|error| match error {
             crate::channel::OpenError::Releasing => unpayable,
             crate::channel::OpenError::AlreadyOpen => {
@@ -359,6 +376,7 @@ impl Provider {
             }
             crate::channel::OpenError::TooManyJobs => busy,
         })?;
+        self.at_risk.insert(vault, at_risk);
         let (stage, due) = (Stage::Admitting, Entry::default());
         Ok(Serving { request, prices, vault, started: now, stage, due })
     }
@@ -485,6 +503,13 @@ impl Provider {
             return;
         };
         self.deadlines.clear(key, &mut serving.due);
+        let risk = risk(serving.prices, serving.request.max_completion);
+        if let Some(at_risk) = self.at_risk.get_mut(&serving.vault) {
+            *at_risk = at_risk.saturating_sub(risk);
+            if *at_risk == NanoTon::ZERO {
+                self.at_risk.remove(&serving.vault);
+            }
+        }
         let cost = match serving.stage {
             Stage::Admitting => NanoTon::ZERO,
             Stage::Running { granted: None, .. } => NanoTon::ZERO,
@@ -576,11 +601,18 @@ impl Provider {
     }
 }
 
-/// What a consumer may owe and still be served: some steps, which an honest one owes when it was
-/// killed; and a sixteenth of what it has paid, because over a long time that happens more often.
+/// What a job may end up owing.
+fn risk(prices: Prices, max_completion: Tokens) -> NanoTon {
+    let step = limits::CREDIT_STEP.min(max_completion);
+    prices.cost(Tokens::ZERO, step).unwrap_or(NanoTon::MAX)
+}
+
+/// What a consumer may owe, or come to owe in the jobs that run, and still be served: some steps,
+/// which an honest one owes when it was killed; and a sixteenth of what it has paid, because over a
+/// long time that happens more often.
 fn tolerated_debt(prices: Prices, payee: &Payee) -> NanoTon {
-    let steps = Tokens::new(limits::CREDIT_STEP.get().saturating_mul(limits::DEBT_STEPS));
-    let steps = prices.cost(Tokens::ZERO, steps).unwrap_or(NanoTon::ZERO);
+    let step = risk(prices, limits::CREDIT_STEP).as_nano();
+    let steps = NanoTon::from_nano(step.saturating_mul(u64::from(limits::DEBT_STEPS)));
     steps.max(payee.credited().checked_fraction(1, 16).unwrap_or(NanoTon::ZERO))
 }
 

@@ -271,8 +271,40 @@ fn an_old_offer_is_honoured_as_long_as_it_lives() {
 }
 
 #[test]
+fn what_runs_in_a_fresh_channel_is_no_larger_a_gift_than_what_is_tolerated() {
+    let mut world = World::with_channel(1_000_000);
+    let most = u8::try_from(limits::DEBT_STEPS).unwrap();
+    for number in 0..=most {
+        world.request(number);
+    }
+    assert_eq!(world.take().refusals, [ProviderRefusal::Busy { retry_after: RETRY_AFTER }]);
+    assert_eq!(world.provider.jobs(), usize::from(most));
+    // All of them take their step and leave: that is what is owed, and not more.
+    for number in 0..most {
+        world.act(|it, now, out| it.engine_started(consumer(), job(number), PROMPT, now, out));
+        let total = 10 * (u64::from(number) + 1);
+        world.pay(number, 10, total, 1);
+        world.generate(number, limits::CREDIT_STEP.get());
+    }
+    world.act(|it, _, out| it.session_closed(consumer(), out));
+    let step = u64::from(limits::CREDIT_STEP.get());
+    assert_eq!(world.provider.payees().next().unwrap().owed(), nano(step * u64::from(most)));
+    // One at a time it goes on, as before.
+    world.greet(consumer());
+    world.ledger_shows(Some(Allocation::new(PAYOUT, nano(1_000_000), 1)));
+    world.take();
+    world.request(100);
+    world.request(101);
+    assert_eq!(world.take().refusals, [ProviderRefusal::Busy { retry_after: RETRY_AFTER }]);
+    assert_eq!(world.provider.jobs(), 1);
+}
+
+#[test]
 fn one_consumer_gets_only_so_many_places() {
     let mut world = World::with_channel(1_000_000);
+    // A consumer that has paid for many steps may have many jobs.
+    let step = u64::from(limits::CREDIT_STEP.get());
+    world.pay(0, 0, 16 * step * u64::try_from(limits::JOBS_PER_PEER).unwrap(), 1);
     for number in 0..=u8::try_from(limits::JOBS_PER_PEER).unwrap() {
         world.request(number);
     }

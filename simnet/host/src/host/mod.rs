@@ -170,6 +170,7 @@ impl Host {
             return;
         }
         let restart = self.store.take_over();
+        self.store.recall(|kept| driver::state(kept, fabric));
         fabric.observe(Observation::Started { restart });
         let Some(process) = Process::start(&self.spec, &self.store) else {
             fabric.observe(Observation::Defect { rule: "a stored record cannot be read again" });

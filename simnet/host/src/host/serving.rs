@@ -21,6 +21,7 @@ use super::session::Accepted;
 use super::spec::{self, ProviderSpec};
 use crate::engine::{Ask, Engine, Generated, JobKey};
 use crate::fabric::SessionId;
+use crate::mutation;
 use crate::observation::{Observation, Queue};
 use crate::stimulus::Alarm;
 
@@ -226,7 +227,7 @@ impl Shell<'_> {
         let mut generated = Vec::new();
         let Some(serving) = &mut self.process.serving else { return };
         serving.engine.poll(now, &mut generated);
-        for generated in generated {
+        for generated in mutation::shuffled(generated) {
             match generated {
                 Generated::Text { key, completion } => self.text(key, completion),
                 Generated::Finished { key, reason, usage, worked } => {
@@ -244,12 +245,28 @@ impl Shell<'_> {
         found.text.update(&text, completion);
         found.sent = completion;
         let (session, unpaid) = (found.session, completion.saturating_sub(found.covered));
-        let value = found.prices.cost(Tokens::ZERO, unpaid).unwrap_or(NanoTon::MAX);
+        let cost = |tokens| found.prices.cost(Tokens::ZERO, tokens).unwrap_or(NanoTon::MAX);
+        let (value, step) = (cost(unpaid), cost(limits::CREDIT_STEP));
         let padding = fresh.get().saturating_mul(BYTES_PER_TOKEN);
         let message = SessionMessage::JobChunk { job, text, completion };
         self.send_in(session, message, padding);
-        self.fabric.observe(Observation::Exposed { job, unpaid, value });
+        let (peer_owes, credited) = self.account_of(peer);
+        let exposed = Observation::Exposed { job, unpaid, value, peer_owes, step, credited };
+        self.fabric.observe(exposed);
         self.later(Input::Generated { peer, job, completion });
+    }
+
+    /// What a consumer owes in all its jobs, and what it has been credited.
+    fn account_of(&self, peer: NodeId) -> (NanoTon, NanoTon) {
+        let payee = self.process.node.provider().and_then(|provider| provider.payee_of(peer));
+        let owed = payee.map_or(NanoTon::ZERO, |payee| payee.owed());
+        let jobs = self.process.serving.iter().flat_map(|serving| &serving.jobs);
+        let unpaid = jobs.filter(|job| job.key.0 == peer).map(|job| {
+            let tokens = job.sent.saturating_sub(job.covered);
+            job.prices.cost(Tokens::ZERO, tokens).unwrap_or(NanoTon::MAX)
+        });
+        let owes = unpaid.fold(owed, NanoTon::saturating_add);
+        (owes, payee.map_or(NanoTon::ZERO, |payee| payee.credited()))
     }
 
     fn over(

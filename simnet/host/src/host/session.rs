@@ -19,6 +19,7 @@ use super::driver::Shell;
 use super::spec;
 use crate::evidence::Evidence;
 use crate::fabric::SessionId;
+use crate::mutation::{Mutation, planted};
 use crate::observation::{Observation, Queue};
 use crate::stimulus::{Alarm, DialFailure};
 
@@ -180,7 +181,10 @@ impl Shell<'_> {
         };
         let older = reading.dialled.iter().position(|it| it.is_open_to(peer));
         let Some(dialled) = reading.dialled.get_mut(at) else { return };
-        if let Err(reason) = judge(evidence, dialled.minimum_tier) {
+        let unjudged = planted(Mutation::PromptEarly);
+        if let Err(reason) = judge(evidence, dialled.minimum_tier)
+            && !unjudged
+        {
             reading.dialled.swap_remove(at);
             self.fabric.hang_up(session);
             self.fabric.observe(Observation::SessionFailed { peer, refused: true });

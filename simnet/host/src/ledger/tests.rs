@@ -8,6 +8,8 @@ use std::time::Duration;
 use cocoon_protocol::attest::Tier;
 use cocoon_protocol::channel::{Allocation, VaultKey, Voucher};
 use cocoon_protocol::identity::NodeKey;
+use cocoon_protocol::pricing::Fixed;
+use cocoon_protocol::selection::Balanced;
 
 use super::*;
 use crate::host::{ConsumerSpec, ProviderSpec};
@@ -21,8 +23,13 @@ fn nano(nano: u64) -> NanoTon {
 
 fn consumer(number: u8) -> HostSpec {
     let vault_key = Arc::new(VaultKey::from_secret(&[number + 100; 32]));
-    let consumer =
-        ConsumerSpec { vault_key, deposit: nano(TON), allocation: nano(TON / 10), patience: None };
+    let consumer = ConsumerSpec {
+        vault_key,
+        deposit: nano(TON),
+        allocation: nano(TON / 10),
+        patience: None,
+        policy: Arc::new(Balanced),
+    };
     let key = NodeKey::from_secret(&[number; 32]);
     let id = HostId(u32::from(number));
     HostSpec {
@@ -33,6 +40,7 @@ fn consumer(number: u8) -> HostSpec {
         skew_ms: 0,
         store: StoreSpec::default(),
         hostile: false,
+        behaviour: None,
         consumer: Some(consumer),
         provider: None,
     }
@@ -46,6 +54,7 @@ fn provider(number: u8) -> HostSpec {
         payout: payout(number),
         places: 1,
         queue: 0,
+        pricing: Arc::new(Fixed),
         prefill_per_second: 1.0,
         decode_per_second: 1.0,
         contention: 0.0,

@@ -10,7 +10,6 @@
     reason = "a test fails by panicking"
 )]
 
-mod ledger;
 mod world;
 
 use std::time::Duration;
@@ -18,7 +17,7 @@ use std::time::Duration;
 use cocoon_protocol::attest::Tier;
 use cocoon_protocol::job::FinishReason;
 use cocoon_protocol::limits;
-use cocoon_protocol::units::{NanoTon, Tokens};
+use cocoon_protocol::units::{NanoTon, PricePerMillion, Tokens};
 use simnet_host::{FailureKind, Observation, Stimulus};
 use world::{COMPLETION, PROMPT, World, consumer, prices, provider, sum};
 
@@ -282,7 +281,12 @@ fn a_peer_that_does_not_read_loses_its_session() {
 
 #[test]
 fn a_drained_host_settles_and_leaves() {
-    let mut world = World::new(vec![consumer(1), provider(2)]);
+    // A settlement below 0.0044 TON would not pay for itself.
+    let (mut rich, mut dear) = (consumer(1), provider(2));
+    rich.consumer.as_mut().unwrap().allocation = NanoTon::from_nano(500_000_000);
+    let completion = PricePerMillion::from_nano(100_000_000_000);
+    dear.provider.as_mut().unwrap().models[0].prices.completion = completion;
+    let mut world = World::new(vec![rich, dear]);
     let job = world.submit(0, 1);
     world.run_for(Duration::from_secs(2));
     world.give(1, Stimulus::Drain);

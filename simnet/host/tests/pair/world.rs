@@ -16,13 +16,12 @@ use cocoon_protocol::pricing::Fixed;
 use cocoon_protocol::selection::Balanced;
 use cocoon_protocol::units::{NanoTon, PricePerMillion, Prices, Tokens};
 use cocoon_protocol::wire::SessionMessage;
+use simnet_host::ledger::{Ledger, LedgerTerms};
 use simnet_host::{
-    Alarm, Clock, ConsumerSpec, DialFailure, Fabric, Host, HostId, HostSpec, Observation, Order,
-    ProviderSpec, SessionId, Stimulus, StoreSpec,
+    Alarm, Bounds, Clock, ConsumerSpec, DialFailure, Fabric, Host, HostId, HostSpec, Invariants,
+    Observation, Observer as _, Order, ProviderSpec, SessionId, Stimulus, StoreSpec,
 };
 use simnet_scenario::{Moment, Seed};
-
-use crate::ledger::Ledger;
 
 pub(crate) const MODEL: ModelHash = ModelHash::from_bytes([9; 32]);
 pub(crate) const PROMPT: Tokens = Tokens::new(50);
@@ -222,7 +221,8 @@ pub(crate) struct World {
     offers: BTreeMap<usize, SignedOffer>,
     lookers: Vec<usize>,
     pub(crate) ledger: Ledger,
-    block_due: bool,
+    block_at: Option<Moment>,
+    pub(crate) invariants: Invariants,
     pub(crate) facts: Vec<(Moment, HostId, Observation)>,
     /// Bytes sent in sessions.
     pub(crate) bytes: u64,
@@ -234,7 +234,26 @@ impl World {
     }
 
     pub(crate) fn with(specs: Vec<HostSpec>, seed: Seed, weather: Weather) -> Self {
+        // Under half a second for a command.
+        let terms = LedgerTerms {
+            block_time: Duration::from_millis(200),
+            confirmations: 0,
+            inclusion: 0,
+            pause: Duration::from_millis(50),
+            ..LedgerTerms::default()
+        };
+        Self::on(specs, seed, weather, terms)
+    }
+
+    pub(crate) fn on(
+        specs: Vec<HostSpec>,
+        seed: Seed,
+        weather: Weather,
+        terms: LedgerTerms,
+    ) -> Self {
         let lives = vec![0; specs.len()];
+        let hostile = specs.iter().filter(|spec| spec.hostile).map(|spec| spec.id).collect();
+        let bounds = Bounds { hostile, ..Bounds::default() };
         let mut world = Self {
             seed,
             weather,
@@ -247,8 +266,9 @@ impl World {
             accepted: 0,
             offers: BTreeMap::new(),
             lookers: Vec::new(),
-            ledger: Ledger::default(),
-            block_due: false,
+            ledger: Ledger::new(terms, seed),
+            block_at: None,
+            invariants: Invariants::new(bounds),
             facts: Vec::new(),
             bytes: 0,
         };
@@ -335,6 +355,7 @@ impl World {
             }
             Call::Observe(fact) => {
                 let id = self.hosts[from].spec().id;
+                self.invariants.observe(self.now, id, &fact);
                 self.facts.push((self.now, id, fact));
             }
         }
@@ -342,8 +363,9 @@ impl World {
 
     fn await_block(&mut self) {
         if let Some(at) = self.ledger.next_block()
-            && !std::mem::replace(&mut self.block_due, true)
+            && self.block_at.is_none_or(|known| at < known)
         {
+            self.block_at = Some(at);
             self.at(at, Event::Block);
         }
     }
@@ -366,6 +388,7 @@ impl World {
     }
 
     fn process_gone(&mut self, host: usize) {
+        self.ledger.crashed(self.hosts[host].spec().id);
         self.lives[host] += 1;
         let theirs: Vec<_> =
             self.lines.keys().filter(|(owner, _)| *owner == host).copied().collect();
@@ -436,8 +459,10 @@ impl World {
                 }
             }
             Event::Block => {
-                self.block_due = false;
-                for (id, answer) in self.ledger.advance(self.now) {
+                self.block_at = self.block_at.filter(|at| *at > self.now);
+                let answers = self.ledger.advance(self.now);
+                self.ledger.report(self.now, &mut self.invariants);
+                for (id, answer) in answers {
                     let to = self.hosts.iter().position(|host| host.spec().id == id).unwrap();
                     self.give(to, Stimulus::Ledger(answer));
                 }
@@ -469,6 +494,8 @@ impl World {
             if count(|fact| matches!(fact, Observation::JobSubmitted { .. })) == over {
                 // Whatever is owed for the last of them arrives.
                 self.run_for(Duration::from_secs(5));
+                self.invariants.finish(self.now, false, &self.ledger);
+                assert_eq!(self.invariants.violation(), None);
                 return true;
             }
         }

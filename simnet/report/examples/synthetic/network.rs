@@ -253,6 +253,9 @@ impl Network {
             job,
             unpaid: Tokens::new(64),
             value: NanoTon::from_nano(64 * 26),
+            peer_owes: NanoTon::from_nano(64 * 26),
+            step: NanoTon::from_nano(32 * 26),
+            credited: cumulative,
         };
         self.say(at + first + 1, provider, exposed);
         self.say(at + after, consumer, Observation::Promised { channel, cumulative });

@@ -1,0 +1,63 @@
+//! Every job ends, and ends once: with a receipt, a refusal or a counted failure.
+//!
+//! Owns: the jobs that are not over, by age. Must not: remember those that are: one that ends again
+//! is unknown by then, which is the same fault.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use cocoon_protocol::identity::JobId;
+use simnet_scenario::Moment;
+
+use super::Verdict;
+
+pub(super) const NAME: &str = "jobs-end-once";
+
+#[derive(Debug)]
+pub(super) struct Jobs {
+    oldest: Duration,
+    open: BTreeMap<JobId, Moment>,
+    /// In the order of submission; ended ones are dropped when they come up.
+    order: VecDeque<(Moment, JobId)>,
+}
+
+impl Jobs {
+    pub(super) const fn new(oldest: Duration) -> Self {
+        Self { oldest, open: BTreeMap::new(), order: VecDeque::new() }
+    }
+
+    pub(super) fn submitted(&mut self, at: Moment, job: JobId) -> Verdict {
+        if self.open.insert(job, at).is_some() {
+            return Err("a job was submitted twice".to_owned());
+        }
+        self.order.push_back((at, job));
+        Ok(())
+    }
+
+    pub(super) fn ended(&mut self, job: JobId) -> Verdict {
+        match self.open.remove(&job) {
+            Some(_) => Ok(()),
+            None => Err("a job ended that was not open".to_owned()),
+        }
+    }
+
+    /// Looks whether the oldest job is too old.
+    pub(super) fn age(&mut self, now: Moment) -> Verdict {
+        while let Some((at, job)) = self.order.front().copied() {
+            let open = self.open.get(&job) == Some(&at);
+            if open && now.since(at) <= self.oldest {
+                break;
+            }
+            self.order.pop_front();
+            if open {
+                return Err(format!("a job is open for {} s", now.since(at).as_secs()));
+            }
+        }
+        Ok(())
+    }
+
+    /// At the end of a run nothing is old: what was submitted shortly before may be open.
+    pub(super) fn finish(&mut self, now: Moment) -> Verdict {
+        self.age(now)
+    }
+}
