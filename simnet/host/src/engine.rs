@@ -209,7 +209,11 @@ impl Engine {
         let mut ended = false;
         for at in 0..self.jobs.len() {
             let Some(job) = self.jobs.get(at) else { break };
-            let State::Working { .. } = job.state else { continue };
+            let State::Working { since } = job.state else { continue };
+            if self.clock < since {
+                // Its prompt is being read.
+                continue;
+            }
             let completion = job.tokens(&self.spec, self.clock);
             let stands = completion >= job.cap();
             // Half a chunk is worth sending when the engine is awake anyway: so the batch's jobs
@@ -345,3 +349,228 @@ impl Engine {
 
 /// The full speed, in fixed point.
 const ONE: u64 = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SPEC: EngineSpec = EngineSpec {
+        places: 4,
+        queue: 1,
+        prefill_ns: 1_000_000,
+        decode_ns: 20_000_000,
+        contention: 500,
+        flush: Duration::from_millis(100),
+    };
+
+    fn key(job: u8) -> JobKey {
+        (NodeId::from_bytes([7; 32]), JobId::from_bytes([job; 32]))
+    }
+
+    const fn tokens(count: u32) -> Tokens {
+        Tokens::new(count)
+    }
+
+    fn ask(prompt: u32, natural: u32, limit: u32) -> Ask {
+        Ask { prompt: tokens(prompt), natural: tokens(natural), limit: tokens(limit) }
+    }
+
+    /// Runs an engine by its own alarms until it has nothing more to say.
+    fn run(engine: &mut Engine) -> Vec<(Moment, Generated)> {
+        let mut said = Vec::new();
+        while let Some(at) = engine.next() {
+            let mut out = Vec::new();
+            engine.poll(at, &mut out);
+            assert!(!out.is_empty(), "an alarm is never for nothing: {engine:?}");
+            said.extend(out.into_iter().map(|it| (at, it)));
+        }
+        said
+    }
+
+    #[test]
+    fn one_job_alone_takes_what_its_tokens_take() {
+        let mut engine = Engine::new(SPEC);
+        engine.admit(key(1), ask(50, 7, 100)).unwrap();
+        assert_eq!(engine.next(), None, "nothing is read before it is paid");
+        engine.grant(key(1), tokens(32), Moment::START);
+        let said = run(&mut engine);
+        let text = |at, count| {
+            let completion = tokens(count);
+            (Moment::from_millis(at), Generated::Text { key: key(1), completion })
+        };
+        // 50 ms of reading, then 20 ms a token; five tokens travel together.
+        assert_eq!(said[..3], [text(70, 1), text(170, 6), text(190, 7)]);
+        let usage = Usage { prompt: tokens(50), completion: tokens(7) };
+        let worked = Duration::from_millis(190);
+        let reason = FinishReason::Stop;
+        let end = Generated::Finished { key: key(1), reason, usage, worked };
+        assert_eq!(said[3..], [(Moment::from_millis(190), end)]);
+        assert_eq!(engine.load(), (0, 4));
+    }
+
+    #[test]
+    fn a_batch_slows_each_of_its_jobs_by_the_law() {
+        let mut engine = Engine::new(SPEC);
+        for job in 1..=3 {
+            engine.admit(key(job), ask(0, 10, 10)).unwrap();
+            engine.grant(key(job), tokens(32), Moment::START);
+        }
+        let said = run(&mut engine);
+        // Three jobs: steps of 1 + 2 × 0.5 = 2 times 20 ms.
+        let last = said.last().unwrap().0;
+        assert_eq!(last, Moment::from_millis(400));
+        let ends = said.iter().filter(|(_, it)| matches!(it, Generated::Finished { .. }));
+        assert_eq!(ends.count(), 3);
+    }
+
+    #[test]
+    fn it_stops_at_its_grant_keeps_its_place_and_goes_on() {
+        let mut engine = Engine::new(SPEC);
+        engine.admit(key(1), ask(0, 40, 100)).unwrap();
+        engine.grant(key(1), tokens(8), Moment::START);
+        let said = run(&mut engine);
+        let (at, last) = *said.last().unwrap();
+        assert_eq!(last, Generated::Text { key: key(1), completion: tokens(8) });
+        assert_eq!((at, engine.load().0), (Moment::from_millis(160), 1));
+        let later = Moment::from_millis(1_000);
+        engine.grant(key(1), tokens(40), later);
+        let said = run(&mut engine);
+        let (at, last) = *said.last().unwrap();
+        assert_eq!(last, Generated::Text { key: key(1), completion: tokens(40) });
+        assert_eq!(at, later.after(Duration::from_millis(32 * 20)));
+        // That it ends there is only found out under a grant for one more.
+        engine.grant(key(1), tokens(41), at);
+        assert!(matches!(run(&mut engine)[..], [(_, Generated::Finished { .. })]));
+    }
+
+    #[test]
+    fn a_full_engine_refuses_and_a_queued_job_gets_the_next_place() {
+        let mut engine = Engine::new(SPEC);
+        for job in 1..=5 {
+            engine.admit(key(job), ask(0, 10, 10)).unwrap();
+            engine.grant(key(job), tokens(32), Moment::START);
+        }
+        let busy = ProviderRefusal::Busy { retry_after: RETRY_AFTER };
+        assert_eq!(engine.admit(key(6), ask(0, 1, 1)), Err(busy));
+        let (usage, _) = engine.cancel(key(1), Moment::from_millis(101)).unwrap();
+        // 101 ms at 1 / 2.5 of the speed.
+        assert_eq!(usage.completion, tokens(2));
+        let ended = run(&mut engine);
+        let queued = |it: &&(Moment, Generated)| matches!(it.1, Generated::Finished { key: of, .. } if of == key(5));
+        assert!(ended.iter().any(|it| queued(&it)));
+    }
+
+    #[test]
+    fn nothing_was_worked_for_a_job_that_was_never_paid() {
+        let mut engine = Engine::new(SPEC);
+        engine.admit(key(1), ask(50, 10, 10)).unwrap();
+        assert_eq!(engine.forget(key(1), Moment::from_millis(500)), Some(Duration::ZERO));
+        engine.admit(key(2), ask(50, 10, 10)).unwrap();
+        engine.grant(key(2), tokens(32), Moment::from_millis(500));
+        let half = engine.forget(key(2), Moment::from_millis(520));
+        assert_eq!(half, Some(Duration::from_millis(20)));
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Act {
+        Admit { job: u8, prompt: u32, natural: u32, limit: u32 },
+        Grant { job: u8, total: u32 },
+        Cancel { job: u8 },
+        Pass { millis: u64 },
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            (0u8..8, 0u32..100, 0u32..60, 1u32..80).prop_map(|(job, prompt, natural, limit)| {
+                Act::Admit { job, prompt, natural, limit }
+            }),
+            (0u8..8, 0u32..90).prop_map(|(job, total)| Act::Grant { job, total }),
+            (0u8..8).prop_map(|job| Act::Cancel { job }),
+            (0u64..400).prop_map(|millis| Act::Pass { millis }),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happens: never beyond a grant or a limit, never backwards, places never
+        /// overbooked, and every job that is granted enough ends.
+        #[test]
+        fn an_engine_keeps_to_its_grants(acts in prop::collection::vec(act(), 1..80)) {
+            let mut engine = Engine::new(SPEC);
+            let mut now = Moment::START;
+            let mut granted = std::collections::BTreeMap::new();
+            let sent = std::cell::RefCell::new(std::collections::BTreeMap::new());
+            let check = |generated: Vec<Generated>, granted: &mut std::collections::BTreeMap<JobKey, (Ask, u32)>| {
+                for it in generated {
+                    let (key, completion) = match it {
+                        Generated::Text { key, completion } => (key, completion),
+                        Generated::Finished { key, usage, .. } => (key, usage.completion),
+                    };
+                    let (ask, grant) = granted[&key];
+                    assert!(completion.get() <= grant.min(ask.limit.get()).min(ask.natural.get()));
+                    let before = sent.borrow_mut().insert(key, completion);
+                    assert!(before.is_none_or(|before| before <= completion));
+                    if matches!(it, Generated::Finished { .. }) {
+                        assert_eq!(sent.borrow_mut().remove(&key), Some(completion));
+                        granted.remove(&key);
+                    }
+                }
+            };
+            for act in acts {
+                match act {
+                    Act::Admit { job, prompt, natural, limit } => {
+                        let (key, ask) = (key(job), ask(prompt, natural, limit));
+                        if let std::collections::btree_map::Entry::Vacant(free) = granted.entry(key)
+                            && engine.admit(key, ask).is_ok()
+                        {
+                            free.insert((ask, 0));
+                        }
+                    }
+                    Act::Grant { job, total } => {
+                        if let Some((_, grant)) = granted.get_mut(&key(job)) {
+                            *grant = total.max(*grant);
+                            engine.grant(key(job), tokens(total), now);
+                        }
+                    }
+                    Act::Cancel { job } => {
+                        let known = granted.get(&key(job)).copied();
+                        if let Some((usage, _)) = engine.cancel(key(job), now) {
+                            let (ask, grant) = known.unwrap();
+                            assert!(usage.completion.get() <= grant.min(ask.limit.get()));
+                            granted.remove(&key(job));
+                            sent.borrow_mut().remove(&key(job));
+                        }
+                    }
+                    Act::Pass { millis } => {
+                        let until = now.after(Duration::from_millis(millis));
+                        while let Some(at) = engine.next().filter(|at| *at <= until) {
+                            let mut out = Vec::new();
+                            engine.poll(at, &mut out);
+                            check(out, &mut granted);
+                        }
+                        now = until;
+                    }
+                }
+                let (taken, places) = engine.load();
+                prop_assert!(taken <= places + SPEC.queue);
+                let holding = engine.jobs.iter().filter(|job| job.holds_place()).count();
+                prop_assert!(holding <= usize::try_from(places).unwrap());
+                let working = engine.jobs.iter().filter(|job| matches!(job.state, State::Working { .. }));
+                prop_assert_eq!(working.count(), usize::try_from(engine.working).unwrap());
+            }
+            for job in 0..8 {
+                if let Some((_, grant)) = granted.get_mut(&key(job)) {
+                    *grant = 1_000;
+                    engine.grant(key(job), tokens(1_000), now);
+                }
+            }
+            while let Some(at) = engine.next() {
+                let mut out = Vec::new();
+                engine.poll(at, &mut out);
+                check(out, &mut granted);
+            }
+            prop_assert_eq!(engine.load().0, 0);
+        }
+    }
+}
