@@ -18,7 +18,9 @@ pub mod ledger;
 pub mod mutation;
 pub mod observation;
 pub mod policy;
+pub mod population;
 pub mod run;
+pub mod script;
 pub mod stimulus;
 pub mod store;
 
@@ -29,5 +31,6 @@ pub use invariant::{Bounds, Healing, Invariants, Violation};
 pub use ledger::{BlockReport, Ledger, LedgerFact, LedgerTerms};
 pub use observation::{FailureKind, Observation, Observer, Queue, Sample};
 pub use run::{Control, Outcome, Progress};
+pub use script::{Event, HostEvent, Script, WorldEvent};
 pub use stimulus::{Alarm, DialFailure, Order, Stimulus};
 pub use store::{CrashPoint, Store, StoreSpec};

@@ -147,7 +147,8 @@ fn catalogue(scenario: &Scenario) -> Result<(), Fault> {
     for (name, class) in &scenario.hardware {
         let key = |part: &str| format!("hardware.{name}.{part}");
         within(&key("places"), class.places, 1, 256)?;
-        within(&key("batch_gain"), class.batch_gain, 1.0, f64::from(class.places).max(1.0))?;
+        within(&key("queue"), class.queue, 0, 10_000)?;
+        within(&key("contention"), class.contention, 0.0, 10.0)?;
         within(&key("weight"), class.weight, 0.0, 1e9)?;
     }
     weights("hardware", scenario.hardware.values().map(|class| &class.weight))?;
@@ -200,6 +201,15 @@ fn demand(scenario: &Scenario) -> Result<(), Fault> {
     within("demand.diurnal.day", it.diurnal.day, Span::seconds(1), Span::seconds(86_400 * 366))?;
     lengths("demand.prompt", &it.prompt)?;
     lengths("demand.completion", &it.completion)?;
+    let longest = it.prompt.max_tokens.saturating_add(it.completion.max_tokens);
+    let context = scenario.models.values().map(|model| model.context).max().unwrap_or(0);
+    if longest > context {
+        let message = format!(
+            "{} tokens with the longest completion of {} fit no model's context of {context}",
+            it.prompt.max_tokens, it.completion.max_tokens
+        );
+        return Err(Fault::text("demand.prompt.max_tokens", message));
+    }
     let mix = &it.minimum_tier;
     weights("demand.minimum_tier", [&mix.open, &mix.attested, &mix.confidential].into_iter())?;
     if it.pattern == Pattern::Recorded && it.trace.is_empty() {
@@ -242,10 +252,14 @@ fn money(scenario: &Scenario) -> Result<(), Fault> {
     let hour = Span::seconds(3_600);
     within("ledger.block_time", ledger.block_time, Span::millis(10), hour)?;
     within("ledger.confirmations", ledger.confirmations, 1, 1_000)?;
+    within("ledger.release_delay", ledger.release_delay, Span::ZERO, Span::seconds(86_400 * 400))?;
     within("ledger.reorg_depth", ledger.reorg_depth, 1, 64)?;
     list("ledger.outages", ledger.outages.len())?;
     for (index, outage) in ledger.outages.iter().enumerate() {
-        window(&format!("ledger.outages.{index}"), *outage)?;
+        window(
+            &format!("ledger.outages.{index}"),
+            Window { from: outage.from, until: outage.until },
+        )?;
     }
     Ok(())
 }

@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 
 use cocoon_protocol::attest::Tier;
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::draw;
 use crate::quantity::{Money, Rate, Share, Span};
 use crate::time::Moment;
 
@@ -57,6 +59,11 @@ pub struct Demand {
     /// How long users wait for the first token before they give up. Default 60 s, the node's own
     /// time-out for a start. `0 s` is for ever.
     pub patience: Span,
+    /// How many users close their window in the middle of an answer. Default none.
+    pub leave: Share,
+    /// When those leave, after they submitted, in the median; log-normal with sigma 1. Default
+    /// 5 s.
+    pub leave_after: Span,
 }
 
 impl Default for Demand {
@@ -73,6 +80,8 @@ impl Default for Demand {
             minimum_tier: TierMix::default(),
             cap: Cap::default(),
             patience: Span::seconds(60),
+            leave: Share::NONE,
+            leave_after: Span::seconds(5),
         }
     }
 }
@@ -145,6 +154,17 @@ impl Lengths {
             max_tokens: max,
             empirical_tokens: Vec::new(),
         }
+    }
+
+    /// A length of this distribution, in tokens.
+    pub fn draw(&self, rng: &mut ChaCha8Rng) -> u32 {
+        let count = u64::try_from(self.empirical_tokens.len()).unwrap_or(0);
+        let place = usize::try_from(draw::below(rng, count)).unwrap_or(0);
+        let tokens = match self.empirical_tokens.get(place) {
+            Some(measured) => *measured,
+            None => draw::log_normal_tokens(rng, self.median_tokens, self.sigma),
+        };
+        tokens.clamp(self.min_tokens.min(self.max_tokens), self.max_tokens)
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use cocoon_protocol::attest::Tier;
 use serde::{Deserialize, Serialize};
 
-use crate::quantity::{Memory, Money, Share, Speed};
+use crate::quantity::{Memory, Money, Speed};
 
 /// Where a class of hardware stands: decides its link, its NAT and its churn.
 #[derive(
@@ -34,10 +34,15 @@ pub struct Hardware {
     pub decode: Speed,
     /// Jobs that it runs at a time. 1 to 256.
     pub places: u32,
-    /// What all places together write, as a multiple of one alone: memory bandwidth is shared, so
-    /// that a batch gains less than its size. 1 to `places`.
-    #[serde(default = "no_gain")]
-    pub batch_gain: f64,
+    /// Jobs beyond them that wait for a place instead of being refused. Default 0, as the node's
+    /// own engine; a server behind it, vLLM for one, queues. 0 to 10,000.
+    #[serde(default)]
+    pub queue: u32,
+    /// How much each further job in the batch lengthens a step, in steps of one job alone. Default
+    /// 0.02, as a graphics card, whose decoding waits for memory: about a doubling at 50 jobs. On
+    /// two cores we measured 0.55. 0 to 10.
+    #[serde(default = "graphics_card")]
+    pub contention: f64,
     /// The tier that it can prove.
     #[serde(default = "open")]
     pub tier: Tier,
@@ -56,8 +61,8 @@ pub struct Hardware {
     pub source: String,
 }
 
-const fn no_gain() -> f64 {
-    1.0
+const fn graphics_card() -> f64 {
+    0.02
 }
 
 const fn one() -> f64 {
@@ -68,7 +73,8 @@ const fn open() -> Tier {
     Tier::Open
 }
 
-/// One model.
+/// One model. A provider serves one; which, is drawn among those that its hardware can serve, by the
+/// work that users ask for: weight times slowdown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
@@ -85,57 +91,49 @@ pub struct Model {
     /// Classes that serve it. Empty: all that have the memory.
     #[serde(default)]
     pub classes: Vec<String>,
-    /// Share of the providers that could serve it and do. A provider serves at least one model.
-    #[serde(default = "all")]
-    pub served_by: Share,
-}
-
-const fn all() -> Share {
-    Share::ALL
 }
 
 /// The classes that a scenario has when it names none.
 ///
 /// Speeds: llama.cpp, LLaMA 3 8B at Q4_K_M, columns `pp 1024` and `tg 1024` of
 /// XiongjieDai/GPU-Benchmarks-on-LLM-Inference (May 2024); the H100 from its table of LLaMA 2 7B at
-/// Q4_0 (December 2023), which is all that it has of that card. Batches: vLLM and llama.cpp gain
-/// about half of the batch's size up to these places; our own measurement on a CPU is 1.9 at 8.
+/// Q4_0 (December 2023), which is all that it has of that card.
 /// Costs: electricity at 0.30 USD a kWh at full power plus the card's price over three years, half
 /// of the time in use, at 3 USD a TON; an assumption, not a market price.
 pub(crate) fn default_hardware() -> BTreeMap<String, Hardware> {
     let source = "llama.cpp, XiongjieDai/GPU-Benchmarks-on-LLM-Inference";
-    let class = |prefill, decode, places, batch_gain, memory, nano_per_hour, weight| Hardware {
+    let class = |prefill, decode, places, memory, milli_per_hour, weight| Hardware {
         prefill: Speed::tokens(prefill),
         decode: Speed::tokens(decode),
         places,
-        batch_gain,
+        queue: 0,
+        contention: graphics_card(),
         tier: Tier::Open,
         memory: Memory::gib(memory),
         site: Site::Home,
-        cost_per_hour: Money::milli_ton(nano_per_hour),
+        cost_per_hour: Money::milli_ton(milli_per_hour),
         weight,
         source: source.to_owned(),
     };
     let datacentre = |tier, class: Hardware| Hardware { site: Site::Datacentre, tier, ..class };
     let mut classes = BTreeMap::new();
-    classes.insert("rtx3060".to_owned(), class(1_800, 58, 4, 2.0, 12, 30, 20.0));
-    classes.insert("rtx3090".to_owned(), class(3_865, 112, 8, 4.0, 24, 70, 30.0));
-    classes.insert("rtx4090".to_owned(), class(6_899, 128, 8, 4.0, 24, 95, 25.0));
-    classes.insert("m2-ultra".to_owned(), class(1_024, 76, 4, 2.0, 144, 60, 5.0));
+    classes.insert("rtx3060".to_owned(), class(1_800, 43, 4, 12, 30, 20.0));
+    classes.insert("rtx3090".to_owned(), class(3_865, 112, 8, 24, 70, 30.0));
+    classes.insert("rtx4090".to_owned(), class(6_899, 128, 8, 24, 95, 25.0));
+    classes.insert("m2-ultra".to_owned(), class(1_024, 76, 4, 144, 60, 5.0));
     classes.insert(
         "h100".to_owned(),
-        datacentre(Tier::Confidential, class(4_869, 134, 32, 16.0, 80, 900, 10.0)),
+        datacentre(Tier::Confidential, class(4_869, 134, 32, 80, 900, 10.0)),
     );
-    classes.insert(
-        "epyc-tee".to_owned(),
-        datacentre(Tier::Attested, class(160, 16, 8, 1.9, 64, 80, 10.0)),
-    );
+    classes
+        .insert("epyc-tee".to_owned(), datacentre(Tier::Attested, class(160, 16, 8, 64, 80, 10.0)));
     if let Some(card) = classes.get_mut("rtx3060") {
         card.source = "scaled from the 3090 by memory bandwidth (360 of 936 GB/s) and by \
                        half-precision throughput"
             .to_owned();
     }
     if let Some(card) = classes.get_mut("epyc-tee") {
+        card.contention = 0.55;
         card.source = "our measurement of llama.cpp on 2 cores, scaled from 135 million to 8 \
                        billion parameters and to 32 cores"
             .to_owned();
@@ -146,16 +144,15 @@ pub(crate) fn default_hardware() -> BTreeMap<String, Hardware> {
 /// The models that a scenario has when it names none: the reference model, and a large one whose
 /// slowdown is that of LLaMA 2 70B on the H100 in the table named above (25.9 of 133.8 tokens/s).
 pub(crate) fn default_models() -> BTreeMap<String, Model> {
-    let model = |context, weight, slowdown, memory, served_by| Model {
+    let model = |context, weight, slowdown, memory| Model {
         context,
         weight,
         slowdown,
         memory: Memory::gib(memory),
         classes: Vec::new(),
-        served_by,
     };
     BTreeMap::from([
-        ("chat-8b".to_owned(), model(8_192, 90.0, 1.0, 6, Share::ALL)),
-        ("chat-70b".to_owned(), model(8_192, 10.0, 5.2, 42, Share::percent(50))),
+        ("chat-8b".to_owned(), model(8_192, 90.0, 1.0, 6)),
+        ("chat-70b".to_owned(), model(8_192, 10.0, 5.2, 42)),
     ])
 }

@@ -9,7 +9,7 @@
 pub mod adversary;
 mod check;
 pub mod demand;
-mod draw;
+pub mod draw;
 mod error;
 pub mod faults;
 pub mod hardware;

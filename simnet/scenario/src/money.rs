@@ -59,8 +59,8 @@ impl Default for Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Payments {
-    /// What a consumer deposits when it opens its vault. Default 2 TON: twenty allocations, so that
-    /// a run of an hour is not about topping up.
+    /// What a consumer deposits when it opens its vault. Default 5 TON: fifty allocations, so that
+    /// a run of an hour is not about topping up. The node's own default is 0.5 TON.
     pub deposit: Money,
     /// What it sets aside for one provider. Default 0.1 TON, as the node.
     pub allocation: Money,
@@ -72,7 +72,7 @@ pub struct Payments {
 impl Default for Payments {
     fn default() -> Self {
         Self {
-            deposit: Money::milli_ton(2_000),
+            deposit: Money::milli_ton(5_000),
             allocation: Money::milli_ton(100),
             settle_threshold: Money::milli_ton(80),
         }
@@ -83,29 +83,52 @@ impl Default for Payments {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ledger {
-    /// Time between blocks. Default 1 s: TON finalises in about a second since April 2026.
+    /// Time between blocks. Default 400 ms: TON since 2026.
     pub block_time: Span,
-    /// Blocks until a transaction counts. Default 1.
+    /// Blocks on top of one before anybody is told of it. Default 2, so that a message is final
+    /// about a second after it is sent. 1 to 1,000.
     pub confirmations: u32,
-    /// Times without any block: commands wait, reads fail.
-    pub outages: Vec<Window>,
-    /// Share of blocks at which the chain turns out to have forked. Default none: a master block of
-    /// TON is final; a client of a dishonest or lagging server can still see this.
+    /// How long a provider may settle after its consumer asked for the money back. Default 6 h, as
+    /// the vault's.
+    pub release_delay: Span,
+    /// Times in which the chain's servers do not answer; the chain itself goes on.
+    pub outages: Vec<Outage>,
+    /// Share of blocks at which the newest blocks turn out never to have been. Default none: a
+    /// master block of TON is final; a client of a lagging server can still see this.
     pub reorg: Share,
-    /// Blocks that a fork takes back. Default 1. 1 to 64.
+    /// Blocks that are taken back. More than `confirmations` break what hosts were told. Default 1.
+    /// 1 to 64.
     pub reorg_depth: u32,
 }
 
 impl Default for Ledger {
     fn default() -> Self {
         Self {
-            block_time: Span::seconds(1),
-            confirmations: 1,
+            block_time: Span::millis(400),
+            confirmations: 2,
+            release_delay: Span::seconds(6 * 3_600),
             outages: Vec::new(),
             reorg: Share::NONE,
             reorg_depth: 1,
         }
     }
+}
+
+/// A time in which the chain's servers do not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outage {
+    /// From when.
+    pub from: Span,
+    /// Until when.
+    pub until: Span,
+    /// How many hosts are cut off. Default all.
+    #[serde(default = "all")]
+    pub hosts: Share,
+}
+
+const fn all() -> Share {
+    Share::ALL
 }
 
 /// A time of the run.

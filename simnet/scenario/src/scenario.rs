@@ -94,6 +94,9 @@ pub struct Scenario {
     pub start_over: Span,
     /// Real or modelled signatures.
     pub crypto: Crypto,
+    /// How long written tokens may wait for others to travel with. Default 15 ms, as the node; a
+    /// coarser run saves events with more. The first token never waits.
+    pub flush: Span,
     /// Who takes part.
     pub population: Population,
     /// Who comes and goes.
@@ -136,6 +139,7 @@ impl Default for Scenario {
             warm_start: WarmStart::Tables,
             start_over: Span::seconds(2),
             crypto: Crypto::Real,
+            flush: Span::millis(15),
             population: Population::default(),
             churn: Churn::default(),
             network: Network::default(),

@@ -13,7 +13,8 @@ use cocoon_protocol::job::provider::ProviderConfig;
 use cocoon_protocol::offer::ModelOffer;
 use cocoon_protocol::units::{Millis, NanoTon};
 use cocoon_protocol::{pricing, selection};
-use simnet_scenario::Seed;
+use simnet_scenario::population::ChurnClass;
+use simnet_scenario::{Adversary, Link, Seed};
 
 use crate::behaviour::Plan;
 use crate::engine::EngineSpec;
@@ -31,6 +32,10 @@ pub struct HostSpec {
     pub seed: Seed,
     /// Where it stands: an index into the scenario's regions.
     pub region: u16,
+    /// How it is connected.
+    pub link: Link,
+    /// How long it stays.
+    pub churn: ChurnClass,
     /// Own clock minus the run's clock, in milliseconds.
     pub skew_ms: i64,
     /// Its disk, and what is wrong with it.
@@ -39,6 +44,9 @@ pub struct HostSpec {
     pub hostile: bool,
     /// How it departs from the protocol; `None` for an honest host.
     pub behaviour: Option<Plan>,
+    /// The scenario's group of adversaries that it belongs to. What of it is the host's own stands in
+    /// [`Self::behaviour`] and its parameters; places in the overlay are the tier's part.
+    pub adversary: Option<Arc<Adversary>>,
     /// What it is as a consumer, if it is one.
     pub consumer: Option<ConsumerSpec>,
     /// What it is as a provider, if it is one.

@@ -6,9 +6,14 @@
 use std::time::Duration;
 
 use cocoon_protocol::units::{NanoTon, Timestamp};
-use simnet_scenario::Moment;
+use simnet_scenario::draw::wait;
+use simnet_scenario::quantity::Span;
+use simnet_scenario::{Moment, Scenario, Seed};
 
 use crate::host::Clock;
+
+/// Reorganisations of one run: far more than any experiment has, and a bound on memory.
+const REORGANISATIONS: usize = 10_000;
 
 /// The chain's time at a moment of the run: that of a host whose clock is right.
 pub fn chain_time(at: Moment) -> Timestamp {
@@ -124,6 +129,35 @@ impl Default for LedgerTerms {
 }
 
 impl LedgerTerms {
+    /// Those of a scenario. When the chain reorganises is drawn from the seed.
+    pub fn of(scenario: &Scenario, seed: Seed) -> Self {
+        let ledger = &scenario.ledger;
+        let moment = |it: Span| Moment::START.after(it.duration());
+        let outages = ledger.outages.iter().map(|it| Outage {
+            window: Window { from: moment(it.from), until: moment(it.until) },
+            hosts_per_thousand: u16::try_from(it.hosts.of(1_000)).unwrap_or(1_000),
+        });
+        let blocks = ledger.block_time.as_secs_f64().max(1e-9);
+        let end = moment(scenario.duration);
+        let mut draws = seed.stream("reorganisations", 0);
+        let mut at = Moment::START;
+        let reorganisations = std::iter::from_fn(|| {
+            at = at.after(wait(&mut draws, ledger.reorg.fraction() / blocks));
+            (at < end).then_some(Reorganisation { at, depth: ledger.reorg_depth })
+        });
+        Self {
+            block_time: ledger.block_time.duration(),
+            confirmations: ledger.confirmations,
+            release_delay: ledger.release_delay.duration(),
+            faults: LedgerFaults {
+                outages: outages.collect(),
+                reorganisations: reorganisations.take(REORGANISATIONS).collect(),
+                ..LedgerFaults::default()
+            },
+            ..Self::default()
+        }
+    }
+
     /// The newest block's number at a moment. Block 0 is the start of the run.
     pub(super) fn height(&self, at: Moment) -> u64 {
         let length = u64::try_from(self.block_time.as_nanos()).unwrap_or(u64::MAX).max(1);

@@ -37,10 +37,13 @@ fn consumer(number: u8) -> HostSpec {
         key,
         seed: Seed(1),
         region: 0,
+        link: simnet_scenario::Link::default(),
+        churn: simnet_scenario::population::ChurnClass::None,
         skew_ms: 0,
         store: StoreSpec::default(),
         hostile: false,
         behaviour: None,
+        adversary: None,
         consumer: Some(consumer),
         provider: None,
     }

@@ -21,7 +21,8 @@ use simnet_host::{
     Alarm, Bounds, Clock, ConsumerSpec, DialFailure, Fabric, Host, HostId, HostSpec, Invariants,
     Observation, Observer as _, Order, ProviderSpec, SessionId, Stimulus, StoreSpec,
 };
-use simnet_scenario::{Moment, Seed};
+use simnet_scenario::population::ChurnClass;
+use simnet_scenario::{Link, Moment, Seed};
 
 pub(crate) const MODEL: ModelHash = ModelHash::from_bytes([9; 32]);
 pub(crate) const PROMPT: Tokens = Tokens::new(50);
@@ -53,10 +54,13 @@ pub(crate) fn host(id: u32) -> HostSpec {
         key: NodeKey::from_secret(&seed.bytes("node key", id.into())),
         seed,
         region: 0,
+        link: Link::default(),
+        churn: ChurnClass::None,
         skew_ms: 0,
         store: STORE,
         hostile: false,
         behaviour: None,
+        adversary: None,
         consumer: None,
         provider: None,
     }
