@@ -2,6 +2,7 @@
 //!
 //! Owns: the list, and who may listen. Must not: change a run: whoever listens only watches.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cocoon_protocol::attest::Tier;
@@ -13,7 +14,8 @@ use cocoon_protocol::units::{NanoTon, Prices, Tokens};
 use simnet_scenario::Moment;
 
 use crate::fabric::HostId;
-use crate::ledger::BlockReport;
+use crate::host::HostSpec;
+use crate::ledger::{BlockReport, Ledger};
 
 /// Why a job failed, as a word that can be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -250,6 +252,18 @@ pub struct Sample {
 
 /// Whoever watches a run. Called in the order of the run, never concurrently.
 pub trait Observer {
+    /// The run begins with these hosts, in the order of their numbers. Called once, before the
+    /// first fact.
+    fn begin(&mut self, hosts: &[Arc<HostSpec>]) {
+        let _unused_by_most = hosts;
+    }
+
+    /// The run is over at `at`; `interrupted` when its caller had ended it. Called once, after the
+    /// last fact, with the ledger as it is left.
+    fn end(&mut self, at: Moment, interrupted: bool, ledger: &Ledger) {
+        let _unused_by_most = (at, interrupted, ledger);
+    }
+
     /// A host states a fact.
     fn observe(&mut self, at: Moment, host: HostId, fact: &Observation);
 
@@ -271,6 +285,16 @@ pub trait Observer {
 
 /// Two observers of one run, in this order.
 impl<A: Observer, B: Observer> Observer for (A, B) {
+    fn begin(&mut self, hosts: &[Arc<HostSpec>]) {
+        self.0.begin(hosts);
+        self.1.begin(hosts);
+    }
+
+    fn end(&mut self, at: Moment, interrupted: bool, ledger: &Ledger) {
+        self.0.end(at, interrupted, ledger);
+        self.1.end(at, interrupted, ledger);
+    }
+
     fn observe(&mut self, at: Moment, host: HostId, fact: &Observation) {
         self.0.observe(at, host, fact);
         self.1.observe(at, host, fact);
@@ -292,6 +316,14 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
 }
 
 impl<T: Observer + ?Sized> Observer for &mut T {
+    fn begin(&mut self, hosts: &[Arc<HostSpec>]) {
+        (**self).begin(hosts);
+    }
+
+    fn end(&mut self, at: Moment, interrupted: bool, ledger: &Ledger) {
+        (**self).end(at, interrupted, ledger);
+    }
+
     fn observe(&mut self, at: Moment, host: HostId, fact: &Observation) {
         (**self).observe(at, host, fact);
     }

@@ -49,6 +49,13 @@ pub fn models(scenario: &Scenario) -> Vec<Wanted> {
     scenario.models.iter().map(wanted).collect()
 }
 
+/// The kinds of hosts: the classes of hardware in the order of their names, then consumers, then
+/// nodes that only keep the index.
+pub fn classes(scenario: &Scenario) -> Vec<String> {
+    let others = ["consumer".to_owned(), "index".to_owned()];
+    scenario.hardware.keys().cloned().chain(others).collect()
+}
+
 /// The weights that a model's name stands for in every run.
 pub fn model_hash(name: &str) -> ModelHash {
     let digest = blake3::derive_key("cocoon simnet model v1", name.as_bytes());
@@ -257,6 +264,11 @@ fn host(
         (false, true, _) => scenario.churn.index_only,
         (false, false, _) => scenario.churn.consumers,
     };
+    let class = match (place.provides, place.index_only) {
+        (true, _) => place.class,
+        (false, false) => scenario.hardware.len(),
+        (false, true) => scenario.hardware.len() + 1,
+    };
     let consumes = !place.provides && !place.index_only;
     let consumer = if consumes { Some(consumer(scenario, seed, id)?) } else { None };
     let provider = match provides {
@@ -268,6 +280,7 @@ fn host(
         key: NodeKey::from_secret(&seed.bytes("node key", id)),
         seed,
         region,
+        class: u16::try_from(class).unwrap_or(u16::MAX),
         link: link(scenario, seed, id, site),
         churn: if adversary.is_some() { ChurnClass::None } else { churn },
         skew_ms: skew(scenario, seed, id),

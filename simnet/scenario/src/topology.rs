@@ -20,6 +20,22 @@ const PLANETLAB: &str = include_str!("../data/planetlab48.csv");
 /// TON wallets are likely to be.
 const AZURE_WEIGHTS: [f64; 12] = [16.0, 7.0, 10.0, 5.0, 18.0, 14.0, 4.0, 1.0, 7.0, 8.0, 7.0, 3.0];
 
+/// Where the Azure regions of [`AZURE`] stand: degrees north and east, for maps.
+const AZURE_PLACES: [(f64, f64); 12] = [
+    (37.4, -79.8),
+    (29.4, -98.5),
+    (47.2, -119.9),
+    (-23.6, -46.6),
+    (52.4, 4.9),
+    (52.2, 21.0),
+    (25.3, 55.3),
+    (-25.7, 28.2),
+    (18.6, 73.9),
+    (1.3, 103.8),
+    (35.7, 139.8),
+    (-33.9, 151.2),
+];
+
 /// A table of regions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -172,6 +188,11 @@ impl Regions {
     /// Their names; a host's region is an index into them.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// Degrees north and east of each, for maps; `None` for regions that are nowhere.
+    pub fn places(&self) -> Option<&'static [(f64, f64)]> {
+        (self.names.len() == AZURE_PLACES.len()).then_some(AZURE_PLACES.as_slice())
     }
 
     /// One way from a region to another, last miles not included; 50 ms for what is no region.

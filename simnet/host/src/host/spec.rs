@@ -32,6 +32,8 @@ pub struct HostSpec {
     pub seed: Seed,
     /// Where it stands: an index into the scenario's regions.
     pub region: u16,
+    /// What kind of host it is: an index into [`crate::population::classes`].
+    pub class: u16,
     /// How it is connected.
     pub link: Link,
     /// How long it stays.

@@ -18,12 +18,16 @@ mod tiers;
 mod vouchers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cocoon_protocol::channel::ChannelId;
-use simnet_scenario::Moment;
+use simnet_scenario::population::ChurnClass;
+use simnet_scenario::quantity::Share;
+use simnet_scenario::{AdversaryKind, Moment, Scenario};
 
 use crate::fabric::HostId;
+use crate::host::HostSpec;
 use crate::ledger::{BlockReport, Ledger, LedgerFact};
 use crate::observation::{Observation, Observer};
 
@@ -31,6 +35,9 @@ pub use liveness::Healing;
 
 /// Facts that a violation carries.
 const FACTS: usize = 64;
+/// After faults a consumer that asks is served within this time: the protocol's longest wait for a
+/// provider that is gone, twice, and a job.
+const HEALED_WITHIN: Duration = Duration::from_secs(180);
 
 /// What an invariant may not be judged without.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +49,28 @@ pub struct Bounds {
     pub oldest_job: Duration,
     /// When faults stop, and what must work again by when; `None` in runs that have no such end.
     pub healing: Option<Healing>,
+}
+
+impl Bounds {
+    /// Those of a scenario with these hosts. Liveness is judged where all that breaks is over at
+    /// some time of the run.
+    pub fn of(scenario: &Scenario, hosts: &[Arc<HostSpec>]) -> Self {
+        let hostile = hosts.iter().filter(|host| host.hostile).map(|host| host.id).collect();
+        let faults = &scenario.faults;
+        let lasting = !faults.crash.is_never()
+            || faults.crash_at_persist > Share::NONE
+            || !scenario.churn.provider_loss.is_never()
+            || scenario.adversaries.iter().any(|it| it.kind != AdversaryKind::Partition)
+            || hosts.iter().any(|host| host.churn != ChurnClass::None);
+        let foul = scenario.adversaries.iter().map(|it| it.until.unwrap_or(scenario.duration));
+        let cuts = faults.partitions.iter().map(|it| it.until);
+        let outages = scenario.ledger.outages.iter().map(|it| it.until);
+        let last = cuts.chain(outages).chain(foul).max();
+        let healing = last
+            .filter(|at| !lasting && *at < scenario.duration)
+            .map(|at| Healing { at: Moment::START.after(at.duration()), within: HEALED_WITHIN });
+        Self { hostile, healing, ..Self::default() }
+    }
 }
 
 impl Default for Bounds {
@@ -229,6 +258,10 @@ impl Invariants {
 }
 
 impl Observer for Invariants {
+    fn end(&mut self, at: Moment, interrupted: bool, ledger: &Ledger) {
+        self.finish(at, interrupted, ledger);
+    }
+
     fn observe(&mut self, at: Moment, host: HostId, fact: &Observation) {
         self.remember(at, Heard::Host(host, fact.clone()));
         self.hear(at, host, fact);

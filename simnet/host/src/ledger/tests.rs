@@ -37,6 +37,7 @@ fn consumer(number: u8) -> HostSpec {
         key,
         seed: Seed(1),
         region: 0,
+        class: 0,
         link: simnet_scenario::Link::default(),
         churn: simnet_scenario::population::ChurnClass::None,
         skew_ms: 0,

@@ -54,6 +54,7 @@ pub(crate) fn host(id: u32) -> HostSpec {
         key: NodeKey::from_secret(&seed.bytes("node key", id.into())),
         seed,
         region: 0,
+        class: 0,
         link: Link::default(),
         churn: ChurnClass::None,
         skew_ms: 0,
