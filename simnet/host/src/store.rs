@@ -184,6 +184,11 @@ impl Store {
                         state(Kept::Promised { channel, cumulative });
                     }
                 }
+                Record::Payee(payee) if cumulative(&payee).is_some_and(forgets) => {
+                    let (channel, best) = (payee.channel(), cumulative(&payee));
+                    let cumulative = best.unwrap_or_default();
+                    state(Kept::Held { channel, cumulative });
+                }
                 Record::Payee(payee) => {
                     let (channel, best) = (payee.channel(), cumulative(&payee));
                     let before = put(&mut self.payees, payee, PayeeState::channel);

@@ -197,6 +197,7 @@ impl Invariants {
         self.heard.push_back((at, heard));
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most facts concern no invariant")]
     fn hear(&mut self, at: Moment, host: HostId, fact: &Observation) {
         let honest = !self.bounds.hostile.contains(&host);
         let (name, verdict) = match fact {

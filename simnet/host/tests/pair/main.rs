@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod mutations;
 mod world;
 
 use std::time::Duration;
