@@ -60,6 +60,12 @@ pub const CREDIT_STEP: Tokens = Tokens::new(32);
 /// each allocation: 512 tokens, for which a price of 10 TON a million
 /// asks 0.005 TON, about what the vault and allocation cost in gas.
 pub const DEBT_STEPS: u32 = 16;
+/// Greetings of one session that make a provider read the ledger within [`GREETING_WINDOW`]. An
+/// honest consumer repeats its own twice a second while the ledger is behind, and greets anew when
+/// an allocation has grown. Others are answered from memory.
+pub const GREETINGS: u32 = 10;
+/// See [`GREETINGS`].
+pub const GREETING_WINDOW: Millis = Millis::from_secs(4);
 /// The consumer pays each time this many tokens came, half a step, so that the next voucher is
 /// under way before the provider's credit ends and the stream never stalls on a round trip.
 pub const PAY_EVERY: Tokens = Tokens::new(16);
@@ -78,10 +84,20 @@ pub const ATTEMPTS_PER_JOB: usize = 3;
 /// blocks; whoever drags this out keeps the job, not its prompt.
 pub const JOB_PREPARE_TIMEOUT: Millis = Millis::from_secs(30);
 /// Time for a provider to answer a job with `Started` or a refusal before the next is tried.
-/// Prefill of a long prompt on a CPU is slow, so this is generous; liveness is watched by pings.
-pub const JOB_START_TIMEOUT: Millis = Millis::from_secs(60);
-/// Silence within a running job after which the provider counts as stalled.
+/// The prompt is only counted by then: it is read when it is paid, which follows.
+pub const JOB_START_TIMEOUT: Millis = Millis::from_secs(15);
+/// Time for a started job's first token, beside the time that its prompt takes to read. Whoever
+/// falls silent with a prompt in hand keeps a user for this long, and the next provider is tried.
+pub const FIRST_TOKEN_TIMEOUT: Millis = Millis::from_secs(15);
+/// Time for each token of a prompt until the first token comes: 33 tokens a second, a fifth of what
+/// llama.cpp reads of an 8B model on 32 cores for one job alone.
+pub const PREFILL_EACH: Millis = Millis::new(30);
+/// Time in which a running job must bring [`JOB_PACE`] after which the provider counts as stalled.
 pub const JOB_STALL_TIMEOUT: Millis = Millis::from_secs(60);
+/// Tokens that a running job must bring in each [`JOB_STALL_TIMEOUT`]. A time-out for silence alone
+/// is met by one token a minute; at this pace a short answer takes some minutes, which the slowest
+/// honest machines need and which a consumer remembers for its next choice.
+pub const JOB_PACE: Tokens = Tokens::new(16);
 /// How long a provider's job may stand still although it may go on: an engine that hangs, or a
 /// consumer that does not read and so keeps a place for nothing. Reading a long prompt on a slow
 /// CPU takes minutes.

@@ -176,7 +176,7 @@ impl Node {
             }
             Input::SessionClosed { peer, accepted: true } => provider.session_closed(peer, out),
             Input::ChannelHello { peer, vault, proof } => {
-                provider.channel_hello(peer, vault, proof, out);
+                provider.channel_hello(peer, vault, proof, now, out);
             }
             Input::JobRequested { peer, request } => provider.requested(peer, request, now, out),
             Input::Paid { peer, total, voucher } => {

@@ -140,6 +140,26 @@ impl Reputation {
         }
     }
 
+    /// Learns from a job that still runs: this long after its first token it had so many.
+    pub fn pace(
+        &mut self,
+        provider: NodeId,
+        model: ModelHash,
+        streaming: Millis,
+        tokens: Tokens,
+        now: Timestamp,
+    ) {
+        let further = tokens.saturating_sub(Tokens::new(1)).get();
+        if further == 0 {
+            return;
+        }
+        self.make_room(provider, model);
+        let history =
+            self.histories.get_or_insert_with((provider, model), || History::unknown(now));
+        let per_token = millis(streaming) / f64::from(further);
+        history.per_token_ms += (per_token - history.per_token_ms) * BLEND;
+    }
+
     /// What to expect of a provider at `now`.
     pub fn standing(&self, provider: NodeId, model: ModelHash, now: Timestamp) -> Standing {
         let known = self.histories.get(&(provider, model));

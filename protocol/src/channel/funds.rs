@@ -367,6 +367,11 @@ impl Funds {
         self.next_greeting = times.min();
     }
 
+    /// What the channel with a provider can still promise; nothing without a channel.
+    pub fn headroom(&self, provider: NodeId) -> NanoTon {
+        self.channels.get(&provider).map_or(NanoTon::ZERO, |funded| funded.payer.headroom())
+    }
+
     /// The payer for a provider.
     pub fn payer(&mut self, provider: NodeId) -> Option<&mut Payer> {
         self.channels.get_mut(&provider).map(|funded| &mut funded.payer)

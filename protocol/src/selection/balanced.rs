@@ -15,6 +15,12 @@ const AS_GOOD: f64 = 1.25;
 /// A busy provider counts as this many times slower to start.
 const BUSY_FACTOR: f64 = 3.0;
 
+/// What a new channel costs beside the job that opens it: an allocation's gas, 0.0005 TON, spread
+/// over fifty jobs.
+const OPENING_NANO_TON: f64 = 10_000.0;
+/// How long the job that opens a channel waits for it: two blocks.
+const OPENING_SECONDS: f64 = 2.0;
+
 /// Cost of an ordinary job and the worth of the time that it is expected to take, divided by the
 /// probability that it succeeds; among candidates as good as the best, the better of two drawn.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,7 +44,16 @@ fn score(candidate: &Candidate) -> f64 {
     let standing = candidate.standing;
     let likely = f64::from(candidate.likely_completion.get());
     let seconds = (standing.first_token_ms * slowdown + standing.per_token_ms * likely) / 1_000.0;
-    (nano(candidate.likely_cost) + seconds * NANO_TON_PER_SECOND) / standing.success
+    let opening = if candidate.funded {
+        0.0
+    } else {
+        OPENING_NANO_TON + OPENING_SECONDS * NANO_TON_PER_SECOND
+    };
+    let served = nano(candidate.likely_cost) + seconds * NANO_TON_PER_SECOND + opening;
+    // Before a job succeeds, so many attempts fail, and each takes its time.
+    let failures = (1.0 - standing.success) / standing.success;
+    let wasted = failures * standing.attempt_ms / 1_000.0 * NANO_TON_PER_SECOND;
+    served / standing.success + wasted
 }
 
 /// Amounts above 2^53 nanoTON (9 million TON) lose precision, which only blurs the order.

@@ -16,6 +16,7 @@ pub use balanced::Balanced;
 pub use patience::{Patience, Retry};
 
 use crate::attest::Tier;
+use crate::channel::funds::Funds;
 use crate::flat;
 use crate::identity::{JobId, ModelHash, NodeId, TonAddress};
 use crate::job::{JobError, ProviderRefusal};
@@ -68,6 +69,8 @@ pub struct Candidate {
     pub load: Load,
     /// What its past with this consumer is worth.
     pub standing: Standing,
+    /// Whether a channel with it can pay for the job already: another one costs gas and a block.
+    pub funded: bool,
     /// The policy's own figure, for explanations; lower is better.
     pub score: f64,
 }
@@ -81,6 +84,8 @@ pub struct View<'a> {
     pub book: &'a Book,
     /// This consumer's own experience.
     pub reputation: &'a Reputation,
+    /// This consumer's vault and channels.
+    pub funds: Option<&'a Funds>,
     /// Providers that this job has tried.
     pub avoid: &'a BTreeSet<NodeId>,
     /// The jobs that this consumer has under way with a provider, in the order of providers.
@@ -122,7 +127,7 @@ pub fn rank(policy: &dyn Policy, view: &View<'_>) -> Result<Vec<Candidate>, JobE
 
 /// The providers that fit, in the order of their ids; or why there is none.
 fn fitting(view: &View<'_>) -> Result<Vec<Candidate>, JobError> {
-    let View { demand, book, reputation, avoid, now, .. } = *view;
+    let View { demand, book, reputation, funds, avoid, now, .. } = *view;
     let offers: Vec<_> = book
         .offers_for(demand.model)
         .filter(|(offer, _)| offer.expires > now && offer.network == demand.network)
@@ -144,7 +149,9 @@ fn fitting(view: &View<'_>) -> Result<Vec<Candidate>, JobError> {
         widest = widest.max(model.context);
         if let Some(max_completion) = completion_limit(demand, model) {
             let standing = reputation.standing(offer.provider, demand.model, now);
-            if let Some(found) = candidate(demand, offer, model, max_completion, standing) {
+            if let Some(mut found) = candidate(demand, offer, model, max_completion, standing) {
+                let room = funds.map(|funds| funds.headroom(found.provider));
+                found.funded = room.is_some_and(|room| room >= found.worst_cost);
                 fitting.push(found);
             }
         }
@@ -199,6 +206,7 @@ fn candidate(
         likely_cost,
         load: offer.load,
         standing,
+        funded: false,
         score: 0.0,
     })
 }
@@ -280,7 +288,8 @@ mod tests {
         avoid: &BTreeSet<NodeId>,
         draw: u64,
     ) -> Result<Vec<NodeId>, JobError> {
-        let view = View { demand, book, reputation, avoid, under_way: &[], draw, now: NOW };
+        let funds = None;
+        let view = View { demand, book, reputation, funds, avoid, under_way: &[], draw, now: NOW };
         let ranked = rank(&Balanced, &view)?;
         Ok(ranked.into_iter().map(|candidate| candidate.provider).collect())
     }

@@ -10,8 +10,9 @@ use crate::units::Millis;
 pub enum Retry {
     /// None: the user gets the first failure.
     Never,
-    /// Those that failed before a provider had taken the job: nothing was streamed yet.
-    BeforeStart,
+    /// Those that failed before any text was streamed. The prompt may have been paid by then; it is
+    /// paid again, within the job's cap.
+    BeforeText,
 }
 
 /// When to give up on a provider.
@@ -23,7 +24,11 @@ pub struct Patience {
     pub prepare: Millis,
     /// From the request until the provider has counted the prompt, or refuses.
     pub start: Millis,
-    /// Silence within an answer.
+    /// From there until the first token, beside `each_prompt_token`.
+    pub first_token: Millis,
+    /// The same, for each token of the prompt.
+    pub each_prompt_token: Millis,
+    /// Time in which an answer must bring [`limits::JOB_PACE`] tokens.
     pub stall: Millis,
     /// From the request until the whole answer is there; `None` while it goes on.
     pub answer: Option<Millis>,
@@ -38,9 +43,11 @@ impl Default for Patience {
             attempts: limits::ATTEMPTS_PER_JOB,
             prepare: limits::JOB_PREPARE_TIMEOUT,
             start: limits::JOB_START_TIMEOUT,
+            first_token: limits::FIRST_TOKEN_TIMEOUT,
+            each_prompt_token: limits::PREFILL_EACH,
             stall: limits::JOB_STALL_TIMEOUT,
             answer: None,
-            retry: Retry::BeforeStart,
+            retry: Retry::BeforeText,
         }
     }
 }

@@ -60,6 +60,14 @@ impl Jobs {
         self.index(job, patience);
     }
 
+    /// The job's deadline came nearer.
+    pub(super) fn reschedule(&mut self, job: JobId, patience: &Patience) {
+        if let Some(found) = self.all.get_mut(&job) {
+            let (found, entry) = &mut **found;
+            self.deadlines.set(job, entry, Some(found.deadline(patience)));
+        }
+    }
+
     fn index(&mut self, job: JobId, patience: &Patience) {
         let Some(found) = self.all.get_mut(&job) else {
             return;

@@ -11,6 +11,7 @@ mod running;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::attest::Tier;
 use crate::channel::funds::Funds;
 use crate::flat::FlatMap;
 use crate::identity::{JobId, NodeId};
@@ -48,9 +49,13 @@ struct Running {
     received: Tokens,
     paid_for: Tokens,
     vouchers: u32,
+    /// What the session proved: another provider that goes on must prove as much.
+    tier: Tier,
     requested: Timestamp,
+    started: Timestamp,
     first_token: Option<Timestamp>,
-    progress: Timestamp,
+    /// When enough tokens had come to count as progress, and how many there were by then.
+    progress: (Timestamp, Tokens),
     /// The user has left. The receipt is still paid, but nothing more on the way to it: a provider
     /// that goes on all the same stops after one step.
     cancelled: bool,
@@ -83,7 +88,13 @@ impl Job {
             Stage::Preparing { since, .. } => since.after(patience.prepare),
             Stage::Requested { sent, .. } => sent.after(patience.start),
             Stage::Running(running) => {
-                let stalled = running.progress.after(patience.stall);
+                let stalled = if running.first_token.is_some() {
+                    running.progress.0.after(patience.stall)
+                } else {
+                    let prompt = u64::from(running.prompt.get());
+                    let reading = patience.each_prompt_token.get().saturating_mul(prompt);
+                    running.started.after(patience.first_token).after(Millis::new(reading))
+                };
                 let answer = patience.answer.map(|whole| running.requested.after(whole));
                 answer.map_or(stalled, |late| late.min(stalled))
             }
@@ -348,11 +359,22 @@ impl Consumer {
             refusal,
             ProviderRefusal::BadRequest { .. } | ProviderRefusal::ContextExceeded { .. }
         );
+        // Who is busy says so honestly; who takes jobs for an engine that fails does not.
+        let experience = match refusal {
+            ProviderRefusal::EngineFailed => Experience::Failed,
+            ProviderRefusal::Busy { .. }
+            | ProviderRefusal::Draining
+            | ProviderRefusal::NoHeadroom { .. }
+            | ProviderRefusal::StaleOffer
+            | ProviderRefusal::UnknownModel
+            | ProviderRefusal::ContextExceeded { .. }
+            | ProviderRefusal::BadRequest { .. } => Experience::Refused,
+        };
         let error = JobError::Refused(refusal);
         if final_word {
             self.fail(job, error, out);
         } else {
-            self.attempt_failed(job, error, Experience::Refused, now, out);
+            self.attempt_failed(job, error, experience, now, out);
         }
     }
 
@@ -374,7 +396,13 @@ impl Consumer {
         let took = found.took(now);
         self.reputation.record(peer, found.demand.model, experience, took, now);
         found.tried.insert(peer);
-        if matches!(found.stage, Stage::Running(_)) {
+        let patience = self.policy.patience();
+        let again = match patience.retry {
+            Retry::Never => false,
+            Retry::BeforeText => found.tried.len() < patience.attempts,
+        };
+        if let Stage::Running(running) = &found.stage {
+            let text = running.received > Tokens::ZERO || running.cancelled;
             let lost = if matches!(error, JobError::Unreachable { .. }) {
                 // What reached its reader is paid, here or with the next greeting: a provider
                 // remembers who leaves with unpaid text, and need not serve them again.
@@ -384,17 +412,16 @@ impl Consumer {
                 error
             };
             self.interrupt(job, peer, now, out);
-            self.fail(job, lost, out);
+            if text || !again {
+                self.fail(job, lost, out);
+            } else {
+                self.start_over(job, lost, &patience, now, out);
+            }
             return;
         }
         if let Some(payer) = self.funds.payer(peer) {
             payer.abandon(job);
         }
-        let patience = self.policy.patience();
-        let again = match patience.retry {
-            Retry::Never => false,
-            Retry::BeforeStart => found.tried.len() < patience.attempts,
-        };
         found.last_error = Some(error.clone());
         self.jobs.enter(job, Stage::Looking { until: now }, &patience);
         if again {
@@ -402,6 +429,31 @@ impl Consumer {
         } else {
             self.fail(job, error, out);
         }
+    }
+
+    /// Nothing was streamed yet, so that the next provider can begin anew. The user knows which
+    /// tier has the job by now, and what the lost prompt cost counts towards the cap.
+    fn start_over(
+        &mut self,
+        job: JobId,
+        error: JobError,
+        patience: &Patience,
+        now: Timestamp,
+        out: &mut Output,
+    ) {
+        let Some(found) = self.jobs.get_mut(job) else {
+            return;
+        };
+        if let Stage::Running(running) = &found.stage {
+            let spent = running.candidate.prices.cost(running.prompt, Tokens::ZERO);
+            let spent = spent.unwrap_or(NanoTon::ZERO);
+            let demand = &mut found.demand;
+            demand.max_cost = demand.max_cost.map(|cap| cap.saturating_sub(spent));
+            demand.minimum_tier = demand.minimum_tier.max(running.tier);
+        }
+        found.last_error = Some(error);
+        self.jobs.enter(job, Stage::Looking { until: now }, patience);
+        self.advance(job, now, out);
     }
 
     fn interrupt(&mut self, job: JobId, provider: NodeId, now: Timestamp, out: &mut Output) {

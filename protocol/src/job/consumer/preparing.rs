@@ -4,6 +4,8 @@
 //! prompt is sent before the money is.
 //! Must not: know what happens after the request is out.
 
+use std::collections::BTreeSet;
+
 use super::{Consumer, Session, Stage, ledger_error};
 use crate::channel::funds::Readiness;
 use crate::identity::{JobId, NodeId};
@@ -11,7 +13,7 @@ use crate::job::{JobError, ProviderRefusal};
 use crate::offer::Offer;
 use crate::output::{Effect, Output};
 use crate::reputation::Experience;
-use crate::selection::{self, Candidate, View};
+use crate::selection::{self, Candidate, Retry, View};
 use crate::units::{Millis, NanoTon, Timestamp};
 
 impl Consumer {
@@ -40,6 +42,7 @@ impl Consumer {
                 demand: &found.demand,
                 book: &self.book,
                 reputation: &self.reputation,
+                funds: Some(&self.funds),
                 avoid: &found.tried,
                 under_way: self.jobs.chosen(),
                 draw: found.draw,
@@ -68,6 +71,34 @@ impl Consumer {
             }
         }
         self.prepare(job, now, out);
+    }
+
+    /// The vault has too little for a new channel. A provider with one that can pay is as good, and
+    /// nobody is to blame.
+    fn unaffordable(
+        &mut self,
+        job: JobId,
+        peer: NodeId,
+        error: JobError,
+        now: Timestamp,
+        out: &mut Output,
+    ) {
+        let patience = self.policy.patience();
+        let funded: BTreeSet<_> = self.funds.payers().map(|(provider, _)| *provider).collect();
+        let Some(found) = self.jobs.get_mut(job) else {
+            return;
+        };
+        found.tried.insert(peer);
+        // Whoever has no channel would end here too.
+        let unfunded = self.book.offers_for(found.demand.model).map(|(offer, _)| offer.provider);
+        found.tried.extend(unfunded.filter(|provider| !funded.contains(provider)));
+        found.last_error = Some(error.clone());
+        if patience.retry == Retry::Never {
+            self.fail(job, error, out);
+            return;
+        }
+        self.jobs.enter(job, Stage::Looking { until: now }, &patience);
+        self.advance(job, now, out);
     }
 
     pub(super) fn prepare(&mut self, job: JobId, now: Timestamp, out: &mut Output) {
@@ -106,7 +137,7 @@ impl Consumer {
         match self.funds.prepare(peer, candidate.payout, candidate.worst_cost, now, out) {
             Readiness::Waiting => return,
             Readiness::Failed(failure) => {
-                self.fail(job, ledger_error(&failure), out);
+                self.unaffordable(job, peer, ledger_error(&failure), now, out);
                 return;
             }
             Readiness::Unseen => {

@@ -5,6 +5,7 @@
 use super::{Consumer, Job, Proved, Running, Session, Stage, experience, inform};
 use crate::identity::{JobId, NodeId};
 use crate::job::{JobError, meter};
+use crate::limits;
 use crate::output::{Effect, JobNews, Output};
 use crate::receipt::VerifiedReceipt;
 use crate::record::{Record, StoredReceipt};
@@ -53,9 +54,11 @@ impl Consumer {
             received: Tokens::ZERO,
             paid_for: Tokens::ZERO,
             vouchers: 0,
+            tier: proved.tier,
             requested,
+            started: now,
             first_token: None,
-            progress: now,
+            progress: (now, Tokens::ZERO),
             cancelled: false,
         });
         self.jobs.enter(job, stage, &self.policy.patience());
@@ -69,13 +72,29 @@ impl Consumer {
         let Some(Job { stage: Stage::Running(running), .. }) = self.jobs.get_mut(job) else {
             return;
         };
-        running.progress = now;
+        let first = running.first_token.is_none();
         running.first_token.get_or_insert(now);
         running.received = running.received.max(completion);
+        let fresh = running.received.saturating_sub(running.progress.1);
+        if first || fresh >= limits::JOB_PACE {
+            running.progress = (now, running.received);
+        }
+        if first {
+            self.jobs.reschedule(job, &self.policy.patience());
+        }
+        let Some(Job { stage: Stage::Running(running), demand, .. }) = self.jobs.get_mut(job)
+        else {
+            return;
+        };
         if running.received > running.candidate.max_completion {
             let peer = running.candidate.provider;
             self.broken(peer, job, "it sends more tokens than were asked for", now, out);
         } else if !running.cancelled && meter::payment_due(running.received, running.paid_for) {
+            // A long answer at a slow pace is known long before its end.
+            let begun = running.first_token.unwrap_or(now);
+            let (peer, further) = (running.candidate.provider, now.since(begun));
+            let tokens = running.received;
+            self.reputation.pace(peer, demand.model, further, tokens, now);
             self.pay(job, now, out);
         }
     }

@@ -12,6 +12,7 @@ use crate::channel::{
 use crate::identity::{JobId, NodeId, TonAddress};
 use crate::input::VaultSnapshot;
 use crate::job::{FinishReason, ProviderRefusal, meter};
+use crate::limits;
 use crate::offer::Load;
 use crate::output::{Effect, EngineCommand, LedgerCommand, Output};
 use crate::record::Record;
@@ -25,6 +26,7 @@ impl Provider {
         peer: NodeId,
         vault: TonAddress,
         proof: [u8; 64],
+        now: Timestamp,
         out: &mut Output,
     ) {
         let Some(known) = self.peers.get_mut(&peer) else {
@@ -33,9 +35,46 @@ impl Provider {
         if known.asked.is_some() {
             return;
         }
+        let (since, counted) = known.greetings;
+        let (since, counted) =
+            if since.after(limits::GREETING_WINDOW) > now { (since, counted) } else { (now, 0) };
+        if counted >= limits::GREETINGS {
+            // Whoever greets without end costs a signature's check, not a read of the ledger.
+            let usable = |payee: &&Payee| payee.release_at().is_none();
+            let seen = self.channels.get(&vault).is_some_and(|it| usable(&&**it));
+            self.answer_greeting(peer, vault, &proof, seen, out);
+            return;
+        }
+        known.greetings = (since, counted.saturating_add(1));
         known.asked = Some(Box::new((vault, proof)));
         self.asking.insert((vault, peer));
         out.effects.push(Effect::Ledger(LedgerCommand::ReadVault { vault }));
+    }
+
+    /// Tells a consumer what we see and hold, if it proves to hold the vault. A stranger to it
+    /// learns nothing.
+    fn answer_greeting(
+        &mut self,
+        peer: NodeId,
+        vault: TonAddress,
+        proof: &[u8; 64],
+        seen: bool,
+        out: &mut Output,
+    ) {
+        let claim = HolderClaim { vault, provider: self.config.key.id(), consumer: peer };
+        let payee = self.channels.get(&vault).filter(|_| seen);
+        let payee = payee.filter(|payee| claim.is_proved(payee.vault_key(), proof));
+        if let (Some(payee), Some(known)) = (payee, self.peers.get_mut(&peer)) {
+            known.vault = Some(vault);
+            let key = *payee.vault_key();
+            out.effects.push(Effect::TrustVault { peer, key });
+        }
+        let message = SessionMessage::ChannelState {
+            allocation: payee.map(|payee| (payee.channel().epoch, payee.allocation().limit)),
+            settled: payee.map_or(NanoTon::ZERO, |payee| payee.allocation().paid),
+            latest: payee.and_then(|payee| payee.best()),
+        };
+        out.effects.push(Effect::Send { peer, message });
     }
 
     /// The ledger's answer: every consumer that waits for it, and proves to hold the vault, learns
@@ -52,33 +91,15 @@ impl Provider {
             Ok(None) => self.gone(vault, out),
             Err(_) => false,
         };
-        let provider = self.config.key.id();
-        let payee = self.channels.get(&vault).filter(|_| seen);
         let first = (vault, NodeId::from_bytes([0; 32]));
         let last = (vault, NodeId::from_bytes([0xff; 32]));
         let asking: Vec<_> = self.asking.range(first..=last).map(|(_, peer)| *peer).collect();
         for peer in asking {
             self.asking.remove(&(vault, peer));
             let known = self.peers.get_mut(&peer);
-            let Some((known, asked)) =
-                known.and_then(|known| known.asked.take().map(|asked| (known, asked)))
-            else {
-                continue;
-            };
-            let (_, proof) = *asked;
-            let claim = HolderClaim { vault, provider, consumer: peer };
-            let payee = payee.filter(|payee| claim.is_proved(payee.vault_key(), &proof));
-            if let Some(payee) = payee {
-                known.vault = Some(vault);
-                let key = *payee.vault_key();
-                out.effects.push(Effect::TrustVault { peer, key });
+            if let Some(asked) = known.and_then(|known| known.asked.take()) {
+                self.answer_greeting(peer, vault, &asked.1, seen, out);
             }
-            let message = SessionMessage::ChannelState {
-                allocation: payee.map(|payee| (payee.channel().epoch, payee.allocation().limit)),
-                settled: payee.map_or(NanoTon::ZERO, |payee| payee.allocation().paid),
-                latest: payee.and_then(|payee| payee.best()),
-            };
-            out.effects.push(Effect::Send { peer, message });
         }
         if seen {
             self.settle_if_due(vault, out);

@@ -86,6 +86,8 @@ struct Peer {
     proved: Proved,
     /// The vault that pays; it has proved to hold it.
     vault: Option<TonAddress>,
+    /// Since when greetings are counted, and how many made us read the ledger.
+    greetings: (Timestamp, u32),
     /// The vault that it names and its proof, while the ledger is asked about it. A further
     /// greeting meanwhile is dropped.
     asked: Option<Box<(TonAddress, [u8; 64])>>,
@@ -299,7 +301,10 @@ impl Provider {
         if self.peers.contains_key(&peer) {
             self.session_closed(peer, out);
         }
-        self.peers.insert(peer, Peer { proved, vault: None, asked: None });
+        self.peers.insert(
+            peer,
+            Peer { proved, vault: None, greetings: (Timestamp::EPOCH, 0), asked: None },
+        );
     }
 
     /// A session is over: its jobs end, and what they had counts as used.

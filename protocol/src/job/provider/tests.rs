@@ -153,9 +153,9 @@ impl World {
     }
 
     fn greet(&mut self, peer: NodeId) {
-        self.act(|it, _, out| {
+        self.act(|it, now, out| {
             it.session_accepted(peer, PROVED, out);
-            it.channel_hello(peer, VAULT, Self::proof(peer), out);
+            it.channel_hello(peer, VAULT, Self::proof(peer), now, out);
         });
     }
 
@@ -213,9 +213,9 @@ fn a_stranger_cannot_use_a_vault_that_is_not_its_own() {
     let mut world = World::with_channel(1_000);
     let stranger = NodeKey::from_secret(&[6; 32]).id();
     // It replays the holder's own proof, which is not for it.
-    world.act(|it, _, out| {
+    world.act(|it, now, out| {
         it.session_accepted(stranger, PROVED, out);
-        it.channel_hello(stranger, VAULT, World::proof(consumer()), out);
+        it.channel_hello(stranger, VAULT, World::proof(consumer()), now, out);
     });
     world.ledger_shows(Some(Allocation::new(PAYOUT, nano(1_000), 1)));
     let seen = world.take();
@@ -310,6 +310,54 @@ fn one_consumer_gets_only_so_many_places() {
     }
     assert_eq!(world.take().refusals, [ProviderRefusal::Busy { retry_after: RETRY_AFTER }]);
     assert_eq!(world.provider.jobs(), limits::JOBS_PER_PEER);
+}
+
+#[test]
+fn greetings_without_end_do_not_read_the_ledger_without_end() {
+    let mut world = World::with_channel(1_000);
+    let proof = World::proof(consumer());
+    for _ in 0..100 {
+        world.act(|it, now, out| it.channel_hello(consumer(), VAULT, proof, now, out));
+        world.ledger_shows(Some(Allocation::new(PAYOUT, nano(1_000), 1)));
+    }
+    let seen = world.take();
+    let first = usize::try_from(limits::GREETINGS).unwrap() - 1;
+    assert_eq!((seen.reads, seen.views.len()), (first, 100));
+    assert_eq!(seen.views[99], Some((1, nano(1_000))), "it is answered all the same");
+    world.tick(limits::GREETING_WINDOW);
+    world.act(|it, now, out| it.channel_hello(consumer(), VAULT, proof, now, out));
+    assert_eq!(world.take().reads, 1);
+}
+
+#[test]
+fn prices_follow_utilisation_and_a_job_keeps_its_offers() {
+    let policy = pricing::Adaptive::default();
+    let mut provider = Provider::new(config(), Vec::new()).with_pricing(Arc::new(policy));
+    let mut world = World::with_channel(1_000_000);
+    let published = |out: &Output, now: Timestamp| {
+        out.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Publish(offer) => Some(offer.verify(now).unwrap().offer().models[0].prices),
+            _ => None,
+        })
+    };
+    let mut out = Output::default();
+    provider.handle_timeout(world.now, &mut out);
+    assert_eq!(published(&out, START), Some(config().models[0].prices));
+    provider.capacity(4, 4, world.now, &mut out);
+    let mut last = config().models[0].prices;
+    for _ in 0..8 {
+        world.now = provider.next_timeout().unwrap();
+        assert!(world.now <= START.after(Millis::from_secs(20 * 60)));
+        let mut out = Output::default();
+        provider.handle_timeout(world.now, &mut out);
+        if let Some(prices) = published(&out, world.now) {
+            assert!(prices.completion >= last.completion);
+            last = prices;
+        }
+    }
+    assert!(last.completion > config().models[0].prices.completion, "{last:?}");
+    let terms = provider.offers.first_key_value().unwrap().1;
+    assert_eq!(terms[0].prices, config().models[0].prices, "an old offer keeps its prices");
 }
 
 #[test]

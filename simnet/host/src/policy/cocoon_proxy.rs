@@ -56,6 +56,8 @@ impl Policy for CocoonProxy {
             attempts: 1,
             prepare: self.timeout,
             start: self.timeout,
+            first_token: self.timeout,
+            each_prompt_token: Millis::new(0),
             stall: self.timeout,
             answer: Some(self.timeout),
             retry: Retry::Never,
