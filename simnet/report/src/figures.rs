@@ -109,8 +109,8 @@ pub const FIGURES: &[Figure] = &[
         Better::More,
         |it, end| quotient(real(it.jobs.completion_tokens), seconds(end)),
     ),
-    figure("cost_ton", "cost a job, mean", "TON", Better::Less, |it, _| {
-        (it.money.cost_nanoton.count > 0).then(|| it.money.cost_nanoton.mean / TON)
+    figure("cost_nanoton", "cost a job, mean", "nanoTON", Better::Less, |it, _| {
+        (it.money.cost_nanoton.count > 0).then_some(it.money.cost_nanoton.mean)
     }),
     figure("price_ton", "price paid per million tokens, median", "TON", Better::Less, |it, _| {
         of(it.money.paid_price_nanoton.count, it.money.paid_price_nanoton.p50, TON)
@@ -127,8 +127,8 @@ pub const FIGURES: &[Figure] = &[
     figure("income_p90_p10", "income, 90 % over 10 % quantile", "", Better::Less, |it, _| {
         quotient(it.income_nanoton.p90, it.income_nanoton.p10)
     }),
-    figure("exposure_ton", "most served beyond payment, one job", "TON", Better::Less, |it, _| {
-        Some(real(it.money.exposure_nanoton) / TON)
+    figure("exposure_nanoton", "most served unpaid, one job", "nanoTON", Better::Less, |it, _| {
+        Some(real(it.money.exposure_nanoton))
     }),
     figure("route_ready_p50_ms", "route ready, median", "ms", Better::Less, |it, _| {
         of(it.route_ready_us.count, it.route_ready_us.p50, 1e3)

@@ -3,7 +3,7 @@
 //! Owns: the order of the page, its style, and what is in its header. Must not: fetch anything, run a
 //! script, or hold a fact of the machine.
 
-mod charts;
+pub(crate) mod charts;
 mod page;
 
 pub(crate) use page::{Picture, Section, Tile, page, table};
@@ -18,7 +18,7 @@ const TILES: [&str; 8] = [
     "first_token_p50_ms",
     "first_token_p99_ms",
     "tokens_per_second",
-    "cost_ton",
+    "cost_nanoton",
     "income_gini",
     "traffic_per_host",
     "adversary_damage_ton",
@@ -76,11 +76,13 @@ pub fn report(results: &Results) -> String {
     let mut sections = charts::sections(results);
     sections.push(Section {
         title: "All figures".to_owned(),
+        intro: String::new(),
         pictures: Vec::new(),
         more: figures(results),
     });
     sections.push(Section {
         title: "Provenance".to_owned(),
+        intro: String::new(),
         pictures: Vec::new(),
         more: provenance(results),
     });

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod compare;
 pub mod describe;
 pub mod figures;
 pub mod histogram;
@@ -19,6 +20,7 @@ pub mod schema;
 pub mod statistics;
 pub mod table;
 
+pub use compare::{Comparison, Group};
 pub use describe::{Description, HostLabel, Region};
 pub use machine::Machine;
 pub use recorder::{Options, Recorder, Violation};

@@ -5,10 +5,12 @@
 //! chooses them for light, dark and paper; lines differ in their dashes too.
 
 mod bars;
+mod dots;
 mod map;
 mod scale;
 
 pub(crate) use bars::Bars;
+pub(crate) use dots::{Dots, Row as DotRow};
 pub(crate) use map::{Map, Place};
 pub(crate) use scale::{Scale, Tick, compact, ticks_linear, ticks_log, time_axis};
 
@@ -33,8 +35,6 @@ pub(crate) enum Mark {
     Line { label: String, colour: usize, dash: usize, points: Vec<(f64, Option<f64>)> },
     /// A line that stays until the next point: cumulative distributions.
     Steps { label: String, colour: usize, dash: usize, points: Vec<(f64, f64)> },
-    /// An area between two lines: (x, low, high).
-    Band { label: String, colour: usize, points: Vec<(f64, f64, f64)> },
     /// Bars that stand on the axis: (from, until, height).
     Columns { colour: usize, bars: Vec<(f64, f64, f64)> },
     /// A thin line for comparison.
@@ -90,7 +90,7 @@ pub(crate) fn escape(text: &str) -> String {
 
 /// About how wide a text is in the plots' type.
 fn width_of(text: &str) -> f64 {
-    text.chars().count() as f64 * 6.3
+    text.chars().count() as f64 * 6.7
 }
 
 /// The opening of a picture, with what a screen reader says.
@@ -202,12 +202,11 @@ impl Plot {
         );
     }
 
-    fn legend(&self) -> Vec<(String, usize, Option<usize>)> {
+    fn legend(&self) -> Vec<Entry> {
         let named = self.marks.iter().filter_map(|mark| match mark {
             Mark::Line { label, colour, dash, .. } | Mark::Steps { label, colour, dash, .. } => {
-                Some((label.clone(), *colour, Some(*dash)))
+                Some((label.clone(), *colour, *dash))
             }
-            Mark::Band { label, colour, .. } => Some((label.clone(), *colour, None)),
             Mark::Columns { .. } | Mark::Guide { .. } => None,
         });
         named.filter(|it| !it.0.is_empty()).collect()
@@ -222,16 +221,6 @@ impl Plot {
             }
             Mark::Steps { colour, dash, points, .. } => {
                 line(out, &steps(points.iter().map(|it| place(it.0, it.1))), *colour, *dash);
-            }
-            Mark::Band { colour, points, .. } => {
-                let above = points.iter().map(|it| Some(place(it.0, it.2)));
-                let below = points.iter().rev().map(|it| Some(place(it.0, it.1)));
-                let _ = writeln!(
-                    out,
-                    "<path class=\"band c{}\" d=\"{}Z\"/>",
-                    colour % COLOURS,
-                    path(above.chain(below))
-                );
             }
             Mark::Columns { colour, bars } => {
                 for (from, until, height) in bars {
@@ -316,7 +305,8 @@ fn steps(points: impl Iterator<Item = (f64, f64)>) -> String {
     out
 }
 
-type Entry = (String, usize, Option<usize>);
+/// Of a legend: what it says, its colour and its dash.
+type Entry = (String, usize, usize);
 
 /// The legend in rows that fit, each entry with its place from the left.
 fn legend_rows(entries: &[Entry]) -> Vec<Vec<(f64, &Entry)>> {
@@ -345,19 +335,11 @@ fn draw_legend(out: &mut String, rows: &[Vec<(f64, &Entry)>]) {
     for row in rows {
         for (x, (label, colour, dash)) in row {
             let colour = colour % COLOURS;
-            let _ = match dash {
-                Some(dash) => write!(
-                    out,
-                    "<path class=\"line c{colour} d{}\" d=\"M{x:.1} {y:.1}h22\"/>",
-                    dash % 4
-                ),
-                None => write!(
-                    out,
-                    "<rect class=\"band c{colour}\" x=\"{:.1}\" y=\"{:.1}\" width=\"12\" height=\"10\"/>",
-                    x + 8.0,
-                    y - 5.0
-                ),
-            };
+            let _ = write!(
+                out,
+                "<path class=\"line c{colour} d{}\" d=\"M{x:.1} {y:.1}h22\"/>",
+                dash % 4
+            );
             let _ = write!(
                 out,
                 "<text class=\"key\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",

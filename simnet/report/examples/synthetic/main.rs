@@ -1,6 +1,6 @@
 //! Writes the result of a run that never was, so that the report can be looked at without a run.
 //!
-//! Owns: the command line `synthetic FOLDER [SEED [HOSTS [SECONDS [PACE]]]]`.
+//! Owns: the command line `synthetic FOLDER [SEED [HOSTS [SECONDS [PACE]]]]`, or `compare FOLDER…`.
 //! Must not: be taken for a simulation.
 #![allow(
     clippy::all,
@@ -15,10 +15,17 @@ mod network;
 
 use std::path::PathBuf;
 
-use simnet_report::{Destination, Format, Machine, Options, Recorder};
+use simnet_report::{Comparison, Destination, Format, Machine, Options, Recorder};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|it| it == "compare") {
+        let paths: Vec<_> = arguments.iter().skip(1).map(PathBuf::from).collect();
+        let comparison = Comparison::of(simnet_report::compare::load_groups(&paths)?);
+        std::fs::write("compare.html", comparison.html())?;
+        std::fs::write("compare.txt", comparison.text() + &comparison.markdown())?;
+        return Ok(());
+    }
     let number =
         |at: usize, or: f64| arguments.get(at).and_then(|it| it.parse().ok()).unwrap_or(or);
     let folder = PathBuf::from(arguments.first().ok_or("say which folder")?);

@@ -13,15 +13,12 @@ use crate::results::{Point, Results};
 pub(super) fn sections(results: &Results) -> Vec<Section> {
     let some = |title: &str, pictures: Vec<Option<Picture>>, more: String| Section {
         title: title.to_owned(),
+        intro: String::new(),
         pictures: pictures.into_iter().flatten().collect(),
         more,
     };
     let mut all = vec![
-        some(
-            "Latency",
-            vec![latency(results), discovery(results), latency_over_time(results)],
-            String::new(),
-        ),
+        some("Latency", vec![latency(results), latency_over_time(results)], String::new()),
         some(
             "Jobs",
             vec![success(results), throughput(results), running(results), failures(results)],
@@ -32,14 +29,24 @@ pub(super) fn sections(results: &Results) -> Vec<Section> {
             vec![prices(results), price_over_time(results), lorenz(results), incomes(results)],
             String::new(),
         ),
-        some("Network", vec![traffic(results), hosts(results), topology(results)], String::new()),
+        some(
+            "Network",
+            vec![
+                discovery(results),
+                traffic(results),
+                hosts(results),
+                connections(results),
+                topology(results),
+            ],
+            String::new(),
+        ),
         some("Adversaries", vec![adversaries(results)], adversary_table(results)),
     ];
     all.retain(|it| !it.pictures.is_empty() || !it.more.is_empty());
     all
 }
 
-fn picture(plot: &Plot) -> Picture {
+pub(crate) fn picture(plot: &Plot) -> Picture {
     Picture {
         key: plot.key.clone(),
         title: plot.title.clone(),
@@ -88,14 +95,14 @@ pub(crate) fn distributions(
         title: title.to_owned(),
         description,
         x: Axis { label: label.to_owned(), scale, ticks },
-        y: share_axis("share at most so long", 0.0),
+        y: share_axis("share within that time", 0.0),
         marks: marks.collect(),
         height: HEIGHT,
     })
 }
 
 /// "median 0.8 s, 99 % within 2.7 s".
-fn in_short(name: &str, histogram: &Histogram) -> Option<String> {
+pub(crate) fn in_short(name: &str, histogram: &Histogram) -> Option<String> {
     let at = |per_mille| Some(compact(real(histogram.quantile(per_mille)?) / 1e6));
     Some(format!("{name}: median {} s, 99 % within {} s", at(500)?, at(990)?))
 }
@@ -263,6 +270,18 @@ fn hosts(results: &Results) -> Option<Picture> {
         format!("{} processes died in the run.", compact(real(results.summary.crashes))),
         |_, most| count_axis("hosts", most),
         &[Series { label: "", of: &|it, _| Some(f64::from(it.hosts)) }],
+    )?;
+    Some(picture(&plot))
+}
+
+fn connections(results: &Results) -> Option<Picture> {
+    let plot = over_time(
+        results,
+        "connections",
+        "Connections",
+        "Open connections, each counted once.".into(),
+        |_, most| count_axis("connections", most),
+        &[Series { label: "", of: &|it, _| (it.connections > 0).then(|| real(it.connections)) }],
     )?;
     Some(picture(&plot))
 }
@@ -444,41 +463,43 @@ fn traffic(results: &Results) -> Option<Picture> {
     totals.sort_by_key(|it| (std::cmp::Reverse(*it.1), it.0));
     let (own, rest) = totals.split_at(totals.len().min(PROTOCOLS));
     let sum: u64 = totals.iter().map(|it| it.1).sum();
-    let mut below: Vec<f64> = vec![0.0; results.curves.timeline.points.len()];
     let mut marks = Vec::new();
-    let mut stack = |label: &str, colour: usize, of: &dyn Fn(&Point) -> u64| {
-        let mut points = Vec::new();
-        for ((point, span), below) in spans(results).zip(&mut below) {
-            let value = rate(of(point), span).unwrap_or(0.0) / 1e3;
-            points.push((real(point.at_us), *below, *below + value));
-            *below += value;
-        }
-        marks.push(Mark::Band { label: label.to_owned(), colour, points });
+    let (mut least, mut most) = (f64::INFINITY, 0.0_f64);
+    let mut line = |label: &str, colour: usize, of: &dyn Fn(&Point) -> u64| {
+        let rate = |(point, span): (&Point, f64)| {
+            let rate = rate(of(point), span).filter(|it| *it > 0.0).map(|it| it / 1e3);
+            if let Some(rate) = rate {
+                (least, most) = (least.min(rate), most.max(rate));
+            }
+            (real(point.at_us), rate)
+        };
+        let points = spans(results).map(rate).collect();
+        marks.push(Mark::Line { label: label.to_owned(), colour, dash: colour, points });
     };
     for (number, (protocol, total)) in own.iter().enumerate() {
         let share = compact(real(**total) * 100.0 / real(sum.max(1)));
-        stack(&format!("{protocol} {share} %"), number, &|it| {
+        line(&format!("{protocol} {share} %"), number, &|it| {
             it.bytes.get(*protocol).copied().unwrap_or(0)
         });
     }
     if !rest.is_empty() {
-        stack("others", 7, &|it| {
+        line("others", 7, &|it| {
             rest.iter().map(|(name, _)| it.bytes.get(*name).copied().unwrap_or(0)).sum()
         });
     }
-    let most = below.iter().copied().fold(0.0, f64::max);
-    if most <= 0.0 || below.len() < 2 {
+    if most <= 0.0 || results.curves.timeline.points.len() < 2 {
         return None;
     }
+    let (scale, ticks) = ticks_log(least.max(most / 1e5), most, compact);
     let plot = Plot {
         key: "traffic".into(),
         title: "Traffic by protocol".into(),
         description: format!(
-            "Bytes sent a second by the whole network, {} in all; protocols stand on each other, the greatest below.",
+            "Sent a second by the whole network, {} in all; beside each protocol its share of that.",
             bytes(real(sum))
         ),
         x: time_axis(real(results.ending.at_us)),
-        y: count_axis("kB a second", most),
+        y: Axis { label: "kB a second, logarithmic".into(), scale, ticks },
         marks,
         height: HEIGHT + 10.0,
     };
@@ -492,6 +513,9 @@ fn bytes(count: f64) -> String {
         it => format!("{} kB", compact(it / 1e3)),
     }
 }
+
+/// Arcs of the map.
+const ARCS: usize = 40;
 
 fn topology(results: &Results) -> Option<Picture> {
     let regions = &results.summary.population.regions;
@@ -516,6 +540,10 @@ fn topology(results: &Results) -> Option<Picture> {
             flows.push((from, to, real(*jobs)));
         }
     }
+    // With twelve regions there are 132 ways; the thin ones only hide the others.
+    flows.retain(|it| it.0 != it.1);
+    flows.sort_by(|one, two| two.2.total_cmp(&one.2));
+    flows.truncate(ARCS);
     let within = if all == 0 {
         String::new()
     } else {
@@ -525,7 +553,7 @@ fn topology(results: &Results) -> Option<Picture> {
         key: "topology".into(),
         title: "Where jobs went".into(),
         description: format!(
-            "A circle's area is the number of hosts in a region; an arc's width is the number of finished jobs from consumers to providers of another region.{within}"
+            "A circle's area is the number of hosts in a region; an arc's width is the number of finished jobs from consumers to providers of another region, for the {ARCS} busiest ways.{within}"
         ),
         places: places.collect(),
         flows,

@@ -22,6 +22,8 @@ pub(crate) struct Picture {
 #[derive(Clone, Debug)]
 pub(crate) struct Section {
     pub(crate) title: String,
+    /// A sentence that goes for all of its plots; may be empty.
+    pub(crate) intro: String,
     pub(crate) pictures: Vec<Picture>,
     pub(crate) more: String,
 }
@@ -113,16 +115,23 @@ pub(crate) fn page(
     }
     for section in sections {
         let _ = writeln!(out, "<section><h2>{}</h2>", escape(&section.title));
+        if !section.intro.is_empty() {
+            let _ = writeln!(out, "<p class=\"intro\">{}</p>", escape(&section.intro));
+        }
         if !section.pictures.is_empty() {
             out.push_str("<div class=\"pictures\">\n");
             for picture in &section.pictures {
                 let _ = writeln!(
                     out,
-                    "<figure{}><h3>{}</h3>{}<figcaption>{}</figcaption></figure>",
+                    "<figure{}><h3>{}</h3>{}{}</figure>",
                     if picture.wide { " class=\"wide\"" } else { "" },
                     escape(&picture.title),
                     picture.svg,
-                    escape(&picture.caption)
+                    if picture.caption.is_empty() {
+                        String::new()
+                    } else {
+                        format!("<figcaption>{}</figcaption>", escape(&picture.caption))
+                    }
                 );
             }
             out.push_str("</div>\n");

@@ -36,8 +36,8 @@ impl Bars {
         let (least, most) = (values().fold(0.0, f64::min), values().fold(0.0, f64::max));
         let range = if most > least { most - least } else { 1.0 };
         // Values stand beside their bars and need room on the right, and on the left of negative ones.
-        let room = WIDTH - left - 62.0 - if least < 0.0 { 52.0 } else { 0.0 };
-        let zero = left + if least < 0.0 { 52.0 } else { 0.0 } + room * (-least / range);
+        let room = WIDTH - left - 62.0 - if least < 0.0 { 66.0 } else { 0.0 };
+        let zero = left + if least < 0.0 { 66.0 } else { 0.0 } + room * (-least / range);
         let mut out = open(&self.key, &self.title, &self.description, WIDTH, height);
         let mut x = left;
         for (number, name) in self.series.iter().enumerate().filter(|_| self.series.len() > 1) {

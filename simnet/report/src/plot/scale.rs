@@ -137,11 +137,25 @@ pub(crate) fn compact(value: f64) -> String {
         };
         format!("{}\u{202f}{suffix}", significant(size / divisor))
     } else if size < 1e-4 {
-        format!("{size:.1e}")
+        scientific(size)
     } else {
         significant(size)
     };
     format!("{sign}{text}")
+}
+
+/// Two digits and a power of ten.
+fn scientific(size: f64) -> String {
+    let text = format!("{size:.1e}");
+    let Some((digits, power)) = text.split_once('e') else { return text };
+    let raised = power.chars().map(|it| match it {
+        '-' => '⁻',
+        '1' => '¹',
+        '2' => '²',
+        '3' => '³',
+        digit => digit.to_digit(10).and_then(|it| char::from_u32(0x2070 + it)).unwrap_or(digit),
+    });
+    format!("{digits}×10{}", raised.collect::<String>())
 }
 
 /// Three significant digits without zeros at the end.
