@@ -86,6 +86,9 @@ pub enum Command {
     Listen(Multiaddr),
     /// Join through an entry point, and dial it again whenever it is lost.
     Dial(Multiaddr),
+    /// Know these peers of the index from an earlier run. They enter the routing table as they are,
+    /// without being dialled; who is gone leaves it in the course of look-ups.
+    Remember(Vec<Anchor>),
     /// Offer this from now on. Must be signed by this node and valid now, or nothing happens but
     /// a warning. Send the next one before it expires.
     PublishOffer(SignedOffer),
@@ -221,7 +224,8 @@ pub enum Refused {
     ConnectionTrimmed,
 }
 
-/// A peer to remember: dialled as an entry point at the next start.
+/// A peer to remember: dialled as an entry point at the next start, or told by
+/// [`Command::Remember`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Anchor {
     /// Who.

@@ -1,7 +1,7 @@
 //! Which connections a node keeps: subnet diversity at the door, watermarks inside.
 //!
-//! Owns: who is connected since when, who was active last, and whom to close when there are
-//! too many.
+//! Owns: who is connected since when, who was active last, and whom to close: when there are too
+//! many, and when nothing was done for a while.
 //! Must not: know why a peer is worth keeping; the caller names the protected ones.
 //! Why it exists: gossipsub holds a stream on every connection, so none would ever end as idle.
 
@@ -20,7 +20,7 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId};
 
 use crate::address::{Subnet, subnet};
-use crate::limits::{CONNECTION_GRACE, ConnectionLimits};
+use crate::limits::{CONNECTION_GRACE, ConnectionLimits, IDLE_CONNECTION};
 
 /// An inbound connection was refused, because its subnet holds its share already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,15 +97,33 @@ impl Behaviour {
             .map(|(id, peer)| (peer.active, *id))
             .collect();
         idle.sort_unstable();
+        self.close(idle.into_iter().take(surplus).map(|(_, id)| id).collect())
+    }
+
+    /// Closes peers with whom nothing was done for [`IDLE_CONNECTION`], except protected ones: most
+    /// were met in the course of some look-up. Returns how many are being closed.
+    pub(crate) fn sweep(&mut self, protected: &BTreeSet<PeerId>, now: Instant) -> usize {
+        let idle = self.peers.iter().filter(|(id, peer)| {
+            !peer.closing
+                && now.saturating_duration_since(peer.active) >= IDLE_CONNECTION
+                && !protected.contains(id)
+        });
+        let idle = idle.map(|(id, _)| *id).collect();
+        self.close(idle)
+    }
+
+    fn close(&mut self, peers: Vec<PeerId>) -> usize {
         let mut closed: usize = 0;
-        for (_, id) in idle.into_iter().take(surplus) {
+        for id in peers {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.closing = true;
                 self.to_close.push_back(id);
                 closed = closed.saturating_add(1);
             }
         }
-        if let Some(waker) = self.waker.take() {
+        if closed > 0
+            && let Some(waker) = self.waker.take()
+        {
             waker.wake();
         }
         closed
@@ -262,6 +280,22 @@ mod tests {
         let idle: BTreeSet<_> = peers[..13].iter().copied().collect();
         assert_eq!(closed.intersection(&idle).count(), 11, "every unprotected idle one went");
         assert!(!behaviour.is_above_high_water());
+    }
+
+    #[test]
+    fn what_is_of_no_use_is_swept_however_few_there_are() {
+        let mut behaviour = Behaviour::new(ConnectionLimits::of(Role::Provider));
+        let peers: Vec<_> = (0..3).map(|_| PeerId::random()).collect();
+        for (id, peer) in peers.iter().enumerate() {
+            connect(&mut behaviour, *peer, id, "/memory/1");
+        }
+        let protected = BTreeSet::from([peers[0]]);
+        let later = Instant::now() + IDLE_CONNECTION;
+        behaviour.touch(&peers[1], later);
+        assert_eq!(behaviour.sweep(&protected, later - Duration::from_secs(1)), 0);
+        assert_eq!(behaviour.sweep(&protected, later), 1);
+        assert_eq!(behaviour.sweep(&protected, later), 0, "it is being closed");
+        assert_eq!(closing(&mut behaviour), [peers[2]]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use libp2p::{Multiaddr, PeerId, identify, kad};
 
 use crate::address::{self, Subnet};
 use crate::behaviour::KADEMLIA;
-use crate::command::{Event, Refused};
+use crate::command::{Anchor, Event, Refused};
 use crate::control::{LinkEnd, LinkEvent, LinkId, Message, link};
 use crate::offering::Publish;
 use crate::overlay::Overlay;
@@ -58,11 +58,10 @@ impl Overlay {
     }
 
     fn stop_look_up(&mut self, model: ModelHash) {
-        let kad = &mut self.swarm.behaviour_mut().kad;
-        for (id, _) in self.look_ups.iter().filter(|(_, sought)| *sought == model) {
-            if let Some(mut query) = kad.query_mut(id) {
-                query.finish();
-            }
+        let ended = self.look_ups.iter().filter(|(_, sought)| *sought == model);
+        let ended: Vec<_> = ended.map(|(query, _)| *query).collect();
+        for query in ended {
+            self.finish(query);
         }
     }
 
@@ -86,6 +85,30 @@ impl Overlay {
         }
         let request = self.swarm.behaviour_mut().streams.open(peer, Protocol::Control);
         self.contacts.insert(request, peer);
+    }
+
+    /// Whether the bootstrap that has just ended one of its look-ups goes on to the next, which
+    /// refreshes a bucket. Kademlia bootstraps anew for each of the first twenty peers, and every
+    /// time asks for ten random keys. Who serves the index needs that once in a while, for the
+    /// far buckets; who only looks up needs its neighbourhood at most.
+    fn refreshes(&mut self, own_neighbourhood: bool, now: Instant) -> bool {
+        if own_neighbourhood {
+            let due = self.refreshed.is_none_or(|last| {
+                now.saturating_duration_since(last) >= limits::REFRESH_INDEX_EVERY
+            });
+            self.refreshing = due && self.serves_index;
+            if self.refreshing {
+                self.refreshed = Some(now);
+            }
+        }
+        self.refreshing
+    }
+
+    /// Ends a query of Kademlia with what it has found.
+    fn finish(&mut self, query: kad::QueryId) {
+        if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&query) {
+            query.finish();
+        }
     }
 
     fn sought(&self, query: kad::QueryId) -> Option<ModelHash> {
@@ -121,6 +144,18 @@ impl Overlay {
                     if !self.look_ups.iter().any(|(_, other)| *other == model) {
                         self.tables.look_up_ended(model, now);
                     }
+                }
+            }
+            kad::Event::OutboundQueryProgressed {
+                id,
+                result: kad::QueryResult::Bootstrap(result),
+                step,
+                ..
+            } => {
+                let own_neighbourhood =
+                    result.is_ok_and(|done| done.peer == *self.swarm.local_peer_id());
+                if !step.last && !self.refreshes(own_neighbourhood, now) {
+                    self.finish(id);
                 }
             }
             kad::Event::InboundRequest {
@@ -190,6 +225,27 @@ impl Overlay {
         if info.protocols.contains(&KADEMLIA) {
             self.admit_to_index(peer, believed);
         }
+    }
+
+    /// Fills the routing table with what an earlier run knew.
+    pub(crate) fn remember(&mut self, anchors: Vec<Anchor>, now: Instant) {
+        for anchor in anchors {
+            let Some(peer) = address::peer_id(&anchor.node) else { continue };
+            let named = AddressPart::P2p(peer);
+            let addresses = anchor.addresses.into_iter().map(|mut address| {
+                if address.iter().last() == Some(named.clone()) {
+                    address.pop();
+                }
+                address
+            });
+            let addresses: Vec<_> =
+                addresses.filter(|address| address::scope(address).is_some()).collect();
+            if peer != *self.swarm.local_peer_id() {
+                self.admit_to_index(peer, addresses);
+            }
+        }
+        // Its far buckets are as the earlier run had them.
+        self.refreshed = Some(now);
     }
 
     /// Lets a peer into the routing table, unless its subnet has its share of the bucket.

@@ -61,8 +61,11 @@ impl ConnectionLimits {
 
 /// A connection younger than this is never closed as idle: its first stream may be on the way.
 pub const CONNECTION_GRACE: Duration = Duration::from_secs(10);
-/// A connection without any stream is closed by the swarm after this time.
+/// A connection without any stream is closed by the swarm after this time; one without any use, by
+/// us: gossip holds a stream on every connection, and each costs both ends some 35 kB.
 pub const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+/// How often connections without any use are looked for.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// Control streams that one peer may hold open: one, and one more while it replaces the first.
 pub const CONTROL_STREAMS_PER_PEER: usize = 2;
@@ -97,6 +100,9 @@ pub const RECORDS_PER_KEY_AND_SUBNET: usize = 16;
 pub const RECORD_LIFETIME: Duration = Duration::from_secs(2 * 3600);
 /// How often a provider publishes its records anew: four times within their life.
 pub const REPUBLISH_EVERY: Duration = Duration::from_secs(30 * 60);
+/// How often a node of the index refreshes the buckets of its routing table: a little less than
+/// Kademlia's own period, 5 minutes, so that only the bootstraps in between are cut short.
+pub const REFRESH_INDEX_EVERY: Duration = Duration::from_secs(4 * 60);
 /// Addresses kept of one peer; the rest is ignored.
 pub const ADDRESSES_PER_PEER: usize = 8;
 /// Peers in the address book. When full, the one learned longest ago makes room.

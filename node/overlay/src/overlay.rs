@@ -58,7 +58,13 @@ pub struct Overlay {
     pub(crate) unsubscribed: BTreeMap<LinkId, Link>,
     pub(crate) next_link: u64,
     pub(crate) index_peers: BTreeSet<PeerId>,
+    pub(crate) serves_index: bool,
+    /// When the routing table's buckets were refreshed last.
+    pub(crate) refreshed: Option<Instant>,
+    /// Whether the bootstrap that runs refreshes them.
+    pub(crate) refreshing: bool,
     entry_points: EntryPoints,
+    sweep_at: Option<Instant>,
     timer: Delay,
     armed: Option<Instant>,
 }
@@ -111,7 +117,11 @@ impl Overlay {
             unsubscribed: BTreeMap::new(),
             next_link: 0,
             index_peers: BTreeSet::new(),
+            serves_index: config.serves_index,
+            refreshed: None,
+            refreshing: false,
             entry_points: EntryPoints::default(),
+            sweep_at: None,
             timer: Delay::new(Duration::from_secs(3600)),
             armed: None,
         })
@@ -131,6 +141,7 @@ impl Overlay {
                 self.entry_points.add(address, now);
                 self.dial_entry_points(now);
             }
+            Command::Remember(anchors) => self.remember(anchors, now),
             Command::PublishOffer(offer) => self.publish_offer(&offer, now),
             Command::WithdrawOffer => self.withdraw_offer(),
             Command::Want(model) => {
@@ -312,12 +323,30 @@ impl Overlay {
         if first {
             self.events.push_back(Event::PeerConnected(node));
         }
+        if self.sweep_at.is_none() {
+            self.sweep_at = now.checked_add(limits::IDLE_CONNECTION);
+        }
         if self.swarm.behaviour().connections.is_above_high_water() {
             let protected = self.protected();
             let closed = self.swarm.behaviour_mut().connections.trim(&protected, now);
             for _ in 0..closed {
                 self.count(Refused::ConnectionTrimmed);
             }
+        }
+    }
+
+    /// Closes what is of no use, and says when to look again: not while nobody is connected.
+    fn sweep_if_due(&mut self, now: Instant) {
+        if self.sweep_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let connected = self.swarm.behaviour().connections.count() > 0;
+        self.sweep_at = now.checked_add(limits::SWEEP_EVERY).filter(|_| connected);
+        let mut protected = self.protected();
+        let behaviour = self.swarm.behaviour_mut();
+        protected.extend(behaviour.streams.active(Protocol::Control));
+        for _ in 0..behaviour.connections.sweep(&protected, now) {
+            self.count(Refused::ConnectionTrimmed);
         }
     }
 
@@ -362,10 +391,16 @@ impl Overlay {
         let publish = self.offering.tick(self.index_peers.len(), now);
         self.publish(publish);
         self.dial_entry_points(now);
+        self.sweep_if_due(now);
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let wakes = [self.tables.wake_at(), self.offering.wake_at(), self.entry_points.wake_at()];
+        let wakes = [
+            self.tables.wake_at(),
+            self.offering.wake_at(),
+            self.entry_points.wake_at(),
+            self.sweep_at,
+        ];
         wakes.into_iter().flatten().min()
     }
 

@@ -14,7 +14,9 @@ use tokio::task::JoinHandle;
 use crate::behaviour::{Behaviour, BehaviourEvent};
 use crate::streams::{self, PeerStream, Protocol};
 use crate::testing::{START, TestNode, key, memory, model, offer};
-use crate::{Command, Config, Event, LinkEnd, Refusal, Role, Topic, address, keypair, limits};
+use crate::{
+    Anchor, Command, Config, Event, LinkEnd, Refusal, Role, Topic, address, keypair, limits,
+};
 
 #[tokio::test]
 async fn a_fresh_consumer_finds_an_offer_through_an_entry_point() {
@@ -92,6 +94,20 @@ async fn a_dead_provider_is_noticed_and_the_living_one_stays() {
     drop(doomed);
     assert_eq!(consumer.next_gone().await, dead);
     assert_eq!(consumer.status().await.warm, [(model(1), 1)]);
+}
+
+#[tokio::test]
+async fn a_remembered_peer_of_the_index_is_as_good_as_an_entry_point() {
+    let old = TestNode::start(1, Role::Relay).await;
+    let mut node = TestNode::start(2, Role::Relay).await;
+    let peer = address::peer_id(&old.id()).unwrap();
+    let anchor =
+        Anchor { node: old.id(), addresses: vec![old.address.clone().with_p2p(peer).unwrap()] };
+    node.tell(Command::Remember(vec![anchor])).await;
+    node.until(|status| status.index_peers == 1).await;
+    node.tell(Command::Want(model(1))).await;
+    let id = old.id();
+    node.wait(|event| matches!(event, Event::PeerConnected(it) if it == id).then_some(())).await;
 }
 
 #[tokio::test]
