@@ -7,7 +7,12 @@
 //! lives is answered once; what a host was told stays true unless a reorganisation was deeper than
 //! the confirmations; and after all of it the money comes back.
 
-#![expect(clippy::wildcard_enum_match_arm, reason = "a test names what it wants")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test names what it wants and fails by panicking"
+)]
 
 mod world;
 

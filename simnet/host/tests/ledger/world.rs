@@ -21,7 +21,8 @@ use simnet_host::{
     BlockReport, Bounds, ConsumerSpec, HostId, HostSpec, Invariants, LedgerFact, Observation,
     Observer, ProviderSpec, StoreSpec,
 };
-use simnet_scenario::{Moment, Seed};
+use simnet_scenario::population::ChurnClass;
+use simnet_scenario::{Link, Moment, Seed};
 
 pub(crate) const CONSUMERS: usize = 2;
 pub(crate) const PROVIDERS: usize = 3;
@@ -39,10 +40,14 @@ fn host(number: u32) -> HostSpec {
         key: NodeKey::from_secret(&Seed(1).bytes("node", number.into())),
         seed: Seed(1),
         region: 0,
+        class: 0,
+        link: Link::default(),
+        churn: ChurnClass::None,
         skew_ms: 0,
         store: StoreSpec::default(),
         hostile: false,
         behaviour: None,
+        adversary: None,
         consumer: None,
         provider: None,
     }
