@@ -2,15 +2,16 @@
 //!
 //! Owns: what each of them keeps of its payments. Must not: sign with a key that is not its own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cocoon_protocol::Input;
-use cocoon_protocol::channel::Allocation;
+use cocoon_protocol::channel::{Allocation, ChannelId, JobTotal, SignedVoucher, Voucher};
 use cocoon_protocol::identity::JobId;
 use cocoon_protocol::output::LedgerCommand;
-use cocoon_protocol::units::{NanoTon, Tokens};
+use cocoon_protocol::selection::{self, Candidate, Patience, View};
+use cocoon_protocol::units::{Millis, NanoTon, Tokens};
 use cocoon_protocol::wire::SessionMessage;
 use simnet_scenario::quantity::Share;
 use simnet_scenario::{Moment, Seed};
@@ -23,42 +24,62 @@ use crate::stimulus::{Alarm, Stimulus};
 /// Messages that a behaviour holds back at most; beyond, it is honest.
 const HELD: usize = 4_096;
 
-/// Pays for the first tokens of a job and drops every voucher after that.
+/// Pays for the first tokens of a job and for no more. Vouchers are cumulative, so that dropping some
+/// would only delay what the next one promises: it signs its own, over what it means to pay.
 #[derive(Debug)]
 pub(super) struct FreeRider {
-    seed: Seed,
-    host: HostId,
+    host: Arc<HostSpec>,
     after: Tokens,
     share: Share,
-    /// The running jobs' tokens so far, newest last.
-    received: VecDeque<(JobId, Tokens)>,
+    /// The running jobs: tokens so far, and what was paid. Newest last.
+    jobs: VecDeque<(JobId, Tokens, NanoTon)>,
+    /// What it has promised in each channel.
+    promised: BTreeMap<ChannelId, NanoTon>,
 }
 
 impl FreeRider {
     pub(super) fn new(host: &Arc<HostSpec>, after: Tokens, share: Share) -> Self {
-        let (seed, host) = (host.seed, host.id);
-        Self { seed, host, after, share, received: VecDeque::new() }
+        let (host, jobs) = (Arc::clone(host), VecDeque::new());
+        Self { host, after, share, jobs, promised: BTreeMap::new() }
     }
 
-    fn tokens(&self, job: JobId) -> Tokens {
-        let found = self.received.iter().find(|(known, _)| *known == job);
-        found.map_or(Tokens::ZERO, |(_, tokens)| *tokens)
+    /// The place of a job in the list, where it is put if it is new.
+    fn job(&mut self, job: JobId) -> Option<&mut (JobId, Tokens, NanoTon)> {
+        if !self.jobs.iter().any(|known| known.0 == job) {
+            self.jobs.push_back((job, Tokens::ZERO, NanoTon::ZERO));
+            if self.jobs.len() > HELD {
+                self.jobs.pop_front();
+            }
+        }
+        self.jobs.iter_mut().find(|known| known.0 == job)
+    }
+
+    /// A voucher for no more than it means to pay; `None` for what it does not.
+    fn pay(&mut self, honest: &SignedVoucher, claim: JobTotal) -> Option<SignedVoucher> {
+        let key = Arc::clone(&self.host.consumer.as_ref()?.vault_key);
+        let steals = self.share.takes(drawn(self.host.seed, self.host.id, claim.job.as_bytes()));
+        let after = self.after;
+        let (_, tokens, paid) = self.job(claim.job)?;
+        // The prompt is paid beforehand, or nothing comes at all.
+        if steals && *tokens > after {
+            return None;
+        }
+        let more = claim.total.saturating_sub(*paid);
+        *paid = claim.total;
+        let channel = honest.voucher.channel();
+        let promised = self.promised.entry(channel).or_default();
+        *promised = promised.saturating_add(more);
+        Some(key.sign(Voucher { cumulative: *promised, ..honest.voucher }))
     }
 }
 
 impl Behaviour for FreeRider {
     fn meet(&mut self, stimulus: Stimulus, _: &mut dyn Fabric) -> Option<Stimulus> {
-        if let Stimulus::Heard {
-            message: SessionMessage::JobChunk { job, completion, .. }, ..
-        } = &stimulus
+        if let Stimulus::Heard { message: SessionMessage::JobChunk { job, completion, .. }, .. } =
+            &stimulus
+            && let Some((_, tokens, _)) = self.job(*job)
         {
-            match self.received.iter_mut().find(|(known, _)| known == job) {
-                Some((_, tokens)) => *tokens = *completion,
-                None => self.received.push_back((*job, *completion)),
-            }
-            if self.received.len() > HELD {
-                self.received.pop_front();
-            }
+            *tokens = *completion;
         }
         Some(stimulus)
     }
@@ -70,16 +91,40 @@ impl Behaviour for FreeRider {
         padding: u32,
         fabric: &mut dyn Fabric,
     ) {
-        if let SessionMessage::Payment { total: Some(total), .. } = &message {
-            let job = total.job;
-            // The prompt is paid beforehand, or nothing comes at all.
-            let tokens = self.tokens(job);
-            if tokens > self.after && self.share.takes(drawn(self.seed, self.host, job.as_bytes()))
-            {
-                return;
+        match message {
+            SessionMessage::Payment { voucher, total: Some(claim) } => {
+                if let Some(voucher) = self.pay(&voucher, claim) {
+                    let message = SessionMessage::Payment { voucher, total: Some(claim) };
+                    fabric.send(session, message, padding);
+                }
             }
+            // What it owes by its own books, told anew with a greeting.
+            SessionMessage::Payment { total: None, .. } => {}
+            SessionMessage::ChannelHello { .. }
+            | SessionMessage::ChannelState { .. }
+            | SessionMessage::JobRequest(_)
+            | SessionMessage::JobCancel { .. }
+            | SessionMessage::JobStarted { .. }
+            | SessionMessage::JobRefused { .. }
+            | SessionMessage::JobChunk { .. }
+            | SessionMessage::JobFinished { .. }
+            | SessionMessage::PaymentRefused { .. } => fabric.send(session, message, padding),
         }
-        fabric.send(session, message, padding);
+    }
+}
+
+/// Chooses as another policy does, and waits for ever: whoever keeps a provider waiting must.
+#[derive(Clone, Debug)]
+pub struct Patient(pub Arc<dyn selection::Policy>);
+
+impl selection::Policy for Patient {
+    fn order(&self, candidates: &mut [Candidate], view: &View<'_>) {
+        self.0.order(candidates, view);
+    }
+
+    fn patience(&self) -> Patience {
+        let ever = Millis::from_secs(86_400);
+        Patience { start: ever, first_token: ever, stall: ever, ..self.0.patience() }
     }
 }
 

@@ -15,6 +15,7 @@ mod provider;
 
 use std::fmt;
 
+pub use consumer::Patient;
 pub use gouging::Gouging;
 pub use plan::{Act, Plan};
 

@@ -12,7 +12,7 @@ use cocoon_protocol::units::{Millis, Tokens};
 use simnet_scenario::quantity::Share;
 use simnet_scenario::{Adversary, AdversaryKind, Moment};
 
-use super::{Behaviour, Gouging, Timed, consumer, provider};
+use super::{Behaviour, Gouging, Patient, Timed, consumer, provider};
 use crate::host::{HostSpec, ProviderSpec};
 
 /// What a dishonest host does at its hooks.
@@ -34,6 +34,9 @@ pub enum Act {
         /// From the request to the silence; what comes before is served.
         delay: Duration,
     },
+    /// Provider: runs another model than it offers. In a tier with evidence that shows: the
+    /// measurement is of what really runs. Goal: the dear model's price for the cheap one's work.
+    CheaperModel,
     /// Provider: redeems no voucher. Goal: to keep the consumer's money locked.
     NeverSettles,
     /// Consumer: pays for so many tokens of a job and for no more. Goal: free completions.
@@ -80,6 +83,7 @@ impl Plan {
             Act::Nothing => return None,
             Act::FastFail { delay, share } => Box::new(provider::FastFail::new(host, delay, share)),
             Act::Silent { delay } => Box::new(provider::Silent::new(delay)),
+            Act::CheaperModel => Box::new(provider::CheaperModel),
             Act::NeverSettles => Box::new(provider::NeverSettles),
             Act::FreeRider { after, share } => {
                 Box::new(consumer::FreeRider::new(host, after, share))
@@ -103,6 +107,9 @@ impl Plan {
         if let Some(provider) = &mut host.provider {
             dress_provider(provider, adversary);
         }
+        if let (Some(consumer), Act::Withholder { .. }) = (&mut host.consumer, act) {
+            consumer.policy = Arc::new(Patient(Arc::clone(&consumer.policy)));
+        }
     }
 }
 
@@ -118,8 +125,8 @@ fn act(adversary: &Adversary) -> Act {
         }
         AdversaryKind::VoucherWithholder => Act::Withholder { delay },
         AdversaryKind::DoubleSpender => Act::DoubleSpender { share },
-        AdversaryKind::Lazy
-        | AdversaryKind::SlowLoris
+        AdversaryKind::Lazy => Act::CheaperModel,
+        AdversaryKind::SlowLoris
         | AdversaryKind::Gouger
         | AdversaryKind::Colluders
         | AdversaryKind::ForgedEvidence

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cocoon_protocol::attest::Tier;
 use cocoon_protocol::identity::JobId;
 use cocoon_protocol::job::ProviderRefusal;
 use cocoon_protocol::output::LedgerCommand;
@@ -14,6 +15,7 @@ use simnet_scenario::quantity::Share;
 use simnet_scenario::{Moment, Seed};
 
 use super::{Behaviour, drawn};
+use crate::evidence::Evidence;
 use crate::fabric::{Fabric, HostId, SessionId};
 use crate::host::HostSpec;
 use crate::stimulus::{Alarm, Stimulus};
@@ -114,6 +116,22 @@ impl Behaviour for Silent {
         };
         if !kept_back {
             fabric.send(session, message, padding);
+        }
+    }
+}
+
+/// Offers one model and runs another.
+#[derive(Debug)]
+pub(super) struct CheaperModel;
+
+impl Behaviour for CheaperModel {
+    fn evidence(&self, honest: Evidence) -> Evidence {
+        match honest.tier {
+            // A claim that nothing proves.
+            Tier::Open => honest,
+            Tier::Attested | Tier::Confidential => {
+                Evidence { manifest: honest.manifest.map(|byte| !byte), ..honest }
+            }
         }
     }
 }

@@ -402,6 +402,12 @@ impl World {
         }
     }
 
+    /// A consumer takes back what it set aside for a provider.
+    pub(crate) fn release(&mut self, from: &HostSpec, provider: NodeId) {
+        self.ledger.release(from, provider, self.now);
+        self.await_block();
+    }
+
     /// `kill -9`.
     pub(crate) fn crash(&mut self, host: usize) {
         let mut recorder = Recorder { now: self.now, backlog: 0, calls: Vec::new() };
