@@ -2,17 +2,22 @@
 //!
 //! Owns: the names that tables and plots use. Must not: hold anything of the machine or of the day.
 
+use std::sync::Arc;
+
 use cocoon_protocol::identity::{ModelHash, NodeId};
+use simnet_host::HostSpec;
+use simnet_host::population;
+use simnet_scenario::{Moment, Regions, Scenario, Seed};
 
 /// A region of the scenario. `HostLabel::region` is an index into the list of them.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Region {
     /// Its name.
     pub name: String,
-    /// Degrees north of the equator, for the map.
-    pub latitude: f64,
-    /// Degrees east of Greenwich, for the map.
-    pub longitude: f64,
+    /// Degrees north of the equator, for the map; `None` where it stands nowhere.
+    pub latitude: Option<f64>,
+    /// Degrees east of Greenwich, for the map; `None` where it stands nowhere.
+    pub longitude: Option<f64>,
 }
 
 /// One host of the population. Its `HostId` is its place in [`Description::hosts`].
@@ -57,4 +62,64 @@ pub struct Description {
     pub models: Vec<(ModelHash, String)>,
     /// The hosts, by number.
     pub hosts: Vec<HostLabel>,
+    /// Numbers of the honest consumers that an adversary is after, for a figure of their own.
+    pub victims: Vec<u32>,
+    /// Jobs submitted before this moment are in the tables and in the plots over time, but in no figure;
+    /// traffic per host is taken from here on.
+    pub warm_up: Moment,
+}
+
+impl Description {
+    /// Of a run of a scenario with these hosts, as [`population::draw`] made them. `variant` tells it from other
+    /// runs of the scenario, `commit` is what the simulator was built from.
+    pub fn of(
+        scenario: &Scenario,
+        seed: Seed,
+        hosts: &[Arc<HostSpec>],
+        variant: &str,
+        commit: &str,
+    ) -> Self {
+        let regions = Regions::of(scenario.network.topology);
+        let places = regions.places();
+        let region = |(number, name): (usize, &String)| {
+            let place = places.and_then(|it| it.get(number)).copied();
+            let (latitude, longitude) = place.unzip();
+            Region { name: name.clone(), latitude, longitude }
+        };
+        let mut behaviours: Vec<String> = Vec::new();
+        let labels = hosts.iter().map(|host| {
+            let adversary = host.adversary.as_ref().map(|it| {
+                let word = it.kind.as_str();
+                let place = behaviours.iter().position(|it| it == word).unwrap_or_else(|| {
+                    behaviours.push(word.to_owned());
+                    behaviours.len() - 1
+                });
+                u16::try_from(place).unwrap_or(u16::MAX)
+            });
+            HostLabel {
+                node: host.key.id(),
+                consumer: host.consumer.is_some(),
+                provider: host.provider.is_some(),
+                region: host.region,
+                class: host.class,
+                adversary,
+            }
+        });
+        let hosts = labels.collect();
+        Self {
+            scenario: scenario.name.clone(),
+            scenario_text: scenario.to_toml(),
+            variant: variant.to_owned(),
+            seed: seed.0,
+            tier: scenario.tier.as_str().to_owned(),
+            commit: commit.to_owned(),
+            regions: regions.names().iter().enumerate().map(region).collect(),
+            classes: population::classes(scenario),
+            behaviours,
+            models: population::models(scenario).into_iter().map(|it| (it.hash, it.name)).collect(),
+            hosts,
+            victims: Vec::new(),
+            warm_up: Moment::START.after(scenario.warm_up.duration()),
+        }
+    }
 }

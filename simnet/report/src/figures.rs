@@ -61,8 +61,9 @@ fn of(count: u64, value: u64, per: f64) -> Option<f64> {
     (count > 0).then(|| real(value) / per)
 }
 
-fn seconds(ending: &Ending) -> f64 {
-    real(ending.at_us) / 1e6
+/// Time that the figures on jobs are about.
+fn seconds(summary: &Summary, ending: &Ending) -> f64 {
+    real(ending.at_us.saturating_sub(summary.warm_up_us)) / MILLION
 }
 
 const MILLION: f64 = 1e6;
@@ -107,7 +108,7 @@ pub const FIGURES: &[Figure] = &[
         "completion tokens a second",
         "tokens/s",
         Better::More,
-        |it, end| quotient(real(it.jobs.completion_tokens), seconds(end)),
+        |it, end| quotient(real(it.jobs.completion_tokens), seconds(it, end)),
     ),
     figure("cost_nanoton", "cost a job, mean", "nanoTON", Better::Less, |it, _| {
         (it.money.cost_nanoton.count > 0).then_some(it.money.cost_nanoton.mean)
@@ -144,8 +145,7 @@ pub const FIGURES: &[Figure] = &[
         quotient(real(failed), real(failed + it.sessions.open))
     }),
     figure("traffic_per_host", "traffic a host that runs", "bytes/s", Better::Less, |it, _| {
-        let sent: u64 = it.traffic_bytes.values().sum();
-        quotient(real(sent) * MILLION, real(it.uptime_us))
+        quotient(real(it.steady_bytes) * MILLION, real(it.steady_uptime_us))
     }),
     figure("adversary_gain_ton", "gain of all adversaries", "TON", Better::Less, |it, _| {
         (!it.adversaries.is_empty())
@@ -165,6 +165,15 @@ pub const FIGURES: &[Figure] = &[
                 .then(|| it.adversaries.iter().map(|it| real(it.jobs_lost)).sum())
         },
     ),
+    figure("victim_success", "jobs finished of victims' jobs ended", "", Better::More, |it, _| {
+        quotient(real(it.victims.finished), real(it.victims.finished + it.victims.failed))
+    }),
+    figure("attested_success", "jobs finished, attested or above", "", Better::More, |it, _| {
+        let above = || it.jobs.tiers.iter().filter(|it| it.0.as_str() != "open");
+        let finished: u64 = above().map(|it| it.1.finished).sum();
+        let failed: u64 = above().map(|it| it.1.failed).sum();
+        quotient(real(finished), real(finished + failed))
+    }),
     figure("crashes", "processes that died", "", Better::Neither, |it, _| Some(real(it.crashes))),
     figure("violations", "invariants that did not hold", "", Better::Less, |it, _| {
         Some(real(it.violations))

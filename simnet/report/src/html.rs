@@ -31,7 +31,7 @@ pub(crate) fn shown(figure: &Figure, value: f64) -> String {
 
 /// Figures that are shares of one.
 pub(crate) fn is_share(figure: &Figure) -> bool {
-    matches!(figure.key, "success" | "session_failures")
+    matches!(figure.key, "success" | "session_failures" | "victim_success" | "attested_success")
 }
 
 /// The whole page.
@@ -47,6 +47,7 @@ pub fn report(results: &Results) -> String {
         ("tier".to_owned(), about.tier.clone()),
         ("commit".to_owned(), about.commit.chars().take(12).collect()),
         ("virtual time".to_owned(), duration(results.ending.at_us)),
+        ("warm-up left out".to_owned(), duration(results.summary.warm_up_us)),
         ("hosts".to_owned(), population(results)),
         ("events".to_owned(), compact_count(results.ending.events)),
         ("trace".to_owned(), results.ending.trace.chars().take(16).collect()),

@@ -90,6 +90,8 @@ pub struct Recorder {
     offers: u64,
     settlements: u64,
     violations: u64,
+    /// At the first sample after the warm-up: time that hosts had run, bytes that they had sent.
+    warm: Option<(u64, u64)>,
 }
 
 /// Microseconds since the start.
@@ -178,6 +180,7 @@ impl Recorder {
             offers: 0,
             settlements: 0,
             violations: 0,
+            warm: None,
             about,
         })
     }
@@ -224,7 +227,8 @@ impl Recorder {
             Observation::JobSubmitted { job, model, minimum_tier } => {
                 let model = self.names.models.get(&model).copied();
                 let hostile = self.is_adversary(host);
-                self.jobs.submitted(job, host, at, model, minimum_tier, hostile);
+                let (who, what) = ((host, hostile), (model, minimum_tier));
+                self.jobs.submitted(job, who, at, what, &self.about);
                 if let Some(account) = self.account(host) {
                     account.submitted += 1;
                 }
@@ -239,11 +243,18 @@ impl Recorder {
                     account.prompts += 1;
                 }
             }
-            Observation::FirstToken { job, after } => {
-                if self.jobs.first_token(&job, micros_of(after)) {
-                    self.series.now.first_token.record(micros_of(after));
-                }
+            Observation::FirstToken { job, after }
+                if self.jobs.first_token(&job, micros_of(after)) =>
+            {
+                self.series.now.first_token.record(micros_of(after));
             }
+            _ => {}
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "its caller hands it no other facts")]
+    fn job_end(&mut self, host: u32, fact: &Observation) {
+        match *fact {
             Observation::JobFinished {
                 job,
                 provider,
@@ -466,9 +477,10 @@ impl Observer for Recorder {
             }
             Observation::JobSubmitted { .. }
             | Observation::PromptSent { .. }
-            | Observation::FirstToken { .. }
-            | Observation::JobFinished { .. }
-            | Observation::JobFailed { .. } => self.job_fact(at, host, fact),
+            | Observation::FirstToken { .. } => self.job_fact(at, host, fact),
+            Observation::JobFinished { .. } | Observation::JobFailed { .. } => {
+                self.job_end(host, fact);
+            }
             Observation::Promised { .. }
             | Observation::Held { .. }
             | Observation::Exposed { .. }
@@ -488,6 +500,10 @@ impl Observer for Recorder {
 
     fn sample(&mut self, sample: &Sample) {
         let at = micros(sample.at);
+        if self.warm.is_none() && sample.at >= self.about.warm_up {
+            let uptime = self.accounts.iter().map(|it| it.uptime(at)).sum();
+            self.warm = Some((uptime, sample.traffic.iter().map(|it| it.1).sum()));
+        }
         let price = self.prices.quantile(500);
         let point = self.series.close(at, sample, self.jobs.running(), price);
         self.tables.push(&schema::SAMPLES, &point.row());

@@ -63,12 +63,12 @@ pub struct Ending {
     pub trace: String,
 }
 
-/// What happened, in numbers. Jobs of adversaries are counted apart.
+/// What happened, in numbers. Jobs of adversaries are counted apart, and jobs before the warm-up's end.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Who there was.
     pub population: Population,
-    /// Jobs of honest consumers.
+    /// Jobs of honest consumers, submitted after the warm-up.
     pub jobs: JobSummary,
     /// From submission to the first token, µs.
     pub first_token_us: Quantiles,
@@ -90,6 +90,14 @@ pub struct Summary {
     pub traffic_bytes: BTreeMap<String, u64>,
     /// Time that hosts ran, all together, µs.
     pub uptime_us: u64,
+    /// When the warm-up was over, µs; the figures on jobs are of those submitted later.
+    pub warm_up_us: u64,
+    /// Bytes sent after the warm-up, all protocols.
+    pub steady_bytes: u64,
+    /// Time that hosts ran after the warm-up, all together, µs.
+    pub steady_uptime_us: u64,
+    /// Jobs of the honest consumers that an adversary is after; they are among the others too.
+    pub victims: TierSummary,
     /// Time of engines' places that was used, µs.
     pub engine_us: u64,
     /// Processes that died.
@@ -127,7 +135,7 @@ pub struct RegionSummary {
     pub providers: u64,
 }
 
-/// Jobs of honest consumers.
+/// Jobs of honest consumers, submitted after the warm-up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobSummary {
     /// All that were submitted.
@@ -152,9 +160,11 @@ pub struct JobSummary {
     pub failures: BTreeMap<String, u64>,
     /// Jobs of adversaries, which are in none of the others.
     pub of_adversaries: u64,
+    /// Jobs of honest consumers submitted before the warm-up's end, which are in none of the others.
+    pub before_warm_up: u64,
 }
 
-/// Jobs of one minimum tier.
+/// Jobs of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TierSummary {
     /// All that were submitted.

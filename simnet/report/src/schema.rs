@@ -172,7 +172,7 @@ pub const HOSTS: Table = Table {
 /// One row an interval.
 pub const SAMPLES: Table = Table {
     name: "samples",
-    row: "an interval of virtual time of the network as a whole",
+    row: "an interval of virtual time of the network as a whole; jobs of adversaries are not in it",
     order: "by time",
     columns: &[
         integer("at_us", "µs", "virtual time of the interval's end"),
@@ -438,6 +438,10 @@ it is read with `dtype_backend=\"numpy_nullable\"`.
 row is kept, then one in ten, after as many rows again one in a hundred, and so on; `weight` says how many a row stands
 for. The figures in `result.json` and the plots are counted over everything, thinned or not: counts, sums, minima and
 maxima are exact, quantiles come from histograms whose buckets are 1/128 of their value wide (at most 0.4 % off).
+
+**What counts.** Tables hold every job. The figures, and the plots that are not over time, leave out the jobs of adversaries and those
+submitted before the scenario's warm-up was over; money and discovery are counted from the start. What happened after the last sample of a run is in no
+row of `samples` and `traffic`.
 
 **Hashes.** `result.json` has a BLAKE3 hash of every table's content. It is taken over the rows, not the file, so that it is
 the same for Parquet and CSV: for each row, for each column, `00` for an empty value, else `01` and the value (integers and reals as

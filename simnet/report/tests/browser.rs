@@ -2,7 +2,8 @@
 //!
 //! Needs Chromium (`chromium` in Debian, which scripts/test installs where apt can); without it the test says
 //! loudly that it was skipped.
-#![allow(missing_docs, reason = "a test")]
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[allow(clippy::all, clippy::pedantic, clippy::restriction, unreachable_pub, reason = "a stand-in")]
 #[path = "../examples/synthetic/network.rs"]

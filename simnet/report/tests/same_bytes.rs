@@ -1,5 +1,6 @@
 //! Equal facts give equal bytes; other facts do not; the format changes nothing.
-#![allow(missing_docs, reason = "a test")]
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[allow(clippy::all, clippy::pedantic, clippy::restriction, unreachable_pub, reason = "a stand-in")]
 #[path = "../examples/synthetic/network.rs"]

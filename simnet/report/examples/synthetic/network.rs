@@ -123,11 +123,13 @@ pub(crate) fn description(shape: &Shape, variant: &str) -> Description {
         hosts: hosts.collect(),
         regions: REGIONS
             .iter()
-            .map(|it| Region { name: it.0.to_owned(), latitude: it.1, longitude: it.2 })
+            .map(|it| Region { name: it.0.to_owned(), latitude: Some(it.1), longitude: Some(it.2) })
             .collect(),
         classes: CLASSES.map(str::to_owned).to_vec(),
         behaviours: BEHAVIOURS.map(str::to_owned).to_vec(),
         models: vec![(model(), "qwen3-0.6b".to_owned())],
+        victims: vec![shape.hosts - 1],
+        warm_up: Moment::from_millis(10_000),
     }
 }
 

@@ -223,7 +223,7 @@ fn success(results: &Results) -> Option<Picture> {
         "success",
         "Success over time",
         format!(
-            "Share of jobs that finished, of those that ended in each interval. Over the run: {} finished, {} failed, {} not ended. Mind where the axis begins.",
+            "Share of jobs that finished, of those that ended in each interval. After warm-up: {} finished, {} failed, {} not ended. Mind where the axis begins.",
             compact(real(jobs.finished)),
             compact(real(jobs.failed)),
             compact(real(jobs.unfinished))
@@ -522,10 +522,14 @@ fn topology(results: &Results) -> Option<Picture> {
     if regions.is_empty() {
         return None;
     }
+    // Regions that are nowhere, as in measured tables of single hosts, have no map.
+    if regions.iter().any(|it| it.region.latitude.is_none()) {
+        return None;
+    }
     let places = regions.iter().map(|it| Place {
         name: it.region.name.clone(),
-        latitude: it.region.latitude,
-        longitude: it.region.longitude,
+        latitude: it.region.latitude.unwrap_or(0.0),
+        longitude: it.region.longitude.unwrap_or(0.0),
         size: real(it.providers + it.consumers),
         note: format!("{} providers, {} consumers", it.providers, it.consumers),
     });

@@ -81,9 +81,9 @@ impl Bars {
                 );
             }
         }
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<path class=\"axis\" d=\"M{zero:.1} {legend:.1}V{:.1}\"/><text class=\"label\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text></svg>\n",
+            "<path class=\"axis\" d=\"M{zero:.1} {legend:.1}V{:.1}\"/><text class=\"label\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text></svg>",
             height - 26.0,
             f64::midpoint(left, WIDTH - 10.0),
             height - 8.0,

@@ -82,9 +82,9 @@ impl Dots {
                 escape(&row.shown)
             );
         }
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<path class=\"axis\" d=\"M{left:.1} {bottom:.1}H{right:.1}\"/><text class=\"label\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text></svg>\n",
+            "<path class=\"axis\" d=\"M{left:.1} {bottom:.1}H{right:.1}\"/><text class=\"label\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text></svg>",
             f64::midpoint(left, right),
             height - 8.0,
             escape(&self.x.label)

@@ -48,6 +48,9 @@ pub(super) struct OpenJob {
     first_token: Option<u64>,
     pub(super) exposed: u64,
     pub(super) hostile_consumer: bool,
+    /// Whether it is in the figures: of an honest consumer, and after the warm-up.
+    pub(super) counts: bool,
+    victim: bool,
 }
 
 /// How a job ended.
@@ -73,13 +76,15 @@ pub(super) struct Counts {
     pub(super) failed: u64,
 }
 
-/// All jobs. Counts and histograms are over the jobs of honest consumers.
+/// All jobs. Counts and histograms are over those of honest consumers that were submitted after the warm-up.
 #[derive(Debug)]
 pub(super) struct Jobs {
     open: HashMap<JobId, OpenJob, Quick>,
     next: u64,
     hostile_open: u64,
     pub(super) of_adversaries: u64,
+    pub(super) before_warm_up: u64,
+    pub(super) victims: Counts,
     /// By minimum tier: open, attested, confidential.
     pub(super) tiers: [Counts; 3],
     pub(super) failures: BTreeMap<&'static str, u64>,
@@ -112,6 +117,8 @@ impl Jobs {
             next: 0,
             hostile_open: 0,
             of_adversaries: 0,
+            before_warm_up: 0,
+            victims: Counts::default(),
             tiers: [Counts::default(); 3],
             failures: BTreeMap::new(),
             first_token: Histogram::default(),
@@ -135,12 +142,12 @@ impl Jobs {
     pub(super) fn submitted(
         &mut self,
         job: JobId,
-        consumer: u32,
+        (consumer, hostile): (u32, bool),
         at: u64,
-        model: Option<usize>,
-        tier: Tier,
-        hostile: bool,
+        (model, tier): (Option<usize>, Tier),
+        about: &Description,
     ) {
+        let warm = at >= super::micros(about.warm_up);
         let open = OpenJob {
             number: self.next,
             consumer,
@@ -151,13 +158,18 @@ impl Jobs {
             first_token: None,
             exposed: 0,
             hostile_consumer: hostile,
+            counts: warm && !hostile,
+            victim: about.victims.contains(&consumer),
         };
         self.next += 1;
         if hostile {
             self.of_adversaries += 1;
             self.hostile_open += 1;
-        } else {
+        } else if warm {
             self.tiers[tier_place(tier)].submitted += 1;
+            self.victims.submitted += u64::from(open.victim);
+        } else {
+            self.before_warm_up += 1;
         }
         self.open.insert(job, open);
     }
@@ -175,7 +187,7 @@ impl Jobs {
             return false;
         }
         open.first_token = Some(after);
-        if !open.hostile_consumer {
+        if open.counts {
             self.first_token.record(after);
         }
         !open.hostile_consumer
@@ -197,17 +209,21 @@ impl Jobs {
         let open = self.open.remove(job)?;
         if open.hostile_consumer {
             self.hostile_open -= 1;
+        }
+        if !open.counts {
             return Some(open);
         }
         self.attempts += u64::from(ended.attempts);
         let counts = &mut self.tiers[tier_place(open.tier)];
         if let Some(kind) = ended.failure {
             counts.failed += 1;
+            self.victims.failed += u64::from(open.victim);
             self.paid_for_failed += ended.cost;
             *self.failures.entry(failure_word(kind)).or_default() += 1;
             return Some(open);
         }
         counts.finished += 1;
+        self.victims.finished += u64::from(open.victim);
         self.duration.record(ended.after);
         self.cost.record(ended.cost);
         let tokens = u64::from(ended.prompt) + u64::from(ended.completion);

@@ -40,7 +40,9 @@ pub(super) fn finish(mut recorder: Recorder, outcome: &Outcome) -> Result<Result
     let incomes: Vec<f64> = incomes.into_iter().map(real).collect();
     let spends: Vec<f64> = spends.into_iter().map(real).collect();
 
-    let total = |of: fn(&Account) -> u64| recorder.accounts.iter().map(of).sum::<u64>();
+    let uptime: u64 = recorder.accounts.iter().map(|it| it.uptime(end)).sum();
+    let sent: u64 = recorder.series.totals().values().sum();
+    let warm = recorder.warm.unwrap_or((uptime, sent));
     let summary = Summary {
         population: population(&recorder.about),
         jobs: job_summary(&recorder, unfinished),
@@ -53,16 +55,7 @@ pub(super) fn finish(mut recorder: Recorder, outcome: &Outcome) -> Result<Result
             unreachable: recorder.sessions[1],
             refused: recorder.sessions[2],
         },
-        money: MoneySummary {
-            cost_nanoton: Quantiles::of(&recorder.jobs.cost),
-            paid_price_nanoton: Quantiles::of(&recorder.jobs.paid_price),
-            offered_price_nanoton: Quantiles::of(&recorder.prices),
-            promised_nanoton: total(|it| it.spend),
-            held_nanoton: total(|it| it.income),
-            settled_nanoton: total(|it| it.settled),
-            paid_for_failed_nanoton: recorder.jobs.paid_for_failed,
-            exposure_nanoton: recorder.accounts.iter().map(|it| it.exposure).max().unwrap_or(0),
-        },
+        money: money(&recorder),
         income_nanoton: spread(&incomes),
         spend_nanoton: spread(&spends),
         traffic_bytes: recorder
@@ -71,8 +64,12 @@ pub(super) fn finish(mut recorder: Recorder, outcome: &Outcome) -> Result<Result
             .iter()
             .map(|it| ((*it.0).to_owned(), *it.1))
             .collect(),
-        uptime_us: recorder.accounts.iter().map(|it| it.uptime(end)).sum(),
-        engine_us: total(|it| it.engine),
+        uptime_us: uptime,
+        warm_up_us: micros(recorder.about.warm_up).min(end),
+        steady_bytes: sent.saturating_sub(warm.1),
+        steady_uptime_us: uptime.saturating_sub(warm.0),
+        victims: tier_summary(&recorder.jobs.victims),
+        engine_us: recorder.accounts.iter().map(|it| it.engine).sum(),
         crashes: recorder.accounts.iter().map(|it| u64::from(it.crashes)).sum(),
         adversaries,
         violations: recorder.violations,
@@ -103,6 +100,20 @@ pub(super) fn finish(mut recorder: Recorder, outcome: &Outcome) -> Result<Result
     })
 }
 
+fn money(recorder: &Recorder) -> MoneySummary {
+    let total = |of: fn(&Account) -> u64| recorder.accounts.iter().map(of).sum::<u64>();
+    MoneySummary {
+        cost_nanoton: Quantiles::of(&recorder.jobs.cost),
+        paid_price_nanoton: Quantiles::of(&recorder.jobs.paid_price),
+        offered_price_nanoton: Quantiles::of(&recorder.prices),
+        promised_nanoton: total(|it| it.spend),
+        held_nanoton: total(|it| it.income),
+        settled_nanoton: total(|it| it.settled),
+        paid_for_failed_nanoton: recorder.jobs.paid_for_failed,
+        exposure_nanoton: recorder.accounts.iter().map(|it| it.exposure).max().unwrap_or(0),
+    }
+}
+
 fn about(about: &Description) -> About {
     About {
         scenario: about.scenario.clone(),
@@ -119,13 +130,12 @@ fn about(about: &Description) -> About {
 fn unfinished_jobs(recorder: &mut Recorder) -> u64 {
     let mut honest = 0;
     for open in recorder.jobs.take_unfinished() {
-        if open.hostile_consumer {
-            if let Some(account) = recorder.account(open.consumer) {
-                account.unpaid += open.exposed;
-            }
-        } else {
-            honest += 1;
+        if open.hostile_consumer
+            && let Some(account) = recorder.account(open.consumer)
+        {
+            account.unpaid += open.exposed;
         }
+        honest += u64::from(open.counts);
         let (about, tables) = (&recorder.about, &mut recorder.tables);
         tables.push_thinned(&schema::JOBS, open.number, |weight| {
             jobs::row(&open, None, weight, Recorder::model_name(about, open.model))
@@ -276,6 +286,10 @@ fn population(about: &Description) -> Population {
     }
 }
 
+const fn tier_summary(counts: &jobs::Counts) -> TierSummary {
+    TierSummary { submitted: counts.submitted, finished: counts.finished, failed: counts.failed }
+}
+
 fn job_summary(recorder: &Recorder, unfinished: u64) -> JobSummary {
     use cocoon_protocol::attest::Tier;
     let jobs = &recorder.jobs;
@@ -301,5 +315,6 @@ fn job_summary(recorder: &Recorder, unfinished: u64) -> JobSummary {
         tiers,
         failures: jobs.failures.iter().map(|it| ((*it.0).to_owned(), *it.1)).collect(),
         of_adversaries: jobs.of_adversaries,
+        before_warm_up: jobs.before_warm_up,
     }
 }

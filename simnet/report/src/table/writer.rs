@@ -158,9 +158,9 @@ impl Tables {
             return;
         };
         open.offered += 1;
-        if number % open.weight == 0 {
+        if number.is_multiple_of(open.weight) {
             open.keep(&row(open.weight), batches);
-            if open.kept % limit == 0 {
+            if open.kept.is_multiple_of(limit) {
                 open.weight = open.weight.saturating_mul(10);
             }
         }
