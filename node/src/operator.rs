@@ -148,8 +148,8 @@ impl Operator {
                 return Err(Refusal::NotPossible { reason });
             }
         };
-        released.map_err(|error| failed(&error))?;
-        self.running.driver.send(Input::Released { provider: peer }).await;
+        let free = released.map_err(|error| failed(&error))?.free();
+        self.running.driver.send(Input::Released { provider: peer, free }).await;
         Ok(Answer::Channels(channels(&self.view().await?)))
     }
 

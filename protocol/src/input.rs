@@ -302,6 +302,8 @@ pub enum Input {
     Released {
         /// Whose.
         provider: NodeId,
+        /// What the vault can still allocate: the rest of a released allocation included.
+        free: NanoTon,
     },
     /// A vault as the ledger shows it; `None` when there is no such vault.
     VaultRead {

@@ -154,7 +154,9 @@ impl Node {
                 consumer.funds_mut().allocated(provider, &allocation, free, out);
                 consumer.advance_all(now, out);
             }
-            Input::Released { provider } => consumer.funds_mut().released(provider, out),
+            Input::Released { provider, free } => {
+                consumer.funds_mut().released(provider, free, out);
+            }
             Input::AllocationFailed { provider, failure } => {
                 consumer.funds_mut().allocation_failed();
                 consumer.ledger_failed(Some(provider), &failure, out);

@@ -256,8 +256,12 @@ impl Funds {
         out.persist.push(Record::Payer(state));
     }
 
-    /// A release was asked for on the ledger: nothing new is promised in this channel.
-    pub fn released(&mut self, provider: NodeId, out: &mut Output) {
+    /// A release was asked for on the ledger, or is complete: nothing new is promised in this
+    /// channel, and this much is left to allocate.
+    pub fn released(&mut self, provider: NodeId, left: NanoTon, out: &mut Output) {
+        if let Vault::Open { ref mut free, .. } = self.vault {
+            *free = left;
+        }
         if let Some(funded) = self.channels.get_mut(&provider) {
             out.persist.push(Record::Payer(funded.payer.release().clone()));
         }
@@ -653,7 +657,7 @@ mod tests {
     fn a_released_channel_is_allocated_again_for_the_next_job_alone() {
         let mut funds = ready(100);
         spend(&mut funds, 1, 90);
-        let (_, out) = with(|out| funds.released(PROVIDER, out));
+        let (_, out) = with(|out| funds.released(PROVIDER, nano(1_000), out));
         assert!(matches!(out.persist[..], [Record::Payer(_)]));
         let (_, out) = with(|out| funds.grow_if_low(PROVIDER, PAYOUT, out));
         assert_eq!(allocates(&out), None, "a running job does not undo the release");
@@ -661,5 +665,19 @@ mod tests {
         assert_eq!((readiness, allocates(&out)), (Readiness::Waiting, Some((PROVIDER, nano(100)))));
         with(|out| funds.allocated(PROVIDER, &allocation(200, 1), nano(0), out));
         assert_eq!(funds.payer(PROVIDER).unwrap().headroom(), nano(110));
+    }
+
+    #[test]
+    fn what_a_release_gives_back_can_be_allocated_to_another() {
+        let mut funds = ready(100);
+        with(|out| funds.allocated(PROVIDER, &allocation(100, 1), nano(0), out));
+        let (needed, available) = (nano(60), nano(0));
+        let failed = Readiness::Failed(LedgerFailure::NoFunds { needed, available });
+        assert_eq!(prepare(&mut funds, OTHER, 60, NOW).0, failed);
+        // Asked for, and once the delay is over taken back.
+        with(|out| funds.released(PROVIDER, nano(0), out));
+        assert_eq!(prepare(&mut funds, OTHER, 60, NOW).0, failed);
+        with(|out| funds.released(PROVIDER, nano(90), out));
+        assert_eq!(allocates(&prepare(&mut funds, OTHER, 60, NOW).1), Some((OTHER, nano(90))));
     }
 }

@@ -102,15 +102,37 @@ fn main() -> Result<(), Box<dyn Error>> {
     let each = nodes * seconds;
     println!(
         "N {nodes}  cpu {:.1} s  peak {peak} MB  events {}  connections {}  jobs {}/{}  failed {:?}",
-        cpu.as_secs_f64(), outcome.events, sums.last.connections, sums.finished, sums.submitted, sums.failed,
+        cpu.as_secs_f64(),
+        outcome.events,
+        sums.last.connections,
+        sums.finished,
+        sums.submitted,
+        sums.failed,
     );
     println!(
         "  route ready p50 {:.3} p95 {:.3} s ({})  first token p50 {:.3} p99 {:.3} s  session p50 {:.3} s ({} failed)",
-        quantile(&mut sums.routes, 0.5), quantile(&mut sums.routes, 0.95), sums.routes.len(),
-        quantile(&mut sums.first_tokens, 0.5), quantile(&mut sums.first_tokens, 0.99),
-        quantile(&mut sums.sessions, 0.5), sums.session_failures,
+        quantile(&mut sums.routes, 0.5),
+        quantile(&mut sums.routes, 0.95),
+        sums.routes.len(),
+        quantile(&mut sums.first_tokens, 0.5),
+        quantile(&mut sums.first_tokens, 0.99),
+        quantile(&mut sums.sessions, 0.5),
+        sums.session_failures,
     );
-    println!("  {} B/s a node: {:?}", wire / each, sums.last.traffic.iter().map(|(name, bytes)| format!("{name} {}", bytes / each)).collect::<Vec<_>>());
-    println!("  defects {} restarts {}  trace {}", sums.defects, sums.restarts, outcome.trace.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>());
+    println!(
+        "  {} B/s a node: {:?}",
+        wire / each,
+        sums.last
+            .traffic
+            .iter()
+            .map(|(name, bytes)| format!("{name} {}", bytes / each))
+            .collect::<Vec<_>>()
+    );
+    println!(
+        "  defects {} restarts {}  trace {}",
+        sums.defects,
+        sums.restarts,
+        outcome.trace.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>()
+    );
     Ok(())
 }

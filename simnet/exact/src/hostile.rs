@@ -150,7 +150,12 @@ impl Liar {
 
 /// `count` identities whose distance to `key` is below 2^-`bits` of the whole space, as an attacker
 /// makes them: by trying 2^`bits` keys for each.
-pub(crate) fn grind(seed: Seed, key: &RecordKey, bits: u32, count: usize) -> Vec<(NodeKey, Keypair)> {
+pub(crate) fn grind(
+    seed: Seed,
+    key: &RecordKey,
+    bits: u32,
+    count: usize,
+) -> Vec<(NodeKey, Keypair)> {
     let target = kad::KBucketKey::new(key.to_vec());
     let mut found = Vec::with_capacity(count);
     let mut tried: u64 = 0;
@@ -162,7 +167,8 @@ pub(crate) fn grind(seed: Seed, key: &RecordKey, bits: u32, count: usize) -> Vec
         };
         let own = kad::KBucketKey::from(keypair.public().to_peer_id());
         // `ilog2` of the distance: 255 for the far half of the space, 254 for the next quarter.
-        let near = target.distance(&own).ilog2().is_none_or(|log| log < 256_u32.saturating_sub(bits));
+        let near =
+            target.distance(&own).ilog2().is_none_or(|log| log < 256_u32.saturating_sub(bits));
         if near {
             found.push((NodeKey::from_secret(&secret), keypair));
         }

@@ -135,7 +135,10 @@ impl Node {
         }
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "addresses and notices do not concern hosts")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "addresses and notices do not concern hosts"
+    )]
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Offer(offer) => self.happen(Stimulus::OfferHeard(offer)),

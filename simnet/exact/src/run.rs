@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use cocoon_overlay::{Command, Config, Overlay, StartError, keypair};
 use simnet_core::{BuildError, Crash, NodeIndex, Simulation};
-use simnet_host::script::{Event, HostEvent, Script, WorldEvent};
 use simnet_host::policy::PolicyError;
+use simnet_host::script::{Event, HostEvent, Script, WorldEvent};
 use simnet_host::{
     Clock, Control, Host, HostId, HostSpec, Ledger, LedgerTerms, Observer, Outcome, Progress,
     Sample, Stimulus, population,
@@ -269,7 +269,10 @@ impl<'a> Run<'a> {
             }
             Entry::Stopped(host, life, restart) => self.stopped(host, life, restart),
             Entry::Gone(host, life) => {
-                if self.nodes.get(index(host)).is_some_and(|node| node.borrow().process.life == life)
+                if self
+                    .nodes
+                    .get(index(host))
+                    .is_some_and(|node| node.borrow().process.life == life)
                 {
                     self.cut_off(host);
                 }
@@ -343,7 +346,8 @@ impl<'a> Run<'a> {
         if !first {
             self.cut_off(host);
             let moved = u16::try_from(life.wrapping_mul(7) % 20_000).unwrap_or(0);
-            let port = (!self.acquaintance.is_entry(host)).then(|| 10_000_u16.saturating_add(moved));
+            let port =
+                (!self.acquaintance.is_entry(host)).then(|| 10_000_u16.saturating_add(moved));
             self.simulation.restart(place, port);
         }
         let failed = |source| RunError::Overlay { host, source };
@@ -360,12 +364,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn overlay(
-        &self,
-        spec: &HostSpec,
-        place: NodeIndex,
-        life: u32,
-    ) -> Result<Overlay, StartError> {
+    fn overlay(&self, spec: &HostSpec, place: NodeIndex, life: u32) -> Result<Overlay, StartError> {
         let keypair = keypair(&spec.key)?;
         let draws = u64::from(spec.id.0) << 32 | u64::from(life);
         let clock = Clock::new(spec.skew_ms);
@@ -432,6 +431,5 @@ fn index(host: HostId) -> usize {
 }
 
 fn ledger(scenario: &Scenario, seed: Seed) -> Ledger {
-
     Ledger::new(LedgerTerms::of(scenario, seed), seed)
 }

@@ -47,9 +47,7 @@ impl Seeds {
     fn all(&self) -> Vec<u64> {
         match self {
             Self::List(seeds) => seeds.clone(),
-            Self::Range { from, count } => {
-                (0..*count).map(|it| from.saturating_add(it)).collect()
-            }
+            Self::Range { from, count } => (0..*count).map(|it| from.saturating_add(it)).collect(),
         }
     }
 
@@ -130,7 +128,8 @@ impl Grid {
     /// All runs, always in the same order: the last key's values change fastest, and the seeds
     /// faster still.
     pub fn cells(&self) -> Vec<Cell> {
-        let fixed: Vec<_> = self.set.iter().map(|(key, value)| (key.clone(), plain(value))).collect();
+        let fixed: Vec<_> =
+            self.set.iter().map(|(key, value)| (key.clone(), plain(value))).collect();
         let mut combinations: Vec<Vec<(String, String)>> = vec![Vec::new()];
         for (key, values) in &self.grid {
             combinations = combinations

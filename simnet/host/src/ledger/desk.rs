@@ -472,7 +472,10 @@ impl Ledger {
                     None => Next::Done(failed(aim, "another operation came first: try again")),
                 }
             }
-            Aim::Release(provider) => Next::Done(Some(Input::Released { provider: *provider })),
+            Aim::Release(provider) => {
+                let provider = *provider;
+                Next::Done(Some(Input::Released { provider, free }))
+            }
             Aim::Retire => {
                 self.chain.drop_ticket(ticket);
                 operation.stage = Stage::New;

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod healing;
 mod mutations;
 mod world;
 

@@ -408,6 +408,12 @@ impl World {
         self.await_block();
     }
 
+    /// A consumer takes all its money back.
+    pub(crate) fn retire(&mut self, host: usize) {
+        self.ledger.retire(self.hosts[host].spec(), self.now);
+        self.await_block();
+    }
+
     /// `kill -9`.
     pub(crate) fn crash(&mut self, host: usize) {
         let mut recorder = Recorder { now: self.now, backlog: 0, calls: Vec::new() };
