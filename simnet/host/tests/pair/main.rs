@@ -12,6 +12,7 @@
 
 mod healing;
 mod mutations;
+#[expect(dead_code, reason = "the adversaries' tests use the rest")]
 mod world;
 
 use std::time::Duration;
