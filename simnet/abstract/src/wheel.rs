@@ -1,0 +1,232 @@
+//! The order of a run: events by time, and by the order of their making within one nanosecond.
+//!
+//! Owns: that order, at a cost that does not depend on how many events wait.
+//! Must not: know what an event is about, or allocate for each.
+//!
+//! Time is cut into slots of 2^20 ns (1.05 ms), 2^17 of them in a turn (137 s). An event of the
+//! present turn lies in its slot, unsorted; one of a later turn in that turn's list. When a slot is
+//! reached it is sorted by (time, number), which is cheap because it is short and fits a cache;
+//! what is added to it meanwhile is put where it belongs. So events come out in exactly the order
+//! of a priority queue, which a property test compares, without its logarithm of a million.
+
+use std::collections::BTreeMap;
+
+use simnet_scenario::Moment;
+
+/// Nanoseconds of a slot, as a power of two.
+const SLOT_BITS: u32 = 20;
+/// Slots of a turn, as a power of two.
+const TURN_BITS: u32 = 17;
+const SLOTS: usize = 1 << TURN_BITS;
+/// Slots whose room is kept for the next ones that fill.
+const SPARE: usize = 64;
+
+/// An event with its place in the order. 32 bytes when `T` has 16.
+#[derive(Clone, Copy, Debug)]
+struct Entry<T> {
+    at: Moment,
+    number: u64,
+    event: T,
+}
+
+impl<T> Entry<T> {
+    const fn key(&self) -> (Moment, u64) {
+        (self.at, self.number)
+    }
+}
+
+/// Events in the order of their times.
+#[derive(Debug)]
+pub struct Wheel<T> {
+    /// The present slot, sorted, the next event last.
+    present: Vec<Entry<T>>,
+    /// The present turn's slots behind the present one.
+    slots: Vec<Vec<Entry<T>>>,
+    /// One bit a slot: whether it holds anything.
+    filled: Vec<u64>,
+    /// Later turns.
+    later: BTreeMap<u64, Vec<Entry<T>>>,
+    /// Number of the present slot, counted from the start of the run.
+    slot: u64,
+    numbers: u64,
+    length: usize,
+    spare: Vec<Vec<Entry<T>>>,
+}
+
+impl<T: Copy> Default for Wheel<T> {
+    fn default() -> Self {
+        Self {
+            present: Vec::new(),
+            slots: (0..SLOTS).map(|_| Vec::new()).collect(),
+            filled: vec![0; SLOTS / 64],
+            later: BTreeMap::new(),
+            slot: 0,
+            numbers: 0,
+            length: 0,
+            spare: Vec::new(),
+        }
+    }
+}
+
+const fn slot_of(at: Moment) -> u64 {
+    at.as_nanos() >> SLOT_BITS
+}
+
+/// A slot's place in its turn.
+#[expect(clippy::cast_possible_truncation, reason = "17 bits")]
+const fn place(slot: u64) -> usize {
+    (slot & (SLOTS as u64 - 1)) as usize
+}
+
+impl<T: Copy> Wheel<T> {
+    /// Events that wait.
+    pub const fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether none waits.
+    pub const fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Adds an event. One that is earlier than the last that came out comes out next.
+    pub fn push(&mut self, at: Moment, event: T) {
+        let entry = Entry { at, number: self.numbers, event };
+        self.numbers += 1;
+        self.length += 1;
+        let slot = slot_of(at);
+        if slot <= self.slot {
+            let behind = self.present.partition_point(|other| other.key() > entry.key());
+            self.present.insert(behind, entry);
+        } else if slot >> TURN_BITS == self.slot >> TURN_BITS {
+            self.put(slot, entry);
+        } else {
+            self.later.entry(slot >> TURN_BITS).or_default().push(entry);
+        }
+    }
+
+    fn put(&mut self, slot: u64, entry: Entry<T>) {
+        let place = place(slot);
+        let Some(list) = self.slots.get_mut(place) else { return };
+        if list.capacity() == 0
+            && let Some(spare) = self.spare.pop()
+        {
+            *list = spare;
+        }
+        list.push(entry);
+        if let Some(word) = self.filled.get_mut(place / 64) {
+            *word |= 1 << (place % 64);
+        }
+    }
+
+    /// When the next event is due; moves on to its slot.
+    pub fn next_at(&mut self) -> Option<Moment> {
+        while self.present.is_empty() {
+            if self.length == 0 {
+                return None;
+            }
+            self.turn();
+        }
+        self.present.last().map(|entry| entry.at)
+    }
+
+    /// The next event, and when it is due.
+    pub fn pop(&mut self) -> Option<(Moment, T)> {
+        self.next_at()?;
+        let entry = self.present.pop()?;
+        self.length -= 1;
+        Some((entry.at, entry.event))
+    }
+
+    /// The events that come after the next one, as far as they are known to be near; for a caller
+    /// that wants their data on the way.
+    pub fn upcoming(&self, ahead: usize) -> Option<&T> {
+        let place = self.present.len().checked_sub(ahead)?.checked_sub(1)?;
+        self.present.get(place).map(|entry| &entry.event)
+    }
+
+    /// Goes on to the next slot that holds anything, which may be in a later turn.
+    fn turn(&mut self) {
+        if let Some(next) = self.next_filled(place(self.slot) + 1) {
+            self.slot = (self.slot >> TURN_BITS << TURN_BITS) + next as u64;
+            self.reach(next);
+            return;
+        }
+        let Some((turn, entries)) = self.later.pop_first() else { return };
+        self.slot = turn << TURN_BITS;
+        for entry in entries {
+            self.put(slot_of(entry.at), entry);
+        }
+        self.reach(place(self.slot));
+    }
+
+    /// Makes a slot the present one.
+    fn reach(&mut self, place: usize) {
+        let Some(list) = self.slots.get_mut(place) else { return };
+        let mut list = std::mem::take(list);
+        if let Some(word) = self.filled.get_mut(place / 64) {
+            *word &= !(1 << (place % 64));
+        }
+        list.sort_unstable_by(|a, b| b.key().cmp(&a.key()));
+        let old = std::mem::replace(&mut self.present, list);
+        if old.capacity() > 0 && self.spare.len() < SPARE {
+            self.spare.push(old);
+        }
+    }
+
+    fn next_filled(&self, from: usize) -> Option<usize> {
+        let mut word = from / 64;
+        let mut bits = self.filled.get(word)? & (u64::MAX << (from % 64));
+        loop {
+            if bits != 0 {
+                return Some(word * 64 + usize::try_from(bits.trailing_zeros()).unwrap_or(0));
+            }
+            word += 1;
+            bits = *self.filled.get(word)?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
+
+    /// Differences that land in the same slot, the same turn, and turns later.
+    fn ahead() -> impl Strategy<Value = u64> {
+        prop_oneof![0..3u64, 0..2_000_000u64, 0..200_000_000_000u64, 0..2_000_000_000_000u64]
+    }
+
+    proptest! {
+        #[test]
+        fn events_come_out_as_from_a_priority_queue(
+            steps in prop::collection::vec(prop_oneof![ahead().prop_map(Some), Just(None)], 1..400),
+        ) {
+            let mut wheel = Wheel::default();
+            let mut model = BinaryHeap::new();
+            let (mut now, mut made) = (0u64, 0u64);
+            for step in steps.into_iter().chain(std::iter::repeat_n(None, 400)) {
+                if let Some(ahead) = step {
+                    wheel.push(Moment::from_nanos(now + ahead), made);
+                    model.push(Reverse((now + ahead, made)));
+                    made += 1;
+                } else {
+                    let expected = model.pop().map(|Reverse((at, event))| (at, event));
+                    prop_assert_eq!(wheel.next_at().map(Moment::as_nanos), expected.map(|it| it.0));
+                    let came = wheel.pop().map(|(at, event)| (at.as_nanos(), event));
+                    prop_assert_eq!(came, expected);
+                    now = expected.map_or(now, |(at, _)| at);
+                }
+                prop_assert_eq!(wheel.len(), model.len());
+            }
+            prop_assert!(wheel.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_event_of_a_simulation_takes_thirty_two_bytes() {
+        assert_eq!(size_of::<Entry<crate::event::Event>>(), 32);
+    }
+}
