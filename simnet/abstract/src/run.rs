@@ -1,0 +1,198 @@
+//! A run of the abstract tier: the loop around the wheel, and what the world does to it.
+//!
+//! Owns: the order of a run, samples, and what the caller hears of it.
+//! Must not: know what hosts decide.
+//!
+//! The order, at every moment: first the events of the network, then the ledger's blocks, the
+//! script, and the sample, as in the exact tier. Observers hear the facts of an event before the
+//! next event.
+
+use std::ops::ControlFlow;
+
+use cocoon_protocol::insecure_simulated_signatures::{PublicKeys, simulate};
+use simnet_host::script::{Event, Script, WorldEvent};
+use simnet_host::{Control, HostId, Ledger, LedgerTerms, Observer, Outcome, Progress, population};
+use simnet_scenario::{Moment, Scenario, Seed};
+
+use crate::calibration::{Calibration, CalibrationError};
+use crate::world::World;
+
+/// Events between two calls of the control: some hundredths of a second.
+const EVENTS_PER_LOOK: u64 = 1 << 15;
+/// Models that a table of this tier can tell apart.
+const MODELS: usize = 32;
+
+/// Why a run could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The scenario has more models than this tier tells apart.
+    #[error("the abstract tier has room for 32 models, the scenario has {0}; leave some out")]
+    Models(usize),
+    /// The built-in calibration cannot be read.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
+}
+
+/// Runs a scenario with the built-in calibration. The observer hears every fact in order; the
+/// control is asked some tens of times a second of real time.
+pub fn run(
+    scenario: &Scenario,
+    seed: Seed,
+    observer: &mut dyn Observer,
+    control: Control<'_>,
+) -> Result<Outcome, RunError> {
+    run_with(scenario, seed, &Calibration::built_in()?, observer, control)
+}
+
+/// As [`run`], with a calibration of the caller's.
+pub fn run_with(
+    scenario: &Scenario,
+    seed: Seed,
+    calibration: &Calibration,
+    observer: &mut dyn Observer,
+    control: Control<'_>,
+) -> Result<Outcome, RunError> {
+    if scenario.models.len() > MODELS {
+        return Err(RunError::Models(scenario.models.len()));
+    }
+    let _simulated = Simulated::begin();
+    let mut run = Run::new(scenario, seed, calibration, observer);
+    let interrupted = run.go(control);
+    Ok(run.outcome(interrupted))
+}
+
+/// While it lives, signatures on this thread are simulated: a million nodes have better things to
+/// do than elliptic curves, and every check of a signature still runs.
+struct Simulated;
+
+impl Simulated {
+    fn begin() -> Self {
+        simulate(Some(PublicKeys::Hashed));
+        Self
+    }
+}
+
+impl Drop for Simulated {
+    fn drop(&mut self) {
+        simulate(None);
+    }
+}
+
+/// A run that is under way.
+struct Run<'a> {
+    scenario: &'a Scenario,
+    world: World<'a>,
+    script: Script,
+    next_block: Option<Moment>,
+    sample_at: Moment,
+    until: Moment,
+    events: u64,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        scenario: &'a Scenario,
+        seed: Seed,
+        calibration: &Calibration,
+        observer: &'a mut dyn Observer,
+    ) -> Self {
+        let hosts = population::draw(scenario, seed);
+        let script = Script::new(scenario, seed, &hosts);
+        let values = calibration.at(scenario.population.nodes);
+        let ledger = Ledger::new(LedgerTerms::default(), seed);
+        Self {
+            scenario,
+            world: World::new(scenario, seed, hosts, values, ledger, observer),
+            script,
+            next_block: None,
+            sample_at: Moment::START.after(scenario.sample_every.duration()),
+            until: Moment::START.after(scenario.duration.duration()),
+            events: 0,
+        }
+    }
+
+    /// Runs to the end. True when the control or an observer ended it before.
+    fn go(&mut self, control: Control<'_>) -> bool {
+        loop {
+            if std::mem::take(&mut self.world.ledger_changed) {
+                self.next_block = self.world.ledger.next_block();
+            }
+            let outside = self.outside();
+            match self.world.overlay.wheel.next_at().filter(|at| *at <= outside) {
+                Some(at) if at <= self.until => self.step(),
+                Some(_) | None if outside >= self.until => {
+                    self.world.overlay.now = self.until;
+                    self.take_samples();
+                    return false;
+                }
+                Some(_) | None => self.befall(outside),
+            }
+            self.events += 1;
+            if self.events.is_multiple_of(EVENTS_PER_LOOK) {
+                let (at, until, events) = (self.world.overlay.now, self.until, self.events);
+                if control(Progress { at, until, events }).is_break() {
+                    return true;
+                }
+            }
+            if self.world.observer.is_over() {
+                return true;
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let Some((at, event)) = self.world.overlay.wheel.pop() else { return };
+        self.world.overlay.now = at;
+        self.world.trace.add(at, event.numbers());
+        self.world.on_event(event);
+    }
+
+    /// When something beside the network is due; at the latest, the end.
+    fn outside(&self) -> Moment {
+        let due = [self.script.next_at(), self.next_block, Some(self.sample_at)];
+        due.into_iter().flatten().min().map_or(self.until, |at| at.min(self.until))
+    }
+
+    /// Does all that is due beside the network.
+    fn befall(&mut self, now: Moment) {
+        self.world.overlay.now = now;
+        if self.next_block.is_some_and(|at| at <= now) {
+            for (HostId(host), input) in self.world.ledger.advance(now) {
+                self.world.trace.answer(now, host);
+                self.world.answer(host, input);
+            }
+            let World { ledger, observer, .. } = &mut self.world;
+            ledger.report(now, &mut **observer);
+            self.world.ledger_changed = true;
+        }
+        while self.script.next_at().is_some_and(|at| at <= now) {
+            let Some((_, event)) = self.script.next() else { break };
+            match event {
+                Event::Host(host, event) => self.world.befall(host, event),
+                Event::World(WorldEvent::Cut(number)) => {
+                    if let Some(cut) = self.script.cuts().get(number) {
+                        let hosts = self.world.overlay.specs.iter();
+                        let inside = hosts.map(|spec| cut.holds(spec.id)).collect();
+                        self.world.overlay.paths.cut(number, inside);
+                        self.world.overlay.fall_silent();
+                    }
+                }
+                Event::World(WorldEvent::Heal(number)) => self.world.overlay.paths.heal(number),
+            }
+        }
+        self.take_samples();
+    }
+
+    fn take_samples(&mut self) {
+        while self.sample_at <= self.world.overlay.now {
+            self.sample_at = self.sample_at.after(self.scenario.sample_every.duration());
+            let sample = self.world.sample();
+            self.world.observer.sample(&sample);
+        }
+    }
+
+    fn outcome(&mut self, interrupted: bool) -> Outcome {
+        let (at, events) = (self.world.overlay.now, self.events);
+        Outcome { at, interrupted, events, trace: self.world.trace.finish() }
+    }
+}
