@@ -75,9 +75,7 @@ impl Event {
                 pack(12 + u64::from(to_provider), session, serial, 0)
             }
             Self::Knock { session, serial } => pack(14, session, serial, 0),
-            Self::Answer { session, serial, answer } => {
-                pack(15, session, serial, answer as u32)
-            }
+            Self::Answer { session, serial, answer } => pack(15, session, serial, answer as u32),
             Self::Found { host, life, model } => pack(16, host, life, model.into()),
             Self::Contacted { host, life, provider, gave_up } => {
                 pack(17 + u64::from(gave_up), host, life, provider)

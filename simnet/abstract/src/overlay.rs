@@ -254,9 +254,12 @@ impl Overlay {
     /// Whether a host has an open session with a provider: then its offer is not given up.
     pub(crate) fn is_protected(&self, host: u32, provider: u32) -> bool {
         let station = self.stations.get(index(host));
-        let mut handles = station.into_iter().flat_map(|it| &it.sessions).map(|(_, handle)| *handle);
+        let mut handles =
+            station.into_iter().flat_map(|it| &it.sessions).map(|(_, handle)| *handle);
         handles.any(|handle| {
-            self.sessions.get(handle).is_some_and(|it| it.consumer == host && it.provider == provider)
+            self.sessions
+                .get(handle)
+                .is_some_and(|it| it.consumer == host && it.provider == provider)
         })
     }
 
@@ -328,7 +331,9 @@ impl Overlay {
         let count = u64::try_from(subscribers.len()).unwrap_or(0);
         self.traffic.add_many(Protocol::Control, bytes + OFFER_FRAME_BYTES, count);
         for subscriber in &subscribers {
-            let Some(life) = self.station(*subscriber).map(|station| station.life) else { continue };
+            let Some(life) = self.station(*subscriber).map(|station| station.life) else {
+                continue;
+            };
             if self.paths.connected(host, *subscriber) {
                 let wait = self.paths.flight(host, *subscriber, bytes, &mut self.draws);
                 self.after(wait, Event::Offer { host: *subscriber, life, provider: host });
@@ -451,7 +456,13 @@ impl Overlay {
     }
 
     /// A host sends a message in a session.
-    pub(crate) fn send(&mut self, host: u32, name: SessionId, message: SessionMessage, padding: u32) {
+    pub(crate) fn send(
+        &mut self,
+        host: u32,
+        name: SessionId,
+        message: SessionMessage,
+        padding: u32,
+    ) {
         let Some(handle) = self.handle_of(host, name) else { return };
         let bytes = session::length(&message, padding);
         self.traffic.add(Protocol::Session, bytes);

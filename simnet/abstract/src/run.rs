@@ -7,8 +7,6 @@
 //! script, and the sample, as in the exact tier. Observers hear the facts of an event before the
 //! next event.
 
-use std::ops::ControlFlow;
-
 use cocoon_protocol::insecure_simulated_signatures::{PublicKeys, simulate};
 use simnet_host::script::{Event, Script, WorldEvent};
 use simnet_host::{Control, HostId, Ledger, LedgerTerms, Observer, Outcome, Progress, population};
@@ -28,6 +26,9 @@ pub enum RunError {
     /// The scenario has more models than this tier tells apart.
     #[error("the abstract tier has room for 32 models, the scenario has {0}; leave some out")]
     Models(usize),
+    /// The scenario names a policy that there is not.
+    #[error(transparent)]
+    Policy(#[from] simnet_host::policy::PolicyError),
     /// The built-in calibration cannot be read.
     #[error(transparent)]
     Calibration(#[from] CalibrationError),
@@ -56,7 +57,7 @@ pub fn run_with(
         return Err(RunError::Models(scenario.models.len()));
     }
     let _simulated = Simulated::begin();
-    let mut run = Run::new(scenario, seed, calibration, observer);
+    let mut run = Run::new(scenario, seed, calibration, observer)?;
     let interrupted = run.go(control);
     Ok(run.outcome(interrupted))
 }
@@ -95,12 +96,12 @@ impl<'a> Run<'a> {
         seed: Seed,
         calibration: &Calibration,
         observer: &'a mut dyn Observer,
-    ) -> Self {
-        let hosts = population::draw(scenario, seed);
+    ) -> Result<Self, RunError> {
+        let hosts = population::draw(scenario, seed)?;
         let script = Script::new(scenario, seed, &hosts);
         let values = calibration.at(scenario.population.nodes);
-        let ledger = Ledger::new(LedgerTerms::default(), seed);
-        Self {
+        let ledger = Ledger::new(LedgerTerms::of(scenario, seed), seed);
+        Ok(Self {
             scenario,
             world: World::new(scenario, seed, hosts, values, ledger, observer),
             script,
@@ -108,7 +109,7 @@ impl<'a> Run<'a> {
             sample_at: Moment::START.after(scenario.sample_every.duration()),
             until: Moment::START.after(scenario.duration.duration()),
             events: 0,
-        }
+        })
     }
 
     /// Runs to the end. True when the control or an observer ended it before.

@@ -93,9 +93,7 @@ pub(crate) fn length(message: &SessionMessage, padding: u32) -> u64 {
         SessionMessage::JobCancel { .. } => 36,
         SessionMessage::JobStarted { .. } => 39,
         SessionMessage::JobRefused { .. } => 46,
-        SessionMessage::JobChunk { text, .. } => {
-            38 + u64::try_from(text.len()).unwrap_or(u64::MAX)
-        }
+        SessionMessage::JobChunk { text, .. } => 38 + u64::try_from(text.len()).unwrap_or(u64::MAX),
         SessionMessage::JobFinished { .. } => 434,
         SessionMessage::PaymentRefused { reason, .. } => {
             38 + u64::try_from(reason.len()).unwrap_or(u64::MAX)

@@ -52,9 +52,4 @@ impl<T> Slab<T> {
         let taken = self.places.iter().enumerate().filter(|(_, place)| place.is_some());
         taken.map(|(at, _)| u32::try_from(at).unwrap_or(u32::MAX)).collect()
     }
-
-    /// How many lie here.
-    pub(crate) fn len(&self) -> usize {
-        self.places.len() - self.free.len()
-    }
 }

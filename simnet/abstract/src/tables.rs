@@ -273,7 +273,8 @@ impl Tables {
     }
 
     fn taken(&self, model: u16) -> usize {
-        let takes = |known: &&Known| known.has(model) || (!known.is_warm() && known.sought == model);
+        let takes =
+            |known: &&Known| known.has(model) || (!known.is_warm() && known.sought == model);
         self.known.iter().filter(takes).count()
     }
 

@@ -6,10 +6,11 @@
 //! Time is cut into slots of 2^20 ns (1.05 ms), 2^17 of them in a turn (137 s). An event of the
 //! present turn lies in its slot, unsorted; one of a later turn in that turn's list. When a slot is
 //! reached it is sorted by (time, number), which is cheap because it is short and fits a cache;
-//! what is added to it meanwhile is put where it belongs. So events come out in exactly the order
+//! what is added to it meanwhile goes to a small heap beside it. So events come out in exactly the order
 //! of a priority queue, which a property test compares, without its logarithm of a million.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use simnet_scenario::Moment;
 
@@ -35,11 +36,34 @@ impl<T> Entry<T> {
     }
 }
 
+/// In the reverse order of keys: the greatest is the one that comes out next.
+impl<T> Ord for Entry<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.key().cmp(&self.key())
+    }
+}
+
+impl<T> PartialOrd for Entry<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> PartialEq for Entry<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl<T> Eq for Entry<T> {}
+
 /// Events in the order of their times.
 #[derive(Debug)]
 pub struct Wheel<T> {
     /// The present slot, sorted, the next event last.
     present: Vec<Entry<T>>,
+    /// What was added to the present slot since it was sorted.
+    fresh: BinaryHeap<Entry<T>>,
     /// The present turn's slots behind the present one.
     slots: Vec<Vec<Entry<T>>>,
     /// One bit a slot: whether it holds anything.
@@ -57,6 +81,7 @@ impl<T: Copy> Default for Wheel<T> {
     fn default() -> Self {
         Self {
             present: Vec::new(),
+            fresh: BinaryHeap::new(),
             slots: (0..SLOTS).map(|_| Vec::new()).collect(),
             filled: vec![0; SLOTS / 64],
             later: BTreeMap::new(),
@@ -96,8 +121,7 @@ impl<T: Copy> Wheel<T> {
         self.length += 1;
         let slot = slot_of(at);
         if slot <= self.slot {
-            let behind = self.present.partition_point(|other| other.key() > entry.key());
-            self.present.insert(behind, entry);
+            self.fresh.push(entry);
         } else if slot >> TURN_BITS == self.slot >> TURN_BITS {
             self.put(slot, entry);
         } else {
@@ -121,19 +145,20 @@ impl<T: Copy> Wheel<T> {
 
     /// When the next event is due; moves on to its slot.
     pub fn next_at(&mut self) -> Option<Moment> {
-        while self.present.is_empty() {
+        while self.present.is_empty() && self.fresh.is_empty() {
             if self.length == 0 {
                 return None;
             }
             self.turn();
         }
-        self.present.last().map(|entry| entry.at)
+        self.present.last().max(self.fresh.peek()).map(|entry| entry.at)
     }
 
     /// The next event, and when it is due.
     pub fn pop(&mut self) -> Option<(Moment, T)> {
         self.next_at()?;
-        let entry = self.present.pop()?;
+        let sorted_first = self.present.last() > self.fresh.peek();
+        let entry = if sorted_first { self.present.pop()? } else { self.fresh.pop()? };
         self.length -= 1;
         Some((entry.at, entry.event))
     }
@@ -167,7 +192,7 @@ impl<T: Copy> Wheel<T> {
         if let Some(word) = self.filled.get_mut(place / 64) {
             *word &= !(1 << (place % 64));
         }
-        list.sort_unstable_by(|a, b| b.key().cmp(&a.key()));
+        list.sort_unstable();
         let old = std::mem::replace(&mut self.present, list);
         if old.capacity() > 0 && self.spare.len() < SPARE {
             self.spare.push(old);

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use simnet_host::script::HostEvent;
-use simnet_host::{
-    Clock, DialFailure, Host, HostId, HostSpec, Ledger, Observer, Sample, Stimulus,
-};
+use simnet_host::{Clock, DialFailure, Host, HostId, HostSpec, Ledger, Observer, Sample, Stimulus};
 use simnet_scenario::{Moment, Scenario, Seed};
 
 use crate::calibration::Values;
@@ -225,7 +223,8 @@ impl<'a> World<'a> {
         if known {
             self.overlay.forget(host, name);
         }
-        let other_knows = self.overlay.lives(other, other_life) && self.overlay.knows(other, handle);
+        let other_knows =
+            self.overlay.lives(other, other_life) && self.overlay.knows(other, handle);
         if !other_knows {
             self.overlay.sessions.take(handle);
         }
