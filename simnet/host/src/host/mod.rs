@@ -44,7 +44,7 @@ pub struct Host {
     store: Store,
     /// Sessions dialled so far.
     dials: u64,
-    process: Option<Box<Process>>,
+    process: Option<Process>,
     behaviour: Option<Box<dyn Behaviour>>,
 }
 
@@ -162,7 +162,7 @@ impl Host {
                 fabric.observe(Observation::Defect { rule: driver::UNFAITHFUL });
             }
         }
-        lose(*process, fabric);
+        lose(process, fabric);
     }
 
     fn start(&mut self, fabric: &mut dyn Fabric) {
@@ -176,7 +176,7 @@ impl Host {
             fabric.observe(Observation::Defect { rule: "a stored record cannot be read again" });
             return;
         };
-        let process = self.process.insert(Box::new(process));
+        let process = self.process.insert(process);
         let mut shell = Shell {
             spec: &self.spec,
             store: &mut self.store,
@@ -194,7 +194,7 @@ impl Host {
         let Some(process) = self.process.take() else { return };
         match end {
             End::Crashed => {
-                lose(*process, fabric);
+                lose(process, fabric);
                 let restart = fabric.now().after(self.spec.store.restart_after);
                 fabric.stopped(Some(restart));
             }

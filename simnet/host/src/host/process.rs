@@ -48,7 +48,7 @@ pub(super) struct Process {
     pub(super) inbox: VecDeque<Waiting>,
     pub(super) commit: Option<Box<Commit>>,
     /// What it has as a consumer.
-    pub(super) reading: Option<Box<Reading>>,
+    pub(super) reading: Option<Reading>,
     /// What it has as a provider.
     pub(super) serving: Option<Box<Serving>>,
     /// Deepest that each queue has been.
@@ -156,7 +156,7 @@ impl Process {
             called: None,
             inbox: VecDeque::new(),
             commit: None,
-            reading: spec.consumer.as_ref().map(|_| Box::default()),
+            reading: spec.consumer.as_ref().map(|_| Reading::default()),
             serving: spec.provider.as_ref().map(|it| Box::new(Serving::new(it))),
             depths: [0; 6],
             draining: false,
@@ -168,6 +168,32 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What every host of a large run costs before it has anything to do; the protocol's own state
+    /// comes on top.
+    #[test]
+    fn an_idle_host_is_small() {
+        assert!(size_of::<crate::Host>() <= 512, "{}", size_of::<crate::Host>());
+        let idle = Process::start(&idle_consumer(), &Store::default()).unwrap();
+        assert_eq!(idle.inbox.capacity(), 0);
+        assert!(idle.serving.is_none() && idle.commit.is_none());
+    }
+
+    fn idle_consumer() -> HostSpec {
+        use std::sync::Arc;
+
+        use cocoon_protocol::channel::VaultKey;
+        use cocoon_protocol::selection::Balanced;
+        use simnet_scenario::Seed;
+
+        use super::super::ConsumerSpec;
+        use crate::fabric::HostId;
+        let (deposit, allocation) = (NanoTon::from_nano(2), NanoTon::from_nano(1));
+        let vault_key = Arc::new(VaultKey::from_secret(&[3; 32]));
+        let (patience, policy) = (None, Arc::new(Balanced));
+        let consumer = ConsumerSpec { vault_key, deposit, allocation, patience, policy };
+        HostSpec { consumer: Some(consumer), ..HostSpec::plain(HostId(7), Seed(1)) }
+    }
 
     #[test]
     fn only_the_earliest_alarm_is_set() {

@@ -55,6 +55,28 @@ pub struct HostSpec {
     pub provider: Option<ProviderSpec>,
 }
 
+impl HostSpec {
+    /// A host without a role, in the first region, with a right clock and a disk that does no harm.
+    pub fn plain(id: HostId, seed: Seed) -> Self {
+        Self {
+            id,
+            key: NodeKey::from_secret(&seed.bytes("node key", id.0.into())),
+            seed,
+            region: 0,
+            class: 0,
+            link: Link::default(),
+            churn: ChurnClass::None,
+            skew_ms: 0,
+            store: StoreSpec::default(),
+            hostile: false,
+            behaviour: None,
+            adversary: None,
+            consumer: None,
+            provider: None,
+        }
+    }
+}
+
 /// A consumer of the scenario.
 #[derive(Clone, Debug)]
 pub struct ConsumerSpec {

@@ -10,7 +10,9 @@
     reason = "a test fails by panicking"
 )]
 
+mod edges;
 mod healing;
+mod interleavings;
 mod mutations;
 #[expect(dead_code, reason = "the adversaries' tests use the rest")]
 mod world;

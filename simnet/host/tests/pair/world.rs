@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cocoon_protocol::attest::Tier;
 use cocoon_protocol::channel::VaultKey;
-use cocoon_protocol::identity::{JobId, ModelHash, NodeId, NodeKey, TonAddress};
+use cocoon_protocol::identity::{JobId, ModelHash, NodeId, TonAddress};
 use cocoon_protocol::offer::{ModelOffer, SignedOffer};
 use cocoon_protocol::output::LedgerCommand;
 use cocoon_protocol::pricing::Fixed;
@@ -21,8 +21,7 @@ use simnet_host::{
     Alarm, Bounds, Clock, ConsumerSpec, DialFailure, Fabric, Host, HostId, HostSpec, Invariants,
     Observation, Observer as _, Order, ProviderSpec, SessionId, Stimulus, StoreSpec,
 };
-use simnet_scenario::population::ChurnClass;
-use simnet_scenario::{Link, Moment, Seed};
+use simnet_scenario::{Moment, Seed};
 
 pub(crate) const MODEL: ModelHash = ModelHash::from_bytes([9; 32]);
 pub(crate) const PROMPT: Tokens = Tokens::new(50);
@@ -48,23 +47,7 @@ pub(crate) const STORE: StoreSpec = StoreSpec {
 };
 
 pub(crate) fn host(id: u32) -> HostSpec {
-    let seed = Seed(1);
-    HostSpec {
-        id: HostId(id),
-        key: NodeKey::from_secret(&seed.bytes("node key", id.into())),
-        seed,
-        region: 0,
-        class: 0,
-        link: Link::default(),
-        churn: ChurnClass::None,
-        skew_ms: 0,
-        store: STORE,
-        hostile: false,
-        behaviour: None,
-        adversary: None,
-        consumer: None,
-        provider: None,
-    }
+    HostSpec { store: STORE, ..HostSpec::plain(HostId(id), Seed(1)) }
 }
 
 pub(crate) fn consumer(id: u32) -> HostSpec {
@@ -537,6 +520,11 @@ impl World {
         let job = order.job;
         self.give(host, Stimulus::Submit(order));
         job
+    }
+
+    /// Sessions that are open, each counted at both of its ends.
+    pub(crate) fn lines(&self) -> usize {
+        self.lines.len()
     }
 
     /// How a job ended.
