@@ -88,7 +88,7 @@ impl<'a> World<'a> {
     /// The ledger answers a host, if it still runs.
     pub(crate) fn answer(&mut self, host: u32, input: cocoon_protocol::Input) {
         if self.overlay.runs(host) {
-            self.happen(host, Stimulus::Ledger(input));
+            self.happen(host, Stimulus::Ledger(Box::new(input)));
         }
     }
 

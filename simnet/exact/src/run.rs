@@ -253,7 +253,7 @@ impl<'a> Run<'a> {
         }
         let answers = self.world.ledger(|ledger| ledger.advance(now));
         for (host, input) in answers {
-            self.happen(host, Stimulus::Ledger(input));
+            self.happen(host, Stimulus::Ledger(Box::new(input)));
             self.tell(observer);
         }
         self.world.ledger(|ledger| ledger.report(now, observer));

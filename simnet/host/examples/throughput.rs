@@ -242,7 +242,7 @@ impl Run {
                 let now = self.world.now;
                 for (host, answer) in self.world.ledger.advance(now) {
                     let to = usize::try_from(host.0).unwrap_or(0);
-                    self.handle(to, Stimulus::Ledger(answer));
+                    self.handle(to, Stimulus::Ledger(Box::new(answer)));
                 }
                 if let Some(at) = self.world.ledger.next_block() {
                     self.world.block = Some(at);

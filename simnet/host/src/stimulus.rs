@@ -116,6 +116,6 @@ pub enum Stimulus {
     },
     /// An alarm that the host had set.
     Alarm(Alarm),
-    /// The ledger answers a command.
-    Ledger(Input),
+    /// The ledger answers a command. Boxed: it is rare, and twice as large as all others.
+    Ledger(Box<Input>),
 }

@@ -188,7 +188,7 @@ impl DoubleSpender {
 impl Behaviour for DoubleSpender {
     fn meet(&mut self, stimulus: Stimulus, _: &mut dyn Fabric) -> Option<Stimulus> {
         if matches!(stimulus, Stimulus::Alarm(Alarm::Behaviour(_))) {
-            return self.answers.pop_front().map(Stimulus::Ledger);
+            return self.answers.pop_front().map(|answer| Stimulus::Ledger(Box::new(answer)));
         }
         Some(stimulus)
     }

@@ -71,7 +71,7 @@ impl Shell<'_> {
             Stimulus::SessionDown { session } => self.session_down(session),
             Stimulus::Heard { session, message } => self.heard(session, message),
             Stimulus::Alarm(alarm) => self.alarm(alarm),
-            Stimulus::Ledger(answer) => self.ledger_answers(answer),
+            Stimulus::Ledger(answer) => self.ledger_answers(*answer),
         }
         self.drive();
         self.leave_if_drained();

@@ -464,7 +464,7 @@ impl World {
                 self.ledger.report(self.now, &mut self.invariants);
                 for (id, answer) in answers {
                     let to = self.hosts.iter().position(|host| host.spec().id == id).unwrap();
-                    self.give(to, Stimulus::Ledger(answer));
+                    self.give(to, Stimulus::Ledger(Box::new(answer)));
                 }
                 self.await_block();
             }
