@@ -63,7 +63,6 @@ pub enum DialFailure {
 
 /// Something that happens to a host.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "moved once, never kept; a box costs more")]
 pub enum Stimulus {
     /// It starts: for the first time, or again with what its store kept.
     Start,

@@ -295,3 +295,126 @@ fn is_faithful(record: &Record) -> bool {
         Record::Interrupted(it) => Interrupted::decode(&bytes).as_ref() == Ok(it),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use cocoon_protocol::channel::{Allocation, Payer, VaultKey};
+    use cocoon_protocol::identity::{NodeId, TonAddress};
+    use cocoon_protocol::units::Timestamp;
+
+    use super::*;
+
+    const HOST: HostId = HostId(7);
+
+    fn payer(epoch: u32, paid: u64) -> Record {
+        let vault = TonAddress { workchain: 0, hash: [1; 32] };
+        let channel = ChannelId { vault, provider: NodeId::from_bytes([2; 32]), epoch };
+        let key = Arc::new(VaultKey::from_secret(&[3; 32]));
+        let allocation = Allocation::new(vault, NanoTon::from_nano(100), epoch);
+        let mut payer = Payer::new(channel, &allocation, key);
+        let job = JobId::from_bytes([4; 32]);
+        payer.reserve(job, NanoTon::from_nano(paid)).unwrap();
+        Record::Payer(payer.pay(job, NanoTon::from_nano(paid)).unwrap().record)
+    }
+
+    fn keep(store: &mut Store, records: Vec<Record>) -> Vec<u64> {
+        let mut promised = Vec::new();
+        let spec = StoreSpec { check: true, ..StoreSpec::default() };
+        let kept = store.keep(&spec, records, |kept| {
+            if let Kept::Promised { cumulative, .. } = kept {
+                promised.push(cumulative.as_nano());
+            }
+        });
+        assert_eq!(kept, Ok(()));
+        promised
+    }
+
+    #[test]
+    fn the_latest_state_of_each_channel_is_kept_and_each_new_promise_stated_once() {
+        let mut store = Store::default();
+        assert_eq!(keep(&mut store, vec![payer(2, 5), payer(1, 3)]), [5, 3]);
+        assert_eq!(keep(&mut store, vec![payer(2, 5)]), [0; 0], "nothing new");
+        assert_eq!(keep(&mut store, vec![payer(2, 9)]), [9]);
+        let kept: Vec<_> = store.payers().iter().map(|it| it.channel().epoch).collect();
+        assert_eq!(kept, [1, 2]);
+        let restored = store.restore_payers().unwrap();
+        assert_eq!(restored, store.payers());
+    }
+
+    #[test]
+    fn what_was_interrupted_is_added_up() {
+        let mut store = Store::default();
+        let interrupted = |paid| {
+            Record::Interrupted(Interrupted {
+                job: JobId::from_bytes([1; 32]),
+                provider: NodeId::from_bytes([2; 32]),
+                paid: NanoTon::from_nano(paid),
+                at: Timestamp::EPOCH,
+            })
+        };
+        keep(&mut store, vec![interrupted(3), interrupted(4)]);
+        assert_eq!(store.interrupted(), NanoTon::from_nano(7));
+    }
+
+    #[test]
+    fn a_disk_without_faults_draws_nothing_and_faults_come_as_often_as_was_asked() {
+        let spec = StoreSpec { commit: Duration::from_millis(2), ..StoreSpec::default() };
+        let mut store = Store::default();
+        let fate = store.begin(&spec, Seed(1), HOST);
+        assert_eq!(fate, Fate { takes: spec.commit, crash: None });
+
+        let spec = StoreSpec {
+            spread: Duration::from_millis(3),
+            slow: 100_000,
+            slow_commit: Duration::from_secs(1),
+            crash: 250_000,
+            ..spec
+        };
+        let fates: Vec<_> = (0..10_000).map(|_| store.begin(&spec, Seed(1), HOST)).collect();
+        let count = |wanted: &dyn Fn(&Fate) -> bool| fates.iter().filter(|it| wanted(it)).count();
+        assert!((900..1_100).contains(&count(&|it| it.takes >= spec.slow_commit)));
+        assert!((2_300..2_700).contains(&count(&|it| it.crash.is_some())));
+        for point in [CrashPoint::BeforeDurable, CrashPoint::BeforeEffects] {
+            assert!((700..1_000).contains(&count(&|it| it.crash == Some(point))));
+        }
+        let quick = |it: &&Fate| it.takes < spec.slow_commit;
+        let longest = fates.iter().filter(quick).map(|it| it.takes).max();
+        assert!(
+            longest < Some(Duration::from_millis(5)) && longest > Some(Duration::from_millis(4))
+        );
+        let mut again = Store { commits: 1, ..Store::default() };
+        assert!(fates.iter().all(|fate| *fate == again.begin(&spec, Seed(1), HOST)));
+    }
+
+    #[test]
+    fn a_planned_crash_comes_once() {
+        let mut store = Store::default();
+        store.plan_crash(2, CrashPoint::BeforeEffects);
+        let spec = StoreSpec::default();
+        let crashes: Vec<_> =
+            (0..3).map(|_| store.begin(&spec, Seed(1), HOST).crash.is_some()).collect();
+        assert_eq!(crashes, [false, true, false]);
+    }
+
+    #[test]
+    fn receipts_that_are_not_kept_cost_no_memory_and_are_still_told_apart() {
+        use cocoon_protocol::receipt::SignedReceipt;
+        let stored = |byte: u8| {
+            let receipt = SignedReceipt { bytes: vec![byte], signature: [byte; 64] };
+            StoredReceipt { receipt, salt: [0; 32], provided: true }
+        };
+        let tally = |keep_receipts, bytes: [u8; 2]| {
+            let spec = StoreSpec { keep_receipts, ..StoreSpec::default() };
+            let mut store = Store::default();
+            let records = bytes.map(|byte| Record::Receipt(stored(byte))).to_vec();
+            assert_eq!(store.keep(&spec, records, |_| {}), Ok(()));
+            (store.tally(), store.receipts().len())
+        };
+        assert_eq!(tally(true, [1, 2]).1, 2);
+        assert_eq!(tally(false, [1, 2]).1, 0);
+        assert_eq!(tally(false, [1, 2]).0, tally(true, [1, 2]).0);
+        assert_ne!(tally(false, [1, 2]).0.hash, tally(false, [2, 1]).0.hash);
+    }
+}

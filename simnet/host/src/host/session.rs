@@ -465,3 +465,64 @@ const fn judge(evidence: Evidence, minimum: Tier) -> Result<(), &'static str> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(byte: u8) -> NodeId {
+        NodeId::from_bytes([byte; 32])
+    }
+
+    #[test]
+    fn both_ways_to_a_session_agree_whatever_comes_and_goes() {
+        let mut accepted = Accepted::default();
+        for (serial, byte) in [(1, 5), (2, 3), (4, 9), (3, 3)] {
+            let session = SessionId::accepted(serial);
+            let older = accepted.insert(session, peer(byte), Moment::START);
+            assert_eq!(older, (serial == 3).then_some(SessionId::accepted(2)));
+        }
+        assert_eq!(accepted.len(), 3);
+        for (serial, byte) in [(1, 5), (3, 3), (4, 9)] {
+            assert_eq!(accepted.session(peer(byte)), Some(SessionId::accepted(serial)));
+            assert_eq!(accepted.peer(SessionId::accepted(serial)), Some(peer(byte)));
+        }
+        assert_eq!(accepted.peer(SessionId::accepted(2)), None, "replaced");
+        assert_eq!(accepted.remove(SessionId::accepted(2)), None);
+        assert_eq!(accepted.remove(SessionId::accepted(3)), Some(peer(3)));
+        assert_eq!(accepted.session(peer(3)), None);
+        assert_eq!(accepted.remove(SessionId::accepted(1)), Some(peer(5)));
+        assert_eq!(accepted.remove(SessionId::accepted(4)), Some(peer(9)));
+        assert_eq!((accepted.len(), accepted.peers.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_key_is_trusted_in_its_session_alone() {
+        let mut accepted = Accepted::default();
+        accepted.insert(SessionId::accepted(1), peer(1), Moment::START);
+        accepted.trust(peer(1), VaultPublicKey::from_bytes([9; 32]));
+        assert!(accepted.guest(peer(1)).unwrap().vault.is_some());
+        accepted.insert(SessionId::accepted(2), peer(1), Moment::START);
+        assert!(accepted.guest(peer(1)).unwrap().vault.is_none(), "another session");
+    }
+
+    #[test]
+    fn evidence_earns_its_tier_or_nothing() {
+        let evidence = |tier, genuine| Evidence {
+            tier,
+            genuine,
+            hostile: false,
+            digest: [0; 32],
+            manifest: [0; 32],
+        };
+        use Tier::{Attested, Confidential, Open};
+        assert!(judge(evidence(Attested, Attested), Attested).is_ok());
+        assert!(judge(evidence(Confidential, Confidential), Attested).is_ok());
+        assert!(judge(evidence(Open, Open), Open).is_ok());
+        assert!(judge(evidence(Open, Open), Attested).is_err());
+        assert!(judge(evidence(Attested, Attested), Confidential).is_err());
+        // Forged, also where less would have done.
+        assert!(judge(evidence(Attested, Open), Open).is_err());
+        assert!(judge(evidence(Confidential, Attested), Attested).is_err());
+    }
+}

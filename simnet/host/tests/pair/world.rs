@@ -143,7 +143,6 @@ impl Fabric for Recorder {
 
 /// Something under way.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a test's queue is short")]
 enum Event {
     /// For a host in the life that it had when this was sent; `None`: for whichever it has.
     Give {
