@@ -7,7 +7,7 @@
 //! kilobyte for a node's only session, and there are simulations of a million nodes.
 
 /// Entries by key, in the order of their keys.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FlatMap<K, V>(Vec<(K, V)>);
 
 impl<K, V> Default for FlatMap<K, V> {
@@ -73,7 +73,7 @@ impl<K: Ord, V> FlatMap<K, V> {
         self.0.len()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&K, &V)> {
         self.0.iter().map(|(key, value)| (key, value))
     }
 

@@ -22,7 +22,7 @@ impl World {
             vault.balance().as_nano() + self.sent + self.burned,
             "paid, refunded, burned and kept make up what was deposited"
         );
-        let reserved: u64 = vault.allocations().values().map(|a| a.remainder().as_nano()).sum();
+        let reserved: u64 = vault.allocations().map(|(_, a)| a.remainder().as_nano()).sum();
         prop_assert_eq!(reserved, vault.reserved().as_nano());
         prop_assert!(
             vault.balance().as_nano() >= reserved + vault.accrued().as_nano(),

@@ -5,11 +5,10 @@
 //! Invariant after every message: balance ≥ Σ (limit − paid) + accrued. Every allocated nanoTON is
 //! payable to exactly one provider, so there is nothing to spend twice.
 
-use std::collections::BTreeMap;
-
 use super::message::{AllocationRequest, BATCH, Command, Fees, Message, Parameters, Transfer};
 use super::refusal::VaultError;
 use crate::channel::{Allocation, SignedRelease, SignedVoucher};
+use crate::flat::FlatMap;
 use crate::identity::{NodeId, TonAddress};
 use crate::limits::{VAULT_ALLOCATIONS, VAULT_RESERVE};
 use crate::units::{NanoTon, Timestamp};
@@ -71,7 +70,7 @@ pub struct Vault {
     accrued: NanoTon,
     day: u64,
     allocated_today: NanoTon,
-    allocations: BTreeMap<NodeId, Allocation>,
+    allocations: FlatMap<NodeId, Allocation>,
 }
 
 impl Vault {
@@ -87,7 +86,7 @@ impl Vault {
             accrued: NanoTon::ZERO,
             day: 0,
             allocated_today: NanoTon::ZERO,
-            allocations: BTreeMap::new(),
+            allocations: FlatMap::new(),
         }
     }
 
@@ -132,9 +131,9 @@ impl Vault {
         self.allocations.get(provider)
     }
 
-    /// All allocations.
-    pub const fn allocations(&self) -> &BTreeMap<NodeId, Allocation> {
-        &self.allocations
+    /// All allocations, in the order of their providers.
+    pub fn allocations(&self) -> impl ExactSizeIterator<Item = (&NodeId, &Allocation)> {
+        self.allocations.iter()
     }
 
     /// Executes a message. A refusal changes nothing, with one exception as in the contract: a
@@ -255,7 +254,7 @@ impl Vault {
                 Ok(self.send_to_owner(*amount, fees))
             }
             Command::Close => {
-                ensure(self.allocations.is_empty(), VaultError::NotEmpty)?;
+                ensure(self.allocations.len() == 0, VaultError::NotEmpty)?;
                 let kept = self.accrued.saturating_add(fees.bound).saturating_add(CLOSED_REMAINDER);
                 let amount = self.balance.saturating_sub(kept);
                 ensure(amount > fees.transfer, VaultError::InsufficientFunds)?;
@@ -733,7 +732,7 @@ mod tests {
         let paid = bench.release(2, TON / 2).unwrap().unwrap();
         assert_eq!(paid.amount, nano(247_500_000), "a quarter, less one percent");
         assert_eq!(bench.vault.reserved(), NanoTon::ZERO);
-        assert!(bench.vault.allocations().is_empty());
+        assert_eq!(bench.vault.allocations().len(), 0);
     }
 
     #[test]
@@ -848,7 +847,7 @@ mod tests {
         assert_eq!(bench.owner(batch.clone()), Err(VaultError::ZeroAmount));
         assert_eq!(bench.vault, before, "sent by the owner it bounces");
         assert_eq!(bench.command(batch), Err(VaultError::ZeroAmount));
-        assert!(bench.vault.allocations().is_empty());
+        assert_eq!(bench.vault.allocations().len(), 0);
         assert_eq!(bench.vault.reserved(), NanoTon::ZERO);
         assert_eq!(bench.vault.seqno(), before.seqno() + 1, "it cannot be replayed");
         assert_eq!(bench.allocate(2, TON + 1), Err(VaultError::DailyCap));

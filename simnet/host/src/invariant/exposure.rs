@@ -3,12 +3,11 @@
 //!
 //! Owns: the bounds, from the protocol's limits. Must not: ask the protocol whether it kept them.
 
-use std::collections::BTreeMap;
-
 use cocoon_protocol::limits;
 use cocoon_protocol::units::{NanoTon, Tokens};
 
 use super::Verdict;
+use super::place::ByHost;
 use crate::fabric::HostId;
 
 pub(super) const NAME: &str = "exposure";
@@ -35,7 +34,7 @@ pub(super) struct Account {
 #[derive(Debug, Default)]
 pub(super) struct Exposure {
     /// The dearest step that each provider has sold.
-    steps: BTreeMap<HostId, NanoTon>,
+    steps: ByHost<NanoTon>,
 }
 
 impl Exposure {
@@ -45,7 +44,7 @@ impl Exposure {
             let most = limits::CREDIT_STEP;
             return Err(format!("{unpaid} tokens worth {value} are unpaid in a job, of {most}"));
         }
-        let dearest = self.steps.entry(provider).or_default();
+        let Some(dearest) = self.steps.entry(provider) else { return Ok(()) };
         *dearest = step.max(*dearest);
         let steps = dearest.as_nano().saturating_mul(u64::from(limits::DEBT_STEPS));
         let part = peer.credited.checked_fraction(1, TOLERATED_PART).unwrap_or(NanoTon::ZERO);

@@ -10,6 +10,7 @@ mod exposure;
 mod jobs;
 mod liveness;
 mod money;
+mod place;
 mod queues;
 mod settlements;
 #[cfg(test)]
@@ -17,7 +18,7 @@ mod tests;
 mod tiers;
 mod vouchers;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,14 +124,16 @@ enum Heard {
 /// All invariants of a run.
 #[derive(Debug)]
 pub struct Invariants {
-    bounds: Bounds,
     money: money::Money,
     vouchers: vouchers::Vouchers,
     settlements: settlements::Settlements,
     exposure: exposure::Exposure,
     jobs: jobs::Jobs,
     liveness: liveness::Liveness,
-    heard: VecDeque<(Moment, Heard)>,
+    hostile: place::ByHost<bool>,
+    heard: Vec<(Moment, Heard)>,
+    /// Where in it the next fact goes.
+    next: usize,
     first: Option<Violation>,
     counts: BTreeMap<&'static str, u64>,
 }
@@ -138,15 +141,22 @@ pub struct Invariants {
 impl Invariants {
     /// Watches a run from its start.
     pub fn new(bounds: Bounds) -> Self {
+        let mut hostile = place::ByHost::default();
+        for host in &bounds.hostile {
+            if let Some(marked) = hostile.entry(*host) {
+                *marked = true;
+            }
+        }
         Self {
             jobs: jobs::Jobs::new(bounds.oldest_job),
             liveness: liveness::Liveness::new(bounds.healing),
-            bounds,
             money: money::Money,
             vouchers: vouchers::Vouchers::default(),
             settlements: settlements::Settlements::default(),
             exposure: exposure::Exposure::default(),
-            heard: VecDeque::with_capacity(FACTS),
+            hostile,
+            heard: Vec::with_capacity(FACTS),
+            next: 0,
             first: None,
             counts: BTreeMap::new(),
         }
@@ -181,7 +191,8 @@ impl Invariants {
         let count = self.counts.entry(name).or_default();
         *count = count.saturating_add(1);
         if self.first.is_none() {
-            let facts = self.heard.iter().map(|(at, heard)| match heard {
+            let (newer, older) = self.heard.split_at_checked(self.next).unwrap_or_default();
+            let facts = older.iter().chain(newer).map(|(at, heard)| match heard {
                 Heard::Host(host, fact) => format!("{at} host {}: {fact:?}", host.0),
                 Heard::Ledger(fact) => format!("{at} ledger: {fact:?}"),
             });
@@ -191,15 +202,16 @@ impl Invariants {
     }
 
     fn remember(&mut self, at: Moment, heard: Heard) {
-        if self.heard.len() >= FACTS {
-            self.heard.pop_front();
+        match self.heard.get_mut(self.next) {
+            Some(oldest) => *oldest = (at, heard),
+            None => self.heard.push((at, heard)),
         }
-        self.heard.push_back((at, heard));
+        self.next = if self.next + 1 < FACTS { self.next + 1 } else { 0 };
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "most facts concern no invariant")]
     fn hear(&mut self, at: Moment, host: HostId, fact: &Observation) {
-        let honest = !self.bounds.hostile.contains(&host);
+        let honest = self.hostile.get(host) != Some(&true);
         let (name, verdict) = match fact {
             Observation::Started { restart: true } if honest => {
                 (vouchers::NAME, self.vouchers.restarted(host))
@@ -248,7 +260,7 @@ impl Invariants {
 
     fn hear_ledger(&mut self, at: Moment, fact: &LedgerFact) {
         if let LedgerFact::Opened { host, vault, .. } = fact
-            && self.bounds.hostile.contains(host)
+            && self.hostile.get(*host) == Some(&true)
         {
             self.vouchers.distrust(*vault);
         }
@@ -282,16 +294,4 @@ impl Observer for Invariants {
     fn is_over(&self) -> bool {
         self.first.is_some()
     }
-}
-
-/// A channel in eight bytes: two of a run's are the same with a probability of one in ten million
-/// when there are two million of them.
-fn short(channel: &ChannelId) -> u64 {
-    let vault = head(&channel.vault.hash);
-    let provider = head(channel.provider.as_bytes());
-    vault ^ provider.rotate_left(29) ^ u64::from(channel.epoch).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-fn head(bytes: &[u8; 32]) -> u64 {
-    bytes.first_chunk::<8>().map_or(0, |head| u64::from_be_bytes(*head))
 }

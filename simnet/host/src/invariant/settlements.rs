@@ -3,12 +3,11 @@
 //!
 //! Owns: what each channel has paid. Must not: trust what the vault says it had paid before.
 
-use std::collections::BTreeMap;
-
 use cocoon_protocol::channel::ChannelId;
 use cocoon_protocol::units::NanoTon;
 
-use super::{Verdict, short};
+use super::Verdict;
+use super::place::{ByChannel, short};
 use crate::ledger::LedgerFact;
 
 pub(super) const NAME: &str = "settled-once";
@@ -25,7 +24,7 @@ struct Paid {
 
 #[derive(Debug, Default)]
 pub(super) struct Settlements {
-    channels: BTreeMap<u64, Paid>,
+    channels: ByChannel<Paid>,
 }
 
 impl Settlements {

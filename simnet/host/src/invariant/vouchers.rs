@@ -6,13 +6,14 @@
 //! A host states each channel that its store holds again before it states that it has started; so a
 //! record that was lost shows as a lower amount or as one channel too few.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use cocoon_protocol::channel::ChannelId;
 use cocoon_protocol::identity::TonAddress;
 use cocoon_protocol::units::NanoTon;
 
-use super::{Verdict, head, short};
+use super::Verdict;
+use super::place::{ByChannel, ByHost, head, short};
 use crate::fabric::HostId;
 
 pub(super) const NAME: &str = "vouchers-monotone";
@@ -33,8 +34,8 @@ struct Stored {
 
 #[derive(Debug, Default)]
 pub(super) struct Vouchers {
-    channels: BTreeMap<u64, Watched>,
-    hosts: BTreeMap<HostId, Stored>,
+    channels: ByChannel<Watched>,
+    hosts: ByHost<Stored>,
     /// Vaults whose holders may sign what they like.
     distrusted: BTreeSet<u64>,
 }
@@ -93,7 +94,7 @@ impl Vouchers {
     }
 
     fn count(&mut self, host: HostId, new: bool) {
-        let stored = self.hosts.entry(host).or_default();
+        let Some(stored) = self.hosts.entry(host) else { return };
         if let Some(again) = &mut stored.again {
             *again = again.saturating_add(1);
         }
@@ -103,14 +104,14 @@ impl Vouchers {
     }
 
     pub(super) fn crashed(&mut self, host: HostId) {
-        if let Some(stored) = self.hosts.get_mut(&host) {
+        if let Some(stored) = self.hosts.entry(host) {
             stored.again = Some(0);
         }
     }
 
     /// A host runs again; it has stated every channel that its store holds.
     pub(super) fn restarted(&mut self, host: HostId) -> Verdict {
-        let Some(stored) = self.hosts.get_mut(&host) else { return Ok(()) };
+        let Some(stored) = self.hosts.entry(host) else { return Ok(()) };
         let (channels, again) = (stored.channels, stored.again.take());
         match again {
             Some(again) if again < channels => {

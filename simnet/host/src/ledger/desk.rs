@@ -286,7 +286,7 @@ impl Ledger {
             },
             Aim::Retire => {
                 let ripe = |at: Timestamp| at <= clock;
-                let mut all = shown.allocations().iter();
+                let mut all = shown.allocations();
                 let actionable = all.find(|(_, it)| it.unlock_at.is_none_or(ripe));
                 match actionable {
                     Some((provider, it)) if it.unlock_at.is_none() => {
@@ -294,7 +294,7 @@ impl Ledger {
                     }
                     Some((provider, _)) => Command::FinalizeRelease(*provider),
                     None => {
-                        let times = shown.allocations().values().filter_map(|it| it.unlock_at);
+                        let times = shown.allocations().filter_map(|(_, it)| it.unlock_at);
                         if let Some(at) = times.min() {
                             let wait = at.since(clock).to_duration();
                             return Next::Again(now.after(wait.max(self.terms.pause)));
@@ -487,7 +487,7 @@ impl Ledger {
 
     fn vault_ready(&self, index: VaultIndex, now: Moment) -> Option<Input> {
         let vault = self.chain.shown(index, self.terms.shown(now))?;
-        let allocations = vault.allocations().iter().map(|(id, it)| (*id, *it)).collect();
+        let allocations = vault.allocations().map(|(id, it)| (*id, *it)).collect();
         let (vault, free) = (vault.address(), vault.free());
         Some(Input::VaultReady { vault, free, allocations })
     }

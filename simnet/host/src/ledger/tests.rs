@@ -167,7 +167,7 @@ fn a_deposit_is_allocated_settled_and_the_rest_comes_back() {
         assert!(bench.ledger.advance(at).is_empty());
         assert!(bench.ledger.books().balance());
     }
-    assert!(bench.ledger.vault_of(&alice).unwrap().allocations().is_empty());
+    assert_eq!(bench.ledger.vault_of(&alice).unwrap().allocations().len(), 0);
     let back = bench.ledger.wallet_of(&alice);
     assert!(back > nano(TON - TON / 20 - TON / 10), "{back} came back");
 }

@@ -106,7 +106,7 @@ pub(crate) fn income(world: &World, host: usize) -> NanoTon {
 pub(crate) fn locked(world: &World, host: usize) -> NanoTon {
     let vault = world.ledger.vault_of(world.hosts[host].spec());
     let all = vault.map(|vault| {
-        let parts = vault.allocations().values().map(|it| it.limit.saturating_sub(it.paid));
+        let parts = vault.allocations().map(|(_, it)| it.limit.saturating_sub(it.paid));
         parts.fold(NanoTon::ZERO, NanoTon::saturating_add)
     });
     all.unwrap_or_default()

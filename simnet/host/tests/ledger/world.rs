@@ -361,7 +361,7 @@ impl World {
         }
         self.wait(QUIET)?;
         for (_, vault) in self.ledger.vaults() {
-            prop_assert!(vault.allocations().is_empty());
+            prop_assert_eq!(vault.allocations().len(), 0);
             prop_assert_eq!(vault.reserved(), NanoTon::ZERO);
             prop_assert!(vault.balance() < nano(TON / 10), "{:?} stays", vault.balance());
         }
