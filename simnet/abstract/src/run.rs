@@ -119,14 +119,14 @@ impl<'a> Run<'a> {
                 self.next_block = self.world.ledger.next_block();
             }
             let outside = self.outside();
-            match self.world.overlay.wheel.next_at().filter(|at| *at <= outside) {
-                Some(at) if at <= self.until => self.step(),
-                Some(_) | None if outside >= self.until => {
+            match self.world.overlay.wheel.pop(outside) {
+                Some((at, event)) => self.step(at, event),
+                None if outside >= self.until => {
                     self.world.overlay.now = self.until;
                     self.take_samples();
                     return false;
                 }
-                Some(_) | None => self.befall(outside),
+                None => self.befall(outside),
             }
             self.events += 1;
             if self.events.is_multiple_of(EVENTS_PER_LOOK) {
@@ -141,8 +141,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn step(&mut self) {
-        let Some((at, event)) = self.world.overlay.wheel.pop() else { return };
+    fn step(&mut self, at: Moment, event: crate::event::Event) {
         self.world.overlay.now = at;
         self.world.trace.add(at, event.numbers());
         self.world.on_event(event);

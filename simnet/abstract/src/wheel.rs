@@ -143,20 +143,21 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// When the next event is due; moves on to its slot.
-    pub fn next_at(&mut self) -> Option<Moment> {
+    /// When the next event is due, if that is not after `limit`. Moves on to its slot, but never
+    /// beyond the limit's: whoever looks ahead may still add something before.
+    pub fn next_at(&mut self, limit: Moment) -> Option<Moment> {
         while self.present.is_empty() && self.fresh.is_empty() {
-            if self.length == 0 {
+            if self.length == 0 || !self.turn(limit) {
                 return None;
             }
-            self.turn();
         }
-        self.present.last().max(self.fresh.peek()).map(|entry| entry.at)
+        let next = self.present.last().max(self.fresh.peek()).map(|entry| entry.at);
+        next.filter(|at| *at <= limit)
     }
 
-    /// The next event, and when it is due.
-    pub fn pop(&mut self) -> Option<(Moment, T)> {
-        self.next_at()?;
+    /// The next event, and when it is due, if that is not after `limit`.
+    pub fn pop(&mut self, limit: Moment) -> Option<(Moment, T)> {
+        self.next_at(limit)?;
         let sorted_first = self.present.last() > self.fresh.peek();
         let entry = if sorted_first { self.present.pop()? } else { self.fresh.pop()? };
         self.length -= 1;
@@ -170,19 +171,29 @@ impl<T: Copy> Wheel<T> {
         self.present.get(place).map(|entry| &entry.event)
     }
 
-    /// Goes on to the next slot that holds anything, which may be in a later turn.
-    fn turn(&mut self) {
+    /// Goes on to the next slot that holds anything, which may be in a later turn. False when that
+    /// is behind the limit's.
+    fn turn(&mut self, limit: Moment) -> bool {
         if let Some(next) = self.next_filled(place(self.slot) + 1) {
-            self.slot = (self.slot >> TURN_BITS << TURN_BITS) + next as u64;
-            self.reach(next);
-            return;
+            let slot = (self.slot >> TURN_BITS << TURN_BITS) + next as u64;
+            let reached = slot <= slot_of(limit);
+            if reached {
+                self.slot = slot;
+                self.reach(next);
+            }
+            return reached;
         }
-        let Some((turn, entries)) = self.later.pop_first() else { return };
+        let turn = self.later.first_key_value().map(|(turn, _)| *turn);
+        if turn.is_none_or(|turn| turn << TURN_BITS > slot_of(limit)) {
+            return false;
+        }
+        let Some((turn, entries)) = self.later.pop_first() else { return false };
         self.slot = turn << TURN_BITS;
         for entry in entries {
             self.put(slot_of(entry.at), entry);
         }
         self.reach(place(self.slot));
+        true
     }
 
     /// Makes a slot the present one.
@@ -239,8 +250,13 @@ mod tests {
                     made += 1;
                 } else {
                     let expected = model.pop().map(|Reverse((at, event))| (at, event));
-                    prop_assert_eq!(wheel.next_at().map(Moment::as_nanos), expected.map(|it| it.0));
-                    let came = wheel.pop().map(|(at, event)| (at.as_nanos(), event));
+                    // To look ahead, however far, moves nothing.
+                    let limit = Moment::from_nanos(now + u64::try_from(wheel.len()).unwrap());
+                    let next = expected.map(|it| it.0);
+                    let near = next.filter(|at| *at <= limit.as_nanos());
+                    prop_assert_eq!(wheel.next_at(limit).map(Moment::as_nanos), near);
+                    let limit = Moment::from_nanos(next.unwrap_or(now));
+                    let came = wheel.pop(limit).map(|(at, event)| (at.as_nanos(), event));
                     prop_assert_eq!(came, expected);
                     now = expected.map_or(now, |(at, _)| at);
                 }
