@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::draws::Draws;
-use crate::traffic::BACKGROUND;
+use crate::traffic::PROTOCOLS;
 
 /// Our own calibration, made by `simnet calibrate`.
 const BUILT_IN: &str = include_str!("../calibration.toml");
@@ -72,8 +72,8 @@ pub(crate) struct Values {
     pub(crate) found: usize,
     /// In thousandths.
     pub(crate) connections: u64,
-    /// Thousandths of a byte a node and second, in the order of [`BACKGROUND`].
-    pub(crate) background: [u64; 6],
+    /// Thousandths of a byte a node and second, in the order of [`PROTOCOLS`].
+    pub(crate) background: [u64; 10],
     pub(crate) poisoned_ppm: u32,
 }
 
@@ -127,7 +127,7 @@ impl Calibration {
         };
         let mut look_up_us: Vec<u64> = (0..11).map(|place| whole(look_up(place))).collect();
         look_up_us.sort_unstable();
-        let background = BACKGROUND.map(|name| {
+        let background = PROTOCOLS.map(|name| {
             whole(mix(&|point| point.background.get(name).copied().unwrap_or(0.0)) * 1_000.0)
         });
         Values {

@@ -17,11 +17,13 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod calibrate;
 pub mod calibration;
 mod carrier;
 mod directory;
 mod draws;
 mod event;
+pub mod measure;
 mod overlay;
 mod path;
 mod poison;
@@ -34,5 +36,7 @@ mod traffic;
 pub mod wheel;
 mod world;
 
+pub use calibrate::calibrate;
 pub use calibration::{Calibration, CalibrationError, Point};
+pub use measure::{Gauge, Measured};
 pub use run::{RunError, run, run_with};

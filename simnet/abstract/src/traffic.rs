@@ -15,9 +15,20 @@ pub(crate) enum Protocol {
     Handshake,
 }
 
-/// Protocols whose bytes are not sent message by message: their rate is the calibration's.
-pub(crate) const BACKGROUND: [&str; 6] =
-    ["acknowledgements", "gossip", "identify", "index", "keep-alive", "ping"];
+/// Every protocol of the tables. What the model does not send message by message is a rate of the
+/// calibration.
+pub(crate) const PROTOCOLS: [&str; 10] = [
+    "acknowledgements",
+    "control",
+    "gossip",
+    "handshake",
+    "identify",
+    "index",
+    "keep-alive",
+    "other",
+    "ping",
+    "session",
+];
 
 /// Bytes sent since the start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,8 +37,8 @@ pub(crate) struct Traffic {
     session: u64,
     handshake: u64,
     acknowledgements: u64,
-    /// In the order of [`BACKGROUND`], in millionths of a byte.
-    background: [u128; 6],
+    /// In the order of [`PROTOCOLS`], in millionths of a byte.
+    background: [u128; 10],
 }
 
 impl Traffic {
@@ -54,7 +65,7 @@ impl Traffic {
     }
 
     /// What so many node-milliseconds send besides, at these rates in thousandths of a byte a second.
-    pub(crate) fn background(&mut self, rates: [u64; 6], node_millis: u64) {
+    pub(crate) fn background(&mut self, rates: [u64; 10], node_millis: u64) {
         for (sum, rate) in self.background.iter_mut().zip(rates) {
             *sum += u128::from(rate) * u128::from(node_millis);
         }
@@ -62,18 +73,15 @@ impl Traffic {
 
     /// The sums, in the order of names.
     pub(crate) fn table(&self) -> Vec<(&'static str, u64)> {
-        let bytes = |sum: u128| u64::try_from(sum / 1_000_000).unwrap_or(u64::MAX);
-        let background = self.background.map(bytes);
-        let mut table: Vec<_> = BACKGROUND.into_iter().zip(background).collect();
-        table.push(("control", self.control));
-        table.push(("handshake", self.handshake));
-        table.push(("session", self.session));
-        for (name, sum) in &mut table {
-            if *name == "acknowledgements" {
-                *sum += self.acknowledgements;
-            }
-        }
-        table.sort_unstable();
-        table
+        let modelled = |name: &str| match name {
+            "acknowledgements" => self.acknowledgements,
+            "control" => self.control,
+            "handshake" => self.handshake,
+            "session" => self.session,
+            _ => 0,
+        };
+        let rest = |sum: u128| u64::try_from(sum / 1_000_000).unwrap_or(u64::MAX);
+        let rows = PROTOCOLS.into_iter().zip(self.background);
+        rows.map(|(name, sum)| (name, modelled(name) + rest(sum))).collect()
     }
 }
