@@ -31,7 +31,7 @@ pub fn scenario(nodes: u32) -> Result<Scenario, ScenarioError> {
         ("duration".to_owned(), "60 s".to_owned()),
         ("warm_up".to_owned(), "15 s".to_owned()),
     ])?;
-    scenario.demand.rate = Rate::per_second(u64::from(nodes.div_ceil(100)));
+    scenario.demand.rate = Rate::per_second(nodes.div_ceil(100));
     Ok(scenario)
 }
 
@@ -90,9 +90,8 @@ pub fn calibrate(made_by: &str, exact: &[Measured]) -> Result<Calibration, Calib
     Ok(calibration(made_by, points))
 }
 
-/// Share of an eclipsed consumer's look-ups that its attackers answer: S/Kademlia (Baumgart and
-/// Mies, ICPADS 2007, figure 5) has 0.95 for look-ups without disjoint paths when the nodes around
-/// the key are hostile, and the overlay has none.
+/// Share of an eclipsed consumer's look-ups that its attackers answer. An assumption, and the worst
+/// case for whoever trusts the index: one answer in twenty is the truth.
 const POISONED_PPM: u32 = 950_000;
 
 fn calibration(made_by: &str, points: Vec<Point>) -> Calibration {

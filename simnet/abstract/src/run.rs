@@ -99,6 +99,7 @@ impl<'a> Run<'a> {
     ) -> Result<Self, RunError> {
         let hosts = population::draw(scenario, seed)?;
         let script = Script::new(scenario, seed, &hosts);
+        observer.begin(&hosts);
         let values = calibration.at(scenario.population.nodes);
         let ledger = Ledger::new(LedgerTerms::of(scenario, seed), seed);
         Ok(Self {
@@ -193,6 +194,7 @@ impl<'a> Run<'a> {
 
     fn outcome(&mut self, interrupted: bool) -> Outcome {
         let (at, events) = (self.world.overlay.now, self.events);
+        self.world.observer.end(at, interrupted, &self.world.ledger);
         Outcome { at, interrupted, events, trace: self.world.trace.finish() }
     }
 }
