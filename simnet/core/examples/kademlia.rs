@@ -4,6 +4,9 @@
 //!
 //! `cargo run -p simnet-core --example kademlia -- --nodes 1000 --seconds 60 --seed 1 --churn 20`
 
+#![expect(clippy::print_stdout, reason = "what it prints is what it is for")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "libp2p's lists of events are open")]
+
 use std::cell::RefCell;
 use std::error::Error;
 use std::rc::Rc;
@@ -15,7 +18,12 @@ use libp2p::kad::{self, store::MemoryStore};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{PeerId, StreamProtocol, Swarm, identify, identity::Keypair};
 use rand_core::Rng as _;
-use simnet_core::{Config, Crash, NodeSpec, Place, RoundTrips, Simulation, clock};
+use simnet_core::allocator::Sparse;
+use simnet_core::{Config, Crash, NodeIndex, NodeSpec, Place, RoundTrips, Simulation, clock};
+
+/// Optional; most of what libp2p-kad allocates for its buckets is never used.
+#[global_allocator]
+static ALLOCATOR: Sparse<mimalloc::MiMalloc> = Sparse::new(mimalloc::MiMalloc);
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
@@ -26,7 +34,11 @@ struct Behaviour {
 /// What all nodes share with the owner of the run. It never leaves its thread.
 type LookUps = Rc<RefCell<Vec<Duration>>>;
 
-fn swarm(sim: &Simulation, node: simnet_core::NodeIndex, key: &Keypair) -> Swarm<Behaviour> {
+fn swarm(
+    sim: &Simulation,
+    node: NodeIndex,
+    key: &Keypair,
+) -> Result<Swarm<Behaviour>, Box<dyn Error>> {
     let peer = key.public().to_peer_id();
     let mut config = kad::Config::new(StreamProtocol::new("/example/kad/1.0.0"));
     config.set_periodic_bootstrap_interval(Some(Duration::from_secs(300)));
@@ -37,9 +49,8 @@ fn swarm(sim: &Simulation, node: simnet_core::NodeIndex, key: &Keypair) -> Swarm
     let config = libp2p::swarm::Config::with_executor(sim.executor(node))
         .with_idle_connection_timeout(Duration::from_secs(10));
     let mut swarm = Swarm::new(sim.transport(node, peer), behaviour, peer, config);
-    // The address is one that this node certainly can listen on.
-    swarm.listen_on(sim.address(node)).unwrap();
-    swarm
+    swarm.listen_on(sim.address(node))?;
+    Ok(swarm)
 }
 
 /// A node: it answers others, and looks up whatever its owner wants.
@@ -81,12 +92,12 @@ fn simulate(seed: u64, nodes: u32, seconds: u64, churn: u32) -> Result<(), Box<d
     let mut random = sim.random("example", 0);
     let (done, mut members, mut inboxes) = (LookUps::default(), Vec::new(), Vec::new());
     for number in 0..nodes {
-        let place = Place((random.next_u32() % 3) as u16);
+        let place = Place(u16::try_from(random.next_u32() % 3)?);
         let node = sim.add_node(NodeSpec { place, ..NodeSpec::default() });
         let mut secret = [0; 32];
         sim.random("key", u64::from(number)).fill_bytes(&mut secret);
         let key = Keypair::ed25519_from_bytes(secret)?;
-        let mut swarm = swarm(&sim, node, &key);
+        let mut swarm = swarm(&sim, node, &key)?;
         // Everyone knows a few of those who came before.
         for _ in 0..members.len().min(20) {
             let (known, peer) = members[random.next_u32() as usize % members.len()];

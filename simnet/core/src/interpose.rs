@@ -273,7 +273,6 @@ unsafe extern "C" fn getentropy(buffer: *mut c_void, length: libc::size_t) -> c_
 /// As for the system call that `number` names.
 #[unsafe(no_mangle)]
 #[expect(unsafe_code, reason = "defines a symbol of the C library")]
-#[expect(clippy::too_many_arguments, reason = "a system call has six")]
 unsafe extern "C" fn syscall(
     number: c_long,
     a: usize,

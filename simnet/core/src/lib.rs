@@ -14,6 +14,7 @@ compile_error!(
      x86-64 or AArch64 Linux; on other systems a run could not be repeated, so it does not build"
 );
 
+pub mod allocator;
 pub mod clock;
 mod executor;
 mod interpose;

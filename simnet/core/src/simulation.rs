@@ -375,7 +375,7 @@ impl Simulation {
     }
 
     /// Polls tasks until none is ready, and lets what they wrote leave.
-    fn settle(&mut self) -> Result<(), RunError> {
+    fn settle(&self) -> Result<(), RunError> {
         let mut polls = 0_u64;
         loop {
             let at = self.now();

@@ -71,12 +71,19 @@ impl Network {
     fn send(&mut self, id: Id<Connection>, side: Side) {
         let Some(connection) = self.connections.get(id) else { return };
         let (from, to) = (*connection.nodes.at(side), *connection.nodes.at(side.other()));
-        if connection.ends.at(side).over.is_none() && self.is_cut(from, to) {
+        let is_cut = self.is_cut(from, to);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let end = connection.ends.at_mut(side);
+        if end.over.is_some() {
+            // Nothing leaves an end that is over, least of all that of a node which crashed.
+            end.is_unsent = false;
+            end.unsent.clear();
+            return;
+        }
+        if is_cut {
             self.held_back.push((id, side));
             return;
         }
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let end = connection.ends.at_mut(side);
         end.is_unsent = false;
         let is_goodbye = end.says_goodbye;
         let streams = std::mem::take(&mut end.unsent);

@@ -371,8 +371,9 @@ impl Network {
             !stream.is_announced && side == stream.opener && stream.halves.at(side).written == 0;
         let connection = self.connections.get(stream.connection);
         let is_alone = connection.is_none_or(|connection| {
-            // The other side can no longer come to know of it.
-            !stream.is_announced && connection.ends.at(side.other()).over.is_some()
+            // The other side never heard of it, and never will.
+            let other = connection.ends.at(side.other());
+            !stream.is_announced && side == stream.opener && other.over.is_some()
         });
         let is_gone = (stream.is_dropped.0 && stream.is_dropped.1) || is_unheard || is_alone;
         let half = stream.halves.at_mut(side.other());
