@@ -443,8 +443,8 @@ maxima are exact, quantiles come from histograms whose buckets are 1/128 of thei
 submitted before the scenario's warm-up was over; money and discovery are counted from the start. What happened after the last sample of a run is in no
 row of `samples` and `traffic`.
 
-**Hashes.** `result.json` has a BLAKE3 hash of every table's content. It is taken over the rows, not the file, so that it is
-the same for Parquet and CSV: for each row, for each column, `00` for an empty value, else `01` and the value (integers and reals as
+**Hashes.** `result.json` has a BLAKE3 hash of every table's content (key derivation mode, context `cocoon simnet table v1`). It is
+taken over the rows, not the file, so that it is the same for Parquet and CSV: for each row, for each column, `00` for an empty value, else `01` and the value (integers and reals as
 8 bytes little-endian, flags as one byte, text as its length in 4 bytes little-endian and its bytes). Equal scenario, seed and build
 give equal hashes.
 ";

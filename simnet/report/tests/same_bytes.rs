@@ -24,7 +24,7 @@ fn run(shape: Shape, destination: Destination, options: Options) -> Results {
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(folder).unwrap().map(|it| it.unwrap());
     entries
-        .filter(|it| it.file_name() != "machine.json")
+        .filter(|it| it.file_name() != "machine.json" && it.path().is_file())
         .map(|it| (it.file_name().into_string().unwrap(), std::fs::read(it.path()).unwrap()))
         .collect()
 }
@@ -83,4 +83,20 @@ fn a_folder_that_cannot_be_written_is_said_at_once() {
     let destination = Destination::Folder(file.path().join("below"), Format::Parquet);
     let refused = Recorder::new(network::description(&SHAPE, ""), destination, Options::default());
     assert!(refused.unwrap_err().to_string().contains("could not be written"));
+}
+
+#[test]
+fn an_interrupted_run_has_whole_files_that_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let destination = Destination::Folder(folder.path().to_owned(), Format::Csv);
+    let about = network::description(&SHAPE, "plain");
+    let mut recorder = Recorder::new(about, destination, Options::default()).unwrap();
+    let mut outcome = network::play(Shape { seconds: 20, ..SHAPE }, &mut recorder);
+    outcome.interrupted = true;
+    write(&recorder.finish(&outcome).unwrap(), &Machine::default(), folder.path()).unwrap();
+    let files = files(folder.path());
+    assert!(files.keys().all(|it| !it.contains("partial")));
+    assert!(files["jobs.csv"].ends_with(b"\n"));
+    assert!(load(folder.path()).unwrap().ending.interrupted);
+    assert!(String::from_utf8_lossy(&files["report.html"]).contains("was interrupted"));
 }
