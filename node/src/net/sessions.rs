@@ -45,6 +45,9 @@ pub(crate) struct AsConsumer {
 pub(crate) struct AsProvider {
     /// Its certificate and evidence.
     pub(crate) identity: Arc<ChannelIdentity>,
+    /// The tier that the evidence earns: what a receipt states must be what the consumer's own
+    /// appraisal has found.
+    pub(crate) tier: Tier,
     /// Whether it is a simulated TEE's.
     pub(crate) simulated: bool,
     /// Where the text of requests waits.
@@ -168,7 +171,7 @@ impl Sessions {
                 Ok(channel) => {
                     let shown = channel.kind() != EvidenceKind::None;
                     let proved = Proved {
-                        tier: if shown { Tier::Attested } else { Tier::Open },
+                        tier: if shown { provider.tier } else { Tier::Open },
                         simulated: shown && provider.simulated,
                         evidence_digest: channel.evidence_digest(),
                         manifest: None,

@@ -124,6 +124,7 @@ pub(crate) async fn parts(
         config: provider,
         sessions: AsProvider {
             identity: Arc::new(identity),
+            tier,
             simulated,
             bodies: Bodies::default(),
             room: Arc::new(Semaphore::new(cocoon_protocol::limits::SESSIONS)),
