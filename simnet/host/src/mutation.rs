@@ -36,6 +36,11 @@ impl Mutation {
         Self::RandomOrder,
     ];
 
+    /// The bug of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mutation| mutation.name() == name)
+    }
+
     /// Its name on a command line.
     pub const fn name(self) -> &'static str {
         match self {

@@ -162,3 +162,11 @@ fn an_order_that_the_machine_decides_makes_runs_differ() {
     drop(planted);
     assert!(differs);
 }
+
+#[test]
+fn every_bug_has_a_name_of_its_own() {
+    for mutation in Mutation::ALL {
+        assert_eq!(Mutation::named(mutation.name()), Some(mutation));
+    }
+    assert_eq!(Mutation::named("none"), None);
+}
