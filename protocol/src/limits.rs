@@ -79,6 +79,9 @@ pub const MAX_COMPLETION: Tokens = Tokens::new(1_000_000);
 pub const SESSIONS: usize = 1_024;
 /// Attempts for one job before anything was streamed; then the user gets the last refusal.
 pub const ATTEMPTS_PER_JOB: usize = 3;
+/// How long a job waits for a place while everybody who fits is busy: they are asked again when they
+/// said. Half of the minute that most clients wait for an answer to begin.
+pub const QUEUE_TIMEOUT: Millis = Millis::from_secs(30);
 /// Time for a chosen provider's session and channel to be ready before the next is tried. Dialling
 /// gives up after 5 s a try, attestation after 10 s, and an allocation is on the ledger within two
 /// blocks; whoever drags this out keeps the job, not its prompt.

@@ -9,8 +9,10 @@ use crate::units::{Millis, Timestamp, Tokens};
 
 /// Half of an experience is forgotten after this time: GPUs and prices change within hours.
 const HALF_LIFE: Millis = Millis::from_secs(3600);
-/// Weight of the prior: two imagined jobs, of which [`PRIOR_SUCCESS`] succeeded. Newcomers are tried.
-const PRIOR_WEIGHT: f64 = 2.0;
+/// Weight of the prior: half an imagined job, of which [`PRIOR_SUCCESS`] succeeded. Newcomers are
+/// tried. Providers differ far more than their jobs do (most serve nearly all, some serve none), so
+/// the first job says most: below one, the distribution of success rates has its mass at the ends.
+const PRIOR_WEIGHT: f64 = 0.5;
 /// Share of the imagined jobs that succeeded.
 const PRIOR_SUCCESS: f64 = 0.95;
 /// Time to first token that is assumed of an unknown provider: optimistic, so that it gets explored.
@@ -122,7 +124,8 @@ impl Reputation {
         *history = history.at(now);
         let (attempts, succeeded) = match experience {
             Experience::Served { .. } => (1.0, 1.0),
-            Experience::Refused => (0.25, 0.0),
+            // Enough to prefer another for now, too little to outweigh what it served.
+            Experience::Refused => (0.1, 0.0),
             Experience::Failed => (1.0, 0.0),
             Experience::Misbehaved => (10.0, 0.0),
         };

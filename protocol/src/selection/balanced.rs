@@ -15,9 +15,9 @@ const AS_GOOD: f64 = 1.25;
 /// A busy provider counts as this many times slower to start.
 const BUSY_FACTOR: f64 = 3.0;
 
-/// What a new channel costs beside the job that opens it: an allocation's gas, 0.0005 TON, spread
+/// What a new channel costs beside the job that opens it: an allocation's gas, 0.00075 TON, spread
 /// over fifty jobs.
-const OPENING_NANO_TON: f64 = 10_000.0;
+const OPENING_NANO_TON: f64 = 15_000.0;
 /// How long the job that opens a channel waits for it: two blocks.
 const OPENING_SECONDS: f64 = 2.0;
 

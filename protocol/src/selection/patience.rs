@@ -32,6 +32,8 @@ pub struct Patience {
     pub stall: Millis,
     /// From the request until the whole answer is there; `None` while it goes on.
     pub answer: Option<Millis>,
+    /// From the submission, how long a job waits while everybody who fits is busy.
+    pub queue: Millis,
     /// What is tried again.
     pub retry: Retry,
 }
@@ -47,6 +49,7 @@ impl Default for Patience {
             each_prompt_token: limits::PREFILL_EACH,
             stall: limits::JOB_STALL_TIMEOUT,
             answer: None,
+            queue: limits::QUEUE_TIMEOUT,
             retry: Retry::BeforeText,
         }
     }

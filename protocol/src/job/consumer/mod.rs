@@ -34,6 +34,8 @@ const LOOK_FOR: Millis = Millis::from_secs(5);
 enum Stage {
     /// No offer yet.
     Looking { until: Timestamp },
+    /// Everybody who fits is busy; they are asked again at this time, as they said themselves.
+    Waiting { until: Timestamp },
     /// A provider is chosen; its session or channel is not ready yet.
     Preparing { candidate: Candidate, since: Timestamp },
     /// The request is out.
@@ -65,7 +67,11 @@ struct Running {
 struct Job {
     demand: Demand,
     draw: u64,
+    submitted: Timestamp,
     tried: BTreeSet<NodeId>,
+    /// Those of them that were only busy, and when the last of them wants to be asked again.
+    busy: Vec<NodeId>,
+    retry_after: Millis,
     last_error: Option<JobError>,
     stage: Stage,
 }
@@ -73,7 +79,7 @@ struct Job {
 impl Job {
     fn candidate(&self) -> Option<&Candidate> {
         match &self.stage {
-            Stage::Looking { .. } => None,
+            Stage::Looking { .. } | Stage::Waiting { .. } => None,
             Stage::Preparing { candidate, .. } | Stage::Requested { candidate, .. } => {
                 Some(candidate)
             }
@@ -84,7 +90,7 @@ impl Job {
     /// When it is given up, or tried elsewhere.
     fn deadline(&self, patience: &Patience) -> Timestamp {
         match &self.stage {
-            Stage::Looking { until } => *until,
+            Stage::Looking { until } | Stage::Waiting { until } => *until,
             Stage::Preparing { since, .. } => since.after(patience.prepare),
             Stage::Requested { sent, .. } => sent.after(patience.start),
             Stage::Running(running) => {
@@ -104,7 +110,9 @@ impl Job {
     /// Since its request went out; nothing before that.
     fn took(&self, now: Timestamp) -> Millis {
         match &self.stage {
-            Stage::Looking { .. } | Stage::Preparing { .. } => Millis::new(0),
+            Stage::Looking { .. } | Stage::Waiting { .. } | Stage::Preparing { .. } => {
+                Millis::new(0)
+            }
             Stage::Requested { sent, .. } => now.since(*sent),
             Stage::Running(running) => now.since(running.requested),
         }
@@ -174,7 +182,10 @@ impl Consumer {
                 completion: running.received,
                 cost: running.candidate.prices.cost(running.prompt, running.received)?,
             }),
-            Stage::Looking { .. } | Stage::Preparing { .. } | Stage::Requested { .. } => None,
+            Stage::Looking { .. }
+            | Stage::Waiting { .. }
+            | Stage::Preparing { .. }
+            | Stage::Requested { .. } => None,
         })
     }
 
@@ -228,7 +239,8 @@ impl Consumer {
         out.effects.push(Effect::Look { model: demand.model });
         let stage = Stage::Looking { until: now.after(LOOK_FOR) };
         let (tried, last_error) = (BTreeSet::new(), None);
-        let new = Job { demand, draw, tried, last_error, stage };
+        let (submitted, busy, retry_after) = (now, Vec::new(), Millis::new(0));
+        let new = Job { demand, draw, submitted, tried, busy, retry_after, last_error, stage };
         self.jobs.insert(job, new, &self.policy.patience());
         self.advance(job, now, out);
     }
@@ -243,7 +255,7 @@ impl Consumer {
         }
         if let Some(peer) = found.candidate().map(|candidate| candidate.provider) {
             match found.stage {
-                Stage::Looking { .. } | Stage::Preparing { .. } => {}
+                Stage::Looking { .. } | Stage::Waiting { .. } | Stage::Preparing { .. } => {}
                 Stage::Requested { .. } | Stage::Running(_) => {
                     let message = SessionMessage::JobCancel { job };
                     out.effects.push(Effect::Send { peer, message });
@@ -422,13 +434,43 @@ impl Consumer {
         if let Some(payer) = self.funds.payer(peer) {
             payer.abandon(job);
         }
+        if let JobError::Refused(ProviderRefusal::Busy { retry_after }) = &error {
+            found.busy.push(peer);
+            found.retry_after = found.retry_after.max(*retry_after);
+        }
         found.last_error = Some(error.clone());
         self.jobs.enter(job, Stage::Looking { until: now }, &patience);
         if again {
             self.advance(job, now, out);
         } else {
-            self.fail(job, error, out);
+            self.give_up(job, error, now, out);
         }
+    }
+
+    /// Nobody is left to try. Those who were only busy are asked again when they said, until the
+    /// job has waited for as long as it may.
+    pub(super) fn give_up(
+        &mut self,
+        job: JobId,
+        error: JobError,
+        now: Timestamp,
+        out: &mut Output,
+    ) {
+        let patience = self.policy.patience();
+        if let Some(found) = self.jobs.get_mut(job) {
+            // Not all at the same moment.
+            let apart = Millis::new(found.draw.checked_rem(1_000).unwrap_or(0));
+            let until = now.after(found.retry_after).after(apart);
+            if !found.busy.is_empty() && until <= found.submitted.after(patience.queue) {
+                for peer in std::mem::take(&mut found.busy) {
+                    found.tried.remove(&peer);
+                }
+                found.retry_after = Millis::new(0);
+                self.jobs.enter(job, Stage::Waiting { until }, &patience);
+                return;
+            }
+        }
+        self.fail(job, error, out);
     }
 
     /// Nothing was streamed yet, so that the next provider can begin anew. The user knows which
@@ -487,6 +529,12 @@ impl Consumer {
         for job in self.jobs.late(now, &self.policy.patience()) {
             match self.jobs.get(job).map(|found| &found.stage) {
                 Some(Stage::Looking { .. }) => {
+                    self.advance(job, now, out);
+                    continue;
+                }
+                Some(Stage::Waiting { .. }) => {
+                    let patience = self.policy.patience();
+                    self.jobs.enter(job, Stage::Looking { until: now }, &patience);
                     self.advance(job, now, out);
                     continue;
                 }

@@ -59,7 +59,7 @@ impl Consumer {
                     let found = self.jobs.get_mut(job);
                     let error = found.and_then(|found| found.last_error.take());
                     if let Some(error) = error {
-                        self.fail(job, error, out);
+                        self.give_up(job, error, now, out);
                     }
                     return;
                 }

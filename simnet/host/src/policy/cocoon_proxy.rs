@@ -60,6 +60,7 @@ impl Policy for CocoonProxy {
             each_prompt_token: Millis::new(0),
             stall: self.timeout,
             answer: Some(self.timeout),
+            queue: Millis::new(0),
             retry: Retry::Never,
         }
     }
