@@ -212,6 +212,18 @@ fn forged_evidence_is_found_and_no_prompt_is_sent() {
     assert!(world.facts.iter().any(|(_, _, fact)| refused(fact)));
 }
 
+/// Eight jobs at once for one place: each is asked for again when the provider said, and none fails.
+#[test]
+fn a_full_provider_is_asked_again_when_it_said() {
+    let mut narrow = provider(2);
+    narrow.provider.as_mut().unwrap().places = 1;
+    let mut world = World::new(vec![consumer(1), narrow]);
+    let jobs: Vec<_> = (1..=8).map(|seed| world.submit(0, seed)).collect();
+    assert!(world.finish());
+    let served = |job: &&_| matches!(world.end(**job), Some(Observation::JobFinished { .. }));
+    assert_eq!(jobs.iter().filter(served).count(), jobs.len());
+}
+
 #[test]
 fn a_provider_that_cannot_be_reached_or_is_full_is_named() {
     let mut world = World::new(vec![consumer(1), provider(2)]);
