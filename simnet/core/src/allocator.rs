@@ -29,7 +29,7 @@ const _: () = assert!(RESERVED / BLOCK == BLOCKS as usize, "as many blocks as fi
 
 /// Serves blocks of 4,097 to 8,192 bytes from pages of their own, and all others from `A`.
 ///
-/// ```
+/// ```standalone_crate
 /// use simnet_core::allocator::Sparse;
 ///
 /// #[global_allocator]

@@ -1,0 +1,206 @@
+//! Connections that are authenticated and multiplexed, like QUIC's.
+//!
+//! Owns: the transport, muxer and stream of that layer. Must not: model bytes; the network does.
+
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::{AsyncRead, AsyncWrite};
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
+use libp2p::core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
+use libp2p::{Multiaddr, PeerId};
+
+use super::{Dialling, End, Socket, finish, gone, read, write};
+use crate::network::{self, Layer, Side, Stream};
+use crate::node::NodeIndex;
+use crate::slab::Id;
+
+/// A transport of authenticated, multiplexed connections, like QUIC: one round trip of handshake,
+/// streams that do not wait for each other, nothing negotiated. Peer ids travel in the handshake.
+///
+/// [`Simulation::transport`](crate::Simulation::transport) makes one, boxed as a swarm wants it.
+#[derive(Debug)]
+pub struct MuxedTransport(Socket);
+
+impl MuxedTransport {
+    pub(crate) fn new(node: NodeIndex, peer: PeerId) -> Self {
+        Self(Socket::new(node, Layer::Muxed, Some(peer)))
+    }
+}
+
+/// A connection of [`MuxedTransport`] that comes into being.
+#[derive(Debug)]
+pub struct MuxedUpgrade {
+    dialling: Option<Dialling>,
+    end: Option<End>,
+}
+
+impl Future for MuxedUpgrade {
+    type Output = io::Result<(PeerId, Muxer)>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Some(dialling) = &mut this.dialling {
+            match dialling.poll(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok((connection, side))) => {
+                    this.dialling = None;
+                    this.end = Some(End { connection, side });
+                }
+            }
+        }
+        let Some(end) = &this.end else { return Poll::Ready(Err(gone())) };
+        match end.poll_finished(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) => {}
+        }
+        match (end.remote_peer(), this.end.take()) {
+            (Some(peer), Some(end)) => Poll::Ready(Ok((peer, Muxer(end)))),
+            _ => Poll::Ready(Err(gone())),
+        }
+    }
+}
+
+impl libp2p::Transport for MuxedTransport {
+    type Output = (PeerId, Muxer);
+    type Error = io::Error;
+    type ListenerUpgrade = MuxedUpgrade;
+    type Dial = MuxedUpgrade;
+
+    fn listen_on(
+        &mut self,
+        id: ListenerId,
+        address: Multiaddr,
+    ) -> Result<(), TransportError<io::Error>> {
+        self.0.listen_on(id, address)
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.0.remove_listener(id)
+    }
+
+    fn dial(
+        &mut self,
+        address: Multiaddr,
+        options: DialOpts,
+    ) -> Result<MuxedUpgrade, TransportError<io::Error>> {
+        let dialling = self.0.dial(address, options)?;
+        Ok(MuxedUpgrade { dialling: Some(dialling), end: None })
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<TransportEvent<MuxedUpgrade, io::Error>> {
+        let socket = &mut self.0;
+        socket.poll(context).map(|happened| {
+            happened.event(socket, |connection| MuxedUpgrade {
+                dialling: None,
+                end: Some(End { connection, side: Side::Listener }),
+            })
+        })
+    }
+}
+
+/// An end of a multiplexed connection.
+#[derive(Debug)]
+pub struct Muxer(End);
+
+impl StreamMuxer for Muxer {
+    type Substream = MuxedStream;
+    type Error = io::Error;
+
+    fn poll_inbound(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<MuxedStream>> {
+        let End { connection, side } = self.0;
+        let polled = network::with(|network| network.poll_accept(connection, side, context));
+        MuxedStream::polled(polled, side)
+    }
+
+    fn poll_outbound(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<MuxedStream>> {
+        let End { connection, side } = self.0;
+        let polled = network::with(|network| network.poll_open(connection, side, context));
+        MuxedStream::polled(polled, side)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let End { connection, side } = self.0;
+        network::with(|network| network.close(connection, side));
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
+        let End { connection, side } = self.0;
+        match network::with(|network| network.poll_watch(connection, side, context)) {
+            Some(Poll::Pending) => Poll::Pending,
+            Some(Poll::Ready(why)) => Poll::Ready(Err(why.into())),
+            None => Poll::Ready(Err(gone())),
+        }
+    }
+}
+
+/// A stream of a multiplexed connection. Dropped, it is finished, and whoever writes to it hears
+/// that nobody reads.
+#[derive(Debug)]
+pub struct MuxedStream {
+    stream: Id<Stream>,
+    side: Side,
+}
+
+impl MuxedStream {
+    fn polled(
+        polled: Option<Poll<Result<Id<Stream>, ErrorKind>>>,
+        side: Side,
+    ) -> Poll<io::Result<Self>> {
+        match polled {
+            Some(Poll::Pending) => Poll::Pending,
+            Some(Poll::Ready(Ok(stream))) => Poll::Ready(Ok(Self { stream, side })),
+            Some(Poll::Ready(Err(why))) => Poll::Ready(Err(why.into())),
+            None => Poll::Ready(Err(gone())),
+        }
+    }
+}
+
+impl Drop for MuxedStream {
+    fn drop(&mut self) {
+        network::with(|network| network.drop_stream(self.stream, self.side));
+    }
+}
+
+impl AsyncRead for MuxedStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        read(self.stream, self.side, context, into)
+    }
+}
+
+impl AsyncWrite for MuxedStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        write(self.stream, self.side, context, from)
+    }
+
+    /// Nothing to do: what was written leaves when the moment is over.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        finish(self.stream, self.side)
+    }
+}
