@@ -12,7 +12,7 @@ mod scale;
 pub(crate) use bars::Bars;
 pub(crate) use dots::{Dots, Row as DotRow};
 pub(crate) use map::{Map, Place};
-pub(crate) use scale::{Scale, Tick, compact, ticks_linear, ticks_log, time_axis};
+pub(crate) use scale::{Scale, Tick, compact, grouped, ticks_linear, ticks_log, time_axis};
 
 use std::fmt::Write as _;
 

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use super::{Comparison, Verdict};
 use crate::figures::Figure;
 use crate::html::is_share;
-use crate::plot::compact;
+use crate::plot::{compact, grouped};
 use crate::statistics::Interval;
 
 /// What stands below every table.
@@ -47,8 +47,15 @@ fn plus_minus(mean: f64, half: f64) -> String {
         places += 1;
         unit /= 10.0;
     }
-    let mean = format!("{mean:.places$} ± {half:.places$}");
-    mean.replacen('-', "−", 1)
+    let sign = if mean < 0.0 { "−" } else { "" };
+    let with_groups = |value: f64| {
+        let text = format!("{value:.places$}");
+        match text.split_once('.') {
+            Some((whole, part)) => format!("{}.{part}", grouped(whole)),
+            None => grouped(&text),
+        }
+    };
+    format!("{sign}{} ± {}", with_groups(mean.abs()), with_groups(half))
 }
 
 /// A difference with its sign, half of its interval, and its verdict.
@@ -133,4 +140,17 @@ pub(super) fn markdown(comparison: &Comparison) -> String {
     }
     let _ = writeln!(out, "\n{}", NOTE.replace('*', "\\*").replace('~', "\\~"));
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_has_the_decimals_of_its_interval() {
+        let shown =
+            [(38_247.4, 938.2), (-0.0964, 0.0163), (93.481, 0.714), (5.0, 0.0), (0.5, 31.2)];
+        let expected = "38\u{202f}247 ± 938|−0.096 ± 0.016|93.48 ± 0.71|5 ± 0|0 ± 31";
+        assert_eq!(shown.map(|it| plus_minus(it.0, it.1)).join("|"), expected);
+    }
 }

@@ -107,7 +107,7 @@ pub(crate) fn ticks_log(least: f64, most: f64, show: impl Fn(f64) -> String) -> 
 }
 
 /// Digits in groups of three, with a narrow space.
-fn grouped(digits: &str) -> String {
+pub(crate) fn grouped(digits: &str) -> String {
     let mut out = String::new();
     for (place, digit) in digits.chars().enumerate() {
         if place > 0 && (digits.len() - place).is_multiple_of(3) && digits.len() > 4 {
