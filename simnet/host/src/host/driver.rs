@@ -215,8 +215,8 @@ impl Shell<'_> {
         if kept.is_err() {
             self.fabric.observe(Observation::Defect { rule: UNFAITHFUL });
         }
-        for Paid { peer, job, total } in std::mem::take(&mut batch.paid) {
-            self.credited(peer, job, total);
+        for Paid { peer, job } in std::mem::take(&mut batch.paid) {
+            self.credited(peer, job);
         }
         self.speak(batch, crash);
     }
@@ -282,8 +282,8 @@ impl Batch {
         let Output { persist, effects, wake_at } = output;
         if let Some(Claim { peer, channel, job }) = claim {
             let accepted = persist.iter().any(|record| matches!(record, Record::Payee(_)));
-            if let Some((job, total)) = job.filter(|_| accepted) {
-                self.paid.push(Paid { peer, job, total });
+            if accepted {
+                self.paid.push(Paid { peer, job });
             }
             let refused = |effect: &Effect| {
                 let Effect::Send { message, .. } = effect else { return false };

@@ -78,8 +78,8 @@ pub(super) struct Batch {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paid {
     pub(super) peer: NodeId,
-    pub(super) job: JobId,
-    pub(super) total: NanoTon,
+    /// For which job, and what is paid for it in all.
+    pub(super) job: Option<(JobId, NanoTon)>,
 }
 
 /// A payment that is with the protocol.

@@ -62,6 +62,30 @@ struct Job {
     text: Text,
     /// Tokens of completion that durable vouchers cover.
     covered: Tokens,
+    /// What a step costs.
+    step: NanoTon,
+    /// What of it is not paid.
+    unpaid: NanoTon,
+    /// The consumer's account, as of its last payment or ended job.
+    account: Account,
+}
+
+/// What a consumer owes from ended jobs, and what it has been credited.
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    owed: NanoTon,
+    credited: NanoTon,
+}
+
+impl Job {
+    /// What so many tokens cost here.
+    fn cost(&self, tokens: Tokens) -> NanoTon {
+        self.prices.cost(Tokens::ZERO, tokens).unwrap_or(NanoTon::MAX)
+    }
+
+    fn count(&mut self) {
+        self.unpaid = self.cost(self.sent.saturating_sub(self.covered));
+    }
 }
 
 impl Serving {
@@ -159,6 +183,7 @@ impl Shell<'_> {
                 if let Some(engine) = serving.engine.forget((peer, job), now) {
                     self.fabric.observe(Observation::Worked { engine });
                 }
+                self.look_up_account(peer);
                 self.report_load();
             }
         }
@@ -189,7 +214,21 @@ impl Shell<'_> {
         let limit = limit.min(room);
         serving.engine.admit(key, Ask { prompt, natural, limit })?;
         let (sent, covered, text) = (Tokens::ZERO, Tokens::ZERO, Text::EMPTY);
-        serving.jobs.push(Job { key, session, salt, prompt, prices, sent, text, covered });
+        let mut admitted = Job {
+            key,
+            session,
+            salt,
+            prompt,
+            prices,
+            sent,
+            text,
+            covered,
+            step: NanoTon::ZERO,
+            unpaid: NanoTon::ZERO,
+            account: Account::default(),
+        };
+        admitted.step = admitted.cost(limits::CREDIT_STEP);
+        serving.jobs.push(admitted);
         let (taken, _) = serving.engine.load();
         let (depth, bound) = (taken, serving.engine.bound());
         self.deepen(
@@ -197,6 +236,7 @@ impl Shell<'_> {
             usize::try_from(depth).unwrap_or(usize::MAX),
             usize::try_from(bound).unwrap_or(usize::MAX),
         );
+        self.look_up_account(peer);
         self.later(Input::EngineStarted { peer, job, prompt });
         Ok(())
     }
@@ -244,29 +284,29 @@ impl Shell<'_> {
         let text = String::new();
         found.text.update(&text, completion);
         found.sent = completion;
+        found.count();
         let (session, unpaid) = (found.session, completion.saturating_sub(found.covered));
-        let cost = |tokens| found.prices.cost(Tokens::ZERO, tokens).unwrap_or(NanoTon::MAX);
-        let (value, step) = (cost(unpaid), cost(limits::CREDIT_STEP));
+        let (value, step, Account { owed, credited }) = (found.unpaid, found.step, found.account);
         let padding = fresh.get().saturating_mul(BYTES_PER_TOKEN);
         let message = SessionMessage::JobChunk { job, text, completion };
         self.send_in(session, message, padding);
-        let (peer_owes, credited) = self.account_of(peer);
+        let jobs = self.process.serving.iter().flat_map(|serving| &serving.jobs);
+        let theirs = jobs.filter(|job| job.key.0 == peer).map(|job| job.unpaid);
+        let peer_owes = theirs.fold(owed, NanoTon::saturating_add);
         let exposed = Observation::Exposed { job, unpaid, value, peer_owes, step, credited };
         self.fabric.observe(exposed);
         self.later(Input::Generated { peer, job, completion });
     }
 
-    /// What a consumer owes in all its jobs, and what it has been credited.
-    fn account_of(&self, peer: NodeId) -> (NanoTon, NanoTon) {
+    /// Looks up a consumer's account for its jobs: with each payment and each job that ends, and
+    /// not with each token.
+    fn look_up_account(&mut self, peer: NodeId) {
         let payee = self.process.node.provider().and_then(|provider| provider.payee_of(peer));
-        let owed = payee.map_or(NanoTon::ZERO, |payee| payee.owed());
-        let jobs = self.process.serving.iter().flat_map(|serving| &serving.jobs);
-        let unpaid = jobs.filter(|job| job.key.0 == peer).map(|job| {
-            let tokens = job.sent.saturating_sub(job.covered);
-            job.prices.cost(Tokens::ZERO, tokens).unwrap_or(NanoTon::MAX)
-        });
-        let owes = unpaid.fold(owed, NanoTon::saturating_add);
-        (owes, payee.map_or(NanoTon::ZERO, |payee| payee.credited()))
+        let account = payee.map(|it| Account { owed: it.owed(), credited: it.credited() });
+        let jobs = self.process.serving.iter_mut().flat_map(|serving| &mut serving.jobs);
+        for job in jobs.filter(|job| job.key.0 == peer) {
+            job.account = account.unwrap_or_default();
+        }
     }
 
     fn over(
@@ -289,12 +329,16 @@ impl Shell<'_> {
     }
 
     /// A payment for a job is durable: more of it is covered.
-    pub(super) fn credited(&mut self, peer: NodeId, job: JobId, total: NanoTon) {
+    pub(super) fn credited(&mut self, peer: NodeId, claim: Option<(JobId, NanoTon)>) {
         let Some(serving) = &mut self.process.serving else { return };
-        let Some(found) = serving.job((peer, job)) else { return };
-        if let Some(covered) = meter::covered(found.prices, found.prompt, total) {
+        if let Some((job, total)) = claim
+            && let Some(found) = serving.job((peer, job))
+            && let Some(covered) = meter::covered(found.prices, found.prompt, total)
+        {
             found.covered = found.covered.max(covered);
+            found.count();
         }
+        self.look_up_account(peer);
     }
 
     fn report_load(&mut self) {
