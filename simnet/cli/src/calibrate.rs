@@ -1,0 +1,14 @@
+//! `simnet calibrate`: the abstract tier's numbers from runs of the exact one.
+//!
+//! Owns: the command. Must not: measure; the tiers do.
+
+use anyhow::Result;
+
+use crate::args::Calibrate;
+use crate::exit::Exit;
+
+/// Runs the command.
+pub fn run(args: &Calibrate) -> Result<Exit> {
+    let _ = args;
+    Ok(Exit::Done)
+}
