@@ -27,7 +27,7 @@ pub struct Shared {
     at: AtomicU64,
     until: AtomicU64,
     events: AtomicU64,
-    stop: AtomicBool,
+    stop: Arc<AtomicBool>,
 }
 
 impl Shared {
@@ -42,18 +42,14 @@ impl Shared {
             ControlFlow::Continue(())
         }
     }
-
-    /// Asks the run to end with what it has.
-    pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Ends runs on Ctrl-C, and on the signal by which schedulers end a job.
 pub fn stop_on_signal(shared: &Arc<Shared>) {
-    let shared = Arc::clone(shared);
-    // Without a handler the process just ends, as it would anyhow.
-    let _kept = ctrlc::set_handler(move || shared.stop());
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // Without a handler the process just ends, as it would anyhow.
+        let _kept = signal_hook::flag::register(signal, Arc::clone(&shared.stop));
+    }
 }
 
 /// The thread that tells; ends with [`Teller::end`].

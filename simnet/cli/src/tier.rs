@@ -21,6 +21,6 @@ pub fn run(
 ) -> Result<Outcome> {
     match scenario.tier {
         RunTier::Exact => Ok(simnet_exact::run(scenario, seed, observer, control)?),
-        RunTier::Abstract => anyhow::bail!("the abstract tier is not in this build"),
+        RunTier::Abstract => Ok(simnet_abstract::run(scenario, seed, observer, control)?),
     }
 }
