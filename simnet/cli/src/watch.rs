@@ -6,18 +6,15 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use simnet_host::invariant::{Bounds, Invariants, Violation};
-use simnet_host::population::{classes, models};
 use simnet_host::{BlockReport, HostId, HostSpec, Ledger, Observation, Observer, Outcome, Sample};
-use simnet_report::{
-    Description, Destination, HostLabel, Options, Recorder, Region, Results, TableError,
-};
-use simnet_scenario::{AdversaryKind, Moment, Regions, Scenario, Seed};
+use simnet_report::{Description, Destination, Options, Recorder, Results, TableError};
+use simnet_scenario::{Moment, Scenario, Seed};
 
 use crate::identity::COMMIT;
 
 /// Records a run and judges it.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     scenario: Scenario,
     seed: Seed,
     variant: String,
@@ -28,7 +25,7 @@ pub struct Watch {
 
 impl Watch {
     /// For a run that is about to start.
-    pub const fn new(
+    pub(crate) const fn new(
         scenario: Scenario,
         seed: Seed,
         variant: String,
@@ -38,7 +35,7 @@ impl Watch {
     }
 
     /// What was recorded, and the first invariant that did not hold.
-    pub fn finish(self, outcome: &Outcome) -> Result<(Results, Option<Violation>)> {
+    pub(crate) fn finish(self, outcome: &Outcome) -> Result<(Results, Option<Violation>)> {
         let mut recorder = self.recorder.context("the run ended before it began")??;
         let violation = self.invariants.and_then(|it| it.violation().cloned());
         if let Some(found) = &violation {
@@ -51,47 +48,17 @@ impl Watch {
         }
         Ok((recorder.finish(outcome)?, violation))
     }
-
-    fn describe(&self, hosts: &[Arc<HostSpec>]) -> Description {
-        let scenario = &self.scenario;
-        let regions = Regions::of(scenario.network.topology);
-        let places = regions.places();
-        let region = |(index, name): (usize, &String)| {
-            let place = places.and_then(|it| it.get(index)).copied();
-            let (latitude, longitude) = place.unwrap_or_default();
-            Region { name: name.clone(), latitude, longitude }
-        };
-        let label = |host: &Arc<HostSpec>| HostLabel {
-            node: host.key.id(),
-            consumer: host.consumer.is_some(),
-            provider: host.provider.is_some(),
-            region: host.region,
-            class: host.class,
-            adversary: host.adversary.as_ref().and_then(|it| {
-                let place = AdversaryKind::ALL.iter().position(|kind| *kind == it.kind)?;
-                u16::try_from(place).ok()
-            }),
-        };
-        Description {
-            scenario: scenario.name.clone(),
-            scenario_text: scenario.to_toml(),
-            variant: self.variant.clone(),
-            seed: self.seed.0,
-            tier: scenario.tier.to_string(),
-            commit: COMMIT.to_owned(),
-            regions: regions.names().iter().enumerate().map(region).collect(),
-            classes: classes(scenario),
-            behaviours: AdversaryKind::ALL.iter().map(|kind| kind.as_str().to_owned()).collect(),
-            models: models(scenario).into_iter().map(|it| (it.hash, it.name)).collect(),
-            hosts: hosts.iter().map(label).collect(),
-        }
-    }
 }
 
 impl Observer for Watch {
     fn begin(&mut self, hosts: &[Arc<HostSpec>]) {
-        let about = self.describe(hosts);
-        self.recorder = Some(Recorder::new(about, self.destination.clone(), Options::default()));
+        let about = Description::of(&self.scenario, self.seed, hosts, &self.variant, COMMIT);
+        // Files and their writers are made on a thread of their own: each hash map that is made on
+        // the simulation's thread would move the keys of all that come after it, and a run that is
+        // recorded would differ from one that is not.
+        let destination = self.destination.clone();
+        let make = || Recorder::new(about, destination, Options::default());
+        self.recorder = std::thread::scope(|scope| scope.spawn(make).join().ok());
         self.invariants = Some(Invariants::new(Bounds::of(&self.scenario, hosts)));
     }
 
