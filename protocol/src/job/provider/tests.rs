@@ -335,9 +335,9 @@ fn prices_follow_utilisation_and_a_job_keeps_its_offers() {
     let mut provider = Provider::new(config(), Vec::new()).with_pricing(Arc::new(policy));
     let mut world = World::with_channel(1_000_000);
     let published = |out: &Output, now: Timestamp| {
-        out.effects.iter().rev().find_map(|effect| match effect {
-            Effect::Publish(offer) => Some(offer.verify(now).unwrap().offer().models[0].prices),
-            _ => None,
+        out.effects.iter().rev().find_map(|effect| {
+            let Effect::Publish(offer) = effect else { return None };
+            Some(offer.verify(now).unwrap().offer().models[0].prices)
         })
     };
     let mut out = Output::default();
