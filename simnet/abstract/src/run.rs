@@ -59,8 +59,6 @@ pub fn run_with(
     let _simulated = Simulated::begin();
     let mut run = Run::new(scenario, seed, calibration, observer)?;
     let interrupted = run.go(control);
-    let World { ledger, observer, overlay, .. } = &mut run.world;
-    observer.end(overlay.now, interrupted, ledger);
     Ok(run.outcome(interrupted))
 }
 
@@ -100,7 +98,6 @@ impl<'a> Run<'a> {
         observer: &'a mut dyn Observer,
     ) -> Result<Self, RunError> {
         let hosts = population::draw(scenario, seed)?;
-        observer.begin(&hosts);
         let script = Script::new(scenario, seed, &hosts);
         observer.begin(&hosts);
         let values = calibration.at(scenario.population.nodes);

@@ -13,13 +13,13 @@ use simnet_scenario::RunTier;
 /// different, 2 an invariant was violated, 130 ended by Ctrl-C with what there was.
 #[derive(Debug, Parser)]
 #[command(name = "simnet", version = crate::identity::VERSION, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run a scenario and write its results.
     Run(Run),
     /// Set results side by side, with confidence intervals over seeds.
@@ -41,24 +41,24 @@ pub enum Command {
 
 /// Where a scenario is from and what is changed of it.
 #[derive(Args, Clone, Debug)]
-pub struct Source {
+pub(crate) struct Source {
     /// A file, or the name of a scenario that comes with the program (see `simnet scenarios`).
-    pub scenario: String,
+    pub(crate) scenario: String,
     /// Change a value: a dotted key and a value, for example `--set population.nodes=500`,
     /// `--set demand.rate="5 /s"`, `--set adversaries.0.portion="10 %"`.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = change)]
-    pub set: Vec<(String, String)>,
+    pub(crate) set: Vec<(String, String)>,
     /// Carry it by another tier than the scenario says.
     #[arg(long)]
-    pub tier: Option<Tier>,
+    pub(crate) tier: Option<Tier>,
     /// Run for so many virtual seconds instead of the scenario's duration.
     #[arg(long, value_name = "SECONDS")]
-    pub seconds: Option<u64>,
+    pub(crate) seconds: Option<u64>,
 }
 
 /// A tier, as the command line has it.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Tier {
+pub(crate) enum Tier {
     /// The real overlay.
     Exact,
     /// The modelled overlay.
@@ -80,36 +80,36 @@ fn change(text: &str) -> Result<(String, String), String> {
 }
 
 #[derive(Args, Debug)]
-pub struct Run {
+pub(crate) struct Run {
     #[command(flatten)]
-    pub source: Source,
+    pub(crate) source: Source,
     /// The seed. Default: the scenario's.
     #[arg(long)]
-    pub seed: Option<u64>,
+    pub(crate) seed: Option<u64>,
     /// Folder for the results. Default: `out/` and the run's content-addressed name.
     #[arg(long, value_name = "FOLDER")]
-    pub out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
     /// Format of the tables.
     #[arg(long, value_enum, default_value_t = Tables::Parquet)]
-    pub tables: Tables,
+    pub(crate) tables: Tables,
     /// Write no files at all; only the summary is printed.
     #[arg(long, conflicts_with = "out")]
-    pub dry: bool,
+    pub(crate) dry: bool,
     /// What distinguishes this run from others of the scenario, for comparisons. Default: its
     /// changes.
     #[arg(long)]
-    pub variant: Option<String>,
+    pub(crate) variant: Option<String>,
     /// Print the result as one line of JSON.
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Show no progress.
     #[arg(long, short)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
 }
 
 /// How tables are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Tables {
+pub(crate) enum Tables {
     /// Apache Parquet: small, typed, read by every tool for data.
     Parquet,
     /// Text.
@@ -119,41 +119,41 @@ pub enum Tables {
 }
 
 #[derive(Args, Debug)]
-pub struct Compare {
+pub(crate) struct Compare {
     /// Folders of runs. Runs that differ only in their seed form a group; the first group is what
     /// the others are compared with.
     #[arg(required = true, value_name = "FOLDER")]
-    pub folders: Vec<PathBuf>,
+    pub(crate) folders: Vec<PathBuf>,
     /// Print JSON.
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Print Markdown.
     #[arg(long, conflicts_with = "json")]
-    pub markdown: bool,
+    pub(crate) markdown: bool,
     /// Write a page with plots.
     #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
+    pub(crate) html: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
-pub struct Sweep {
+pub(crate) struct Sweep {
     /// The grid: a scenario, `[set]`, `[grid]` and `seeds`, as TOML.
-    pub grid: PathBuf,
+    pub(crate) grid: PathBuf,
     /// Worker processes. Default: one for each core, fewer where memory is short.
     #[arg(long)]
-    pub workers: Option<usize>,
+    pub(crate) workers: Option<usize>,
     /// Only every n-th run, from the i-th: `--shard 0/4` to `--shard 3/4` on four machines.
     #[arg(long, value_name = "I/N", value_parser = shard)]
-    pub shard: Option<(u64, u64)>,
+    pub(crate) shard: Option<(u64, u64)>,
     /// Print the list of runs as JSON lines, and run nothing.
     #[arg(long)]
-    pub list: bool,
+    pub(crate) list: bool,
     /// Folder for the results.
     #[arg(long, value_name = "FOLDER", default_value = "out/sweep")]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Format of the tables.
     #[arg(long, value_enum, default_value_t = Tables::Parquet)]
-    pub tables: Tables,
+    pub(crate) tables: Tables,
 }
 
 fn shard(text: &str) -> Result<(u64, u64), String> {
@@ -165,59 +165,59 @@ fn shard(text: &str) -> Result<(u64, u64), String> {
 }
 
 #[derive(Args, Debug)]
-pub struct Replay {
+pub(crate) struct Replay {
     /// A run's folder, or a file of a trace.
-    pub trace: PathBuf,
+    pub(crate) trace: PathBuf,
     /// Up to this moment of the run, as `12.5s`.
     #[arg(long, value_name = "TIME")]
-    pub until: Option<String>,
+    pub(crate) until: Option<String>,
     /// Only what this node saw.
     #[arg(long, value_name = "NUMBER")]
-    pub node: Option<u32>,
+    pub(crate) node: Option<u32>,
     /// So many of the last facts.
     #[arg(long, value_name = "COUNT", default_value_t = 40)]
-    pub last: usize,
+    pub(crate) last: usize,
 }
 
 #[derive(Args, Debug)]
-pub struct Check {
+pub(crate) struct Check {
     /// Scenarios. Default: five, of both tiers.
-    pub scenarios: Vec<String>,
+    pub(crate) scenarios: Vec<String>,
     /// The seed.
     #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Virtual seconds of each run.
     #[arg(long, default_value_t = 20)]
-    pub seconds: u64,
+    pub(crate) seconds: u64,
     /// Change a value in all of them.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = change)]
-    pub set: Vec<(String, String)>,
+    pub(crate) set: Vec<(String, String)>,
     /// Run the seeds of a file of regressions instead, and see that no invariant is violated.
     #[arg(long, value_name = "FILE", conflicts_with = "scenarios")]
-    pub regressions: Option<PathBuf>,
+    pub(crate) regressions: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
-pub struct Calibrate {
+pub(crate) struct Calibrate {
     /// Populations to measure.
     #[arg(long, value_delimiter = ',', default_values_t = [125, 250, 500])]
-    pub nodes: Vec<u32>,
+    pub(crate) nodes: Vec<u32>,
     /// Seeds of each.
     #[arg(long, default_value_t = 2)]
-    pub seeds: u64,
+    pub(crate) seeds: u64,
     /// Where the calibration goes.
     #[arg(long, value_name = "FILE", default_value = "calibration.toml")]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Args, Debug)]
-pub struct Scenarios {
+pub(crate) struct Scenarios {
     #[command(subcommand)]
-    pub command: Option<ScenariosCommand>,
+    pub(crate) command: Option<ScenariosCommand>,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum ScenariosCommand {
+pub(crate) enum ScenariosCommand {
     /// Print a scenario as its file has it.
     Show {
         /// Its name.

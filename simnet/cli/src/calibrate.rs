@@ -8,6 +8,6 @@ use crate::args::Calibrate;
 use crate::exit::Exit;
 
 /// Runs the command.
-pub fn run(args: &Calibrate) -> Result<Exit> {
+pub(crate) fn run(args: &Calibrate) -> Result<Exit> {
     bail!("measuring {:?} nodes is not in this build", args.nodes)
 }

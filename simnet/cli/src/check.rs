@@ -23,7 +23,7 @@ struct Hashes {
 }
 
 /// Runs the command.
-pub fn run(args: &Check) -> Result<Exit> {
+pub(crate) fn run(args: &Check) -> Result<Exit> {
     if let Some(file) = &args.regressions {
         return regressions(file);
     }
@@ -131,7 +131,7 @@ impl Drop for Load {
 }
 
 /// `simnet burn`: hashes and allocates until it is killed or whoever started it is gone.
-pub fn burn() -> Result<Exit> {
+pub(crate) fn burn() -> Result<Exit> {
     let orphaned = std::thread::spawn(|| {
         let mut nothing = String::new();
         let _ended = std::io::Read::read_to_string(&mut std::io::stdin(), &mut nothing);

@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::printer;
 
 /// Runs the command.
-pub fn run(args: &Compare) -> Result<Exit> {
+pub(crate) fn run(args: &Compare) -> Result<Exit> {
     let comparison = Comparison::of(load_groups(&args.folders)?);
     if let Some(file) = &args.html {
         std::fs::write(file, comparison.html())

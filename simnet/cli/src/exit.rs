@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// As it should.
     Done,
     /// It could not be done, or what should be equal differs.

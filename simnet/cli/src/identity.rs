@@ -5,7 +5,7 @@
 use simnet_scenario::{Scenario, Seed};
 
 /// The version and the commit, where there is one.
-pub const VERSION: &str = const {
+pub(crate) const VERSION: &str = const {
     if env!("SIMNET_COMMIT").is_empty() {
         env!("CARGO_PKG_VERSION")
     } else {
@@ -14,12 +14,12 @@ pub const VERSION: &str = const {
 };
 
 /// The commit that the program was built from, or its version outside git.
-pub const COMMIT: &str = const {
+pub(crate) const COMMIT: &str = const {
     if env!("SIMNET_COMMIT").is_empty() { env!("CARGO_PKG_VERSION") } else { env!("SIMNET_COMMIT") }
 };
 
 /// A run's name: equal for equal scenario, seed and build, different for all others.
-pub fn run_name(scenario: &Scenario, seed: Seed) -> String {
+pub(crate) fn run_name(scenario: &Scenario, seed: Seed) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("cocoon simnet run v1");
     hasher.update(&scenario.digest());
     hasher.update(&seed.0.to_be_bytes());

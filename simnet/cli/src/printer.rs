@@ -5,17 +5,17 @@
 use std::io::Write as _;
 
 /// A line of a result. A reader that has gone (`| head`) is no error.
-pub fn out(text: &str) {
+pub(crate) fn out(text: &str) {
     let _gone = writeln!(std::io::stdout(), "{text}");
 }
 
 /// A line for the person at the terminal.
-pub fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     let _gone = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Lines of columns: the first left-aligned, the others right-aligned.
-pub fn table(rows: &[Vec<String>]) -> String {
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|it| it.chars().count()).max()

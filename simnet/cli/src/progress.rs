@@ -23,7 +23,7 @@ const LINE: Duration = Duration::from_secs(5);
 
 /// What the simulation's thread and the others share.
 #[derive(Debug, Default)]
-pub struct Shared {
+pub(crate) struct Shared {
     at: AtomicU64,
     until: AtomicU64,
     events: AtomicU64,
@@ -32,7 +32,7 @@ pub struct Shared {
 
 impl Shared {
     /// Called by the run: keeps its numbers, and says whether to go on.
-    pub fn step(&self, progress: Progress) -> ControlFlow<()> {
+    pub(crate) fn step(&self, progress: Progress) -> ControlFlow<()> {
         self.at.store(progress.at.as_nanos(), Ordering::Relaxed);
         self.until.store(progress.until.as_nanos(), Ordering::Relaxed);
         self.events.store(progress.events, Ordering::Relaxed);
@@ -45,7 +45,7 @@ impl Shared {
 }
 
 /// Ends runs on Ctrl-C, and on the signal by which schedulers end a job.
-pub fn stop_on_signal(shared: &Arc<Shared>) {
+pub(crate) fn stop_on_signal(shared: &Arc<Shared>) {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // Without a handler the process just ends, as it would anyhow.
         let _kept = signal_hook::flag::register(signal, Arc::clone(&shared.stop));
@@ -54,14 +54,14 @@ pub fn stop_on_signal(shared: &Arc<Shared>) {
 
 /// The thread that tells; ends with [`Teller::end`].
 #[derive(Debug)]
-pub struct Teller {
+pub(crate) struct Teller {
     end: Sender<()>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Teller {
     /// Starts to tell, unless `quiet`.
-    pub fn start(shared: &Arc<Shared>, quiet: bool) -> Self {
+    pub(crate) fn start(shared: &Arc<Shared>, quiet: bool) -> Self {
         let (end, ended) = channel();
         let shared = Arc::clone(shared);
         let tell = move || {
@@ -88,7 +88,7 @@ impl Teller {
     }
 
     /// Stops telling.
-    pub fn end(self) {
+    pub(crate) fn end(self) {
         drop(self.end);
         if let Some(thread) = self.thread {
             let _panicked = thread.join();
@@ -120,7 +120,7 @@ fn line(shared: &Shared, wall: Duration) -> String {
 }
 
 /// Memory that this process has, in bytes.
-pub fn resident() -> Option<u64> {
+pub(crate) fn resident() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
     Some(pages * 4_096)

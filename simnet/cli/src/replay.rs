@@ -21,7 +21,7 @@ use crate::exit::Exit;
 use crate::{identity, printer, tier};
 
 /// Runs the command.
-pub fn run(args: &Replay) -> Result<Exit> {
+pub(crate) fn run(args: &Replay) -> Result<Exit> {
     let until = match &args.until {
         Some(text) => Some(Moment::START.after(text.parse::<Span>()?.duration())),
         None => None,

@@ -23,23 +23,23 @@ use crate::{identity, printer, source, tier};
 
 /// A run that is over.
 #[derive(Debug)]
-pub struct Finished {
+pub(crate) struct Finished {
     /// Its content-addressed name.
-    pub name: String,
+    pub(crate) name: String,
     /// What it gave.
-    pub results: Results,
+    pub(crate) results: Results,
     /// How it ended.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
     /// The first invariant that did not hold.
-    pub violation: Option<Violation>,
+    pub(crate) violation: Option<Violation>,
     /// What it took.
-    pub machine: Machine,
+    pub(crate) machine: Machine,
     /// Where its files are, if it has some.
-    pub folder: Option<PathBuf>,
+    pub(crate) folder: Option<PathBuf>,
 }
 
 /// Runs the command.
-pub fn run(args: &Run) -> Result<Exit> {
+pub(crate) fn run(args: &Run) -> Result<Exit> {
     let scenario = source::load(&args.source)?;
     let seed = Seed(args.seed.unwrap_or(scenario.seed));
     let name = identity::run_name(&scenario, seed);
@@ -70,7 +70,7 @@ pub fn run(args: &Run) -> Result<Exit> {
 }
 
 /// Carries a run in this process, which can carry only one.
-pub fn carry(
+pub(crate) fn carry(
     scenario: &Scenario,
     seed: Seed,
     variant: String,
@@ -113,7 +113,7 @@ pub fn carry(
 }
 
 /// What a run came to, for programs.
-pub fn summary(it: &Finished) -> Value {
+pub(crate) fn summary(it: &Finished) -> Value {
     let about = &it.results.about;
     let figures = simnet_report::figures::all(&it.results.summary, &it.results.ending);
     let figures: serde_json::Map<String, Value> =
@@ -177,7 +177,7 @@ fn figures(it: &Finished) -> String {
 }
 
 /// A number with as many digits as say something.
-pub fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     if value.fract() == 0.0 && size < 1e15 {
         return format!("{value:.0}");
@@ -207,7 +207,7 @@ fn told(found: &Violation, seed: Seed, again: &str) -> String {
 }
 
 /// A run of this program as a child: for checks and sweeps, since a process carries one run.
-pub fn child(source: &Source, seed: u64, more: &[String]) -> Result<std::process::Command> {
+pub(crate) fn child(source: &Source, seed: u64, more: &[String]) -> Result<std::process::Command> {
     let program = std::env::current_exe().context("where is this program?")?;
     let mut command = std::process::Command::new(program);
     command.arg("run").arg(&source.scenario).arg("--seed").arg(seed.to_string()).arg("--json");

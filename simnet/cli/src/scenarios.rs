@@ -10,7 +10,7 @@ use crate::exit::Exit;
 use crate::{printer, source};
 
 /// Runs the command.
-pub fn run(args: &Scenarios) -> Result<Exit> {
+pub(crate) fn run(args: &Scenarios) -> Result<Exit> {
     match &args.command {
         None => list()?,
         Some(ScenariosCommand::Show { name, full }) => show(name, *full)?,

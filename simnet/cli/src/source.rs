@@ -11,7 +11,7 @@ use simnet_scenario::{SHIPPED, Scenario, nearest, shipped};
 use crate::args::Source;
 
 /// The scenario, changed as the command line says.
-pub fn load(source: &Source) -> Result<Scenario> {
+pub(crate) fn load(source: &Source) -> Result<Scenario> {
     let mut changes = source.set.clone();
     if let Some(tier) = source.tier {
         let tier = simnet_scenario::RunTier::from(tier);
@@ -29,7 +29,7 @@ pub fn load(source: &Source) -> Result<Scenario> {
 }
 
 /// The line that makes a run again.
-pub fn command(source: &Source, seed: u64) -> String {
+pub(crate) fn command(source: &Source, seed: u64) -> String {
     let mut line = format!("simnet run {} --seed {seed}", quoted(&source.scenario));
     for (key, value) in &source.set {
         line.push_str(&format!(" --set {}", quoted(&format!("{key}={value}"))));
@@ -53,7 +53,7 @@ fn quoted(word: &str) -> String {
 }
 
 /// A file, or a shipped scenario.
-pub fn named(name: &str) -> Result<Scenario> {
+pub(crate) fn named(name: &str) -> Result<Scenario> {
     let path = Path::new(name);
     if path.is_file() {
         let text =

@@ -36,7 +36,7 @@ struct Work {
 }
 
 /// Runs the command.
-pub fn run(args: &Sweep) -> Result<Exit> {
+pub(crate) fn run(args: &Sweep) -> Result<Exit> {
     let file = args.grid.display().to_string();
     let text =
         std::fs::read_to_string(&args.grid).with_context(|| format!("{file} cannot be read"))?;

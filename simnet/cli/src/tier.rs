@@ -8,12 +8,12 @@ use simnet_host::{Control, Observer, Outcome};
 use simnet_scenario::{RunTier, Scenario, Seed};
 
 /// Does `work` on a thread on which a simulation can run. One run for each process.
-pub fn on_its_thread<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R> {
+pub(crate) fn on_its_thread<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R> {
     simnet_core::on_fresh_thread(work).context("no thread for the simulation")
 }
 
 /// Runs a scenario on this thread, which [`on_its_thread`] has made.
-pub fn run(
+pub(crate) fn run(
     scenario: &Scenario,
     seed: Seed,
     observer: &mut dyn Observer,
