@@ -14,6 +14,10 @@ use crate::table::Cell;
 
 /// Points that a plot gets at most. Half as many at least, once there are enough samples.
 const POINTS: usize = 512;
+/// Points of a run in which hardly a job ends.
+const POINTS_AT_LEAST: usize = 20;
+/// Jobs that are to end in an interval of a plot.
+const JOBS_A_POINT: u64 = 20;
 
 /// What is counted in an interval.
 #[derive(Clone, Debug, Default)]
@@ -179,8 +183,19 @@ impl Series {
         }
     }
 
-    /// The run for plots.
+    /// The run for plots: so many points that about twenty jobs end in each. A second in which one job
+    /// ended has a success of nothing or of everything, and shows neither.
     pub(super) fn timeline(&self) -> Timeline {
-        Timeline { points: self.points.iter().map(Interval::point).collect() }
+        let ended: u64 = self.points.iter().map(|it| it.finished + it.failed).sum();
+        let wanted = usize::try_from(ended / JOBS_A_POINT).unwrap_or(POINTS);
+        let wanted = wanted.clamp(POINTS_AT_LEAST, POINTS);
+        let together = self.points.len().div_ceil(wanted).max(1);
+        let joined = self.points.chunks(together).filter_map(|chunk| {
+            let (first, others) = chunk.split_first()?;
+            let mut all = first.clone();
+            others.iter().cloned().for_each(|it| all.join(it));
+            Some(all.point())
+        });
+        Timeline { points: joined.collect() }
     }
 }
