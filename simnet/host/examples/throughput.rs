@@ -92,7 +92,6 @@ struct World {
     failed: u64,
 }
 
-#[expect(clippy::large_enum_variant, reason = "moved once; a box costs more")]
 enum Parcel {
     Give(usize, Stimulus),
     Block,

@@ -2,6 +2,12 @@
 //!
 //! Owns: what a scenario promises about who there is and what befalls them. Must not: run a host.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
+
 use std::sync::Arc;
 
 use cocoon_protocol::attest::Tier;
