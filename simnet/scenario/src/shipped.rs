@@ -25,6 +25,7 @@ pub const SHIPPED: &[Shipped] = shipped![
     "steady-5000",
     "million",
     "head-to-head",
+    "head-to-head-small",
     "head-to-head-abstract",
     "churn",
     "burst",
