@@ -114,7 +114,10 @@ fn columns(histogram: &Histogram, per: f64, colour: usize) -> Option<(Mark, f64,
         place.checked_sub(1).and_then(|it| cumulative.get(it)).map_or(0.0, |it| it.1)
     };
     let mut from = low.saturating_sub(1);
-    below += share_up_to(from);
+    // Zeros belong to the first column: many a provider has earned nothing.
+    if low > 0 {
+        below = share_up_to(from);
+    }
     while from < high && bars.len() < 64 {
         let until = from + width;
         let share = share_up_to(until);
