@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cocoon_protocol::identity::{ModelHash, NodeId, NodeKey};
 use cocoon_protocol::offer::{SignedOffer, VerifiedOffer};
@@ -207,6 +208,25 @@ pub struct Status {
     pub refused: BTreeMap<Refused, u64>,
     /// Peers worth remembering across a restart: those of the warm tables and entry points.
     pub anchors: Vec<Anchor>,
+}
+
+/// How long a step of discovery took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measured {
+    /// A look-up that found somebody.
+    LookUp {
+        /// From the question to the first providers' names.
+        first: Duration,
+        /// Providers that it named.
+        found: usize,
+    },
+    /// A provider that was contacted and sent its offer.
+    Contact {
+        /// Who.
+        provider: NodeId,
+        /// From the decision to its first offer, the dial included.
+        after: Duration,
+    },
 }
 
 /// Things that peers were refused, for counting.

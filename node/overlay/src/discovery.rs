@@ -19,10 +19,10 @@ use libp2p::{Multiaddr, PeerId, identify, kad};
 
 use crate::address::{self, Subnet};
 use crate::behaviour::KADEMLIA;
-use crate::command::{Anchor, Event, Refused};
+use crate::command::{Anchor, Event, Measured, Refused};
 use crate::control::{LinkEnd, LinkEvent, LinkId, Message, link};
 use crate::offering::Publish;
-use crate::overlay::Overlay;
+use crate::overlay::{LookUp, Overlay};
 use crate::streams::{self, PeerStream, Protocol};
 use crate::warm::Action;
 use crate::{index, limits};
@@ -36,9 +36,14 @@ impl Overlay {
     pub(crate) fn act(&mut self, now: Instant) {
         while let Some(action) = self.tables.next_action() {
             match action {
-                Action::LookUp(model) => self.look_up(model),
+                Action::LookUp(model) => self.look_up(model, now),
                 Action::StopLookUp(model) => self.stop_look_up(model),
                 Action::Contact(peer, model) => self.contact(peer, model, now),
+                Action::Contacted(peer, after) => {
+                    if let Some(provider) = address::node_id(&peer) {
+                        self.note(Measured::Contact { provider, after });
+                    }
+                }
                 Action::Offer(offer) => self.events.push_back(Event::Offer(offer)),
                 Action::Gone(peer) => {
                     if let Some(node) = address::node_id(&peer) {
@@ -49,17 +54,18 @@ impl Overlay {
         }
     }
 
-    fn look_up(&mut self, model: ModelHash) {
+    fn look_up(&mut self, model: ModelHash, begun: Instant) {
         let kad = &mut self.swarm.behaviour_mut().kad;
         for shard in 0..SHARDS {
             let query = kad.get_providers(index::key(&model, shard));
-            self.look_ups.push((query, model));
+            let found = BTreeSet::new();
+            self.look_ups.push(LookUp { query, model, begun, first: None, found });
         }
     }
 
     fn stop_look_up(&mut self, model: ModelHash) {
-        let ended = self.look_ups.iter().filter(|(_, sought)| *sought == model);
-        let ended: Vec<_> = ended.map(|(query, _)| *query).collect();
+        let ended = self.look_ups.iter().filter(|look_up| look_up.model == model);
+        let ended: Vec<_> = ended.map(|look_up| look_up.query).collect();
         for query in ended {
             self.finish(query);
         }
@@ -104,6 +110,16 @@ impl Overlay {
         self.refreshing
     }
 
+    /// Who does not serve the index has no use for its own neighbourhood there: thirty nodes would
+    /// be dialled for nothing. What it looks up shows it the nodes that it needs.
+    pub(crate) fn end_bootstraps(&mut self) {
+        for mut query in self.swarm.behaviour_mut().kad.iter_queries_mut() {
+            if matches!(query.info(), kad::QueryInfo::Bootstrap { .. }) {
+                query.finish();
+            }
+        }
+    }
+
     /// Ends a query of Kademlia with what it has found.
     fn finish(&mut self, query: kad::QueryId) {
         if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&query) {
@@ -112,7 +128,31 @@ impl Overlay {
     }
 
     fn sought(&self, query: kad::QueryId) -> Option<ModelHash> {
-        self.look_ups.iter().find(|(id, _)| *id == query).map(|(_, model)| *model)
+        self.look_ups.iter().find(|look_up| look_up.query == query).map(|look_up| look_up.model)
+    }
+
+    fn names_came(&mut self, query: kad::QueryId, names: &BTreeSet<PeerId>, now: Instant) {
+        let look_up = self.look_ups.iter_mut().find(|look_up| look_up.query == query);
+        if let Some(look_up) = look_up
+            && !names.is_empty()
+        {
+            let since = now.saturating_duration_since(look_up.begun);
+            look_up.first.get_or_insert(since);
+            look_up.found.extend(names);
+        }
+    }
+
+    fn look_up_ended(&mut self, query: kad::QueryId, now: Instant) {
+        let place = self.look_ups.iter().position(|look_up| look_up.query == query);
+        let Some(ended) = place.map(|place| self.look_ups.swap_remove(place)) else {
+            return;
+        };
+        if let Some(first) = ended.first {
+            self.note(Measured::LookUp { first, found: ended.found.len() });
+        }
+        if !self.look_ups.iter().any(|other| other.model == ended.model) {
+            self.tables.look_up_ended(ended.model, now);
+        }
     }
 
     #[expect(
@@ -133,17 +173,13 @@ impl Overlay {
                     let own = *self.swarm.local_peer_id();
                     let others: BTreeSet<_> =
                         providers.into_iter().filter(|peer| *peer != own).collect();
+                    self.names_came(id, &others, now);
                     self.remember_found(&others);
                     self.tables.found(model, others, now);
                     self.act(now);
                 }
-                if step.last
-                    && let Some(model) = self.sought(id)
-                {
-                    self.look_ups.retain(|(query, _)| *query != id);
-                    if !self.look_ups.iter().any(|(_, other)| *other == model) {
-                        self.tables.look_up_ended(model, now);
-                    }
+                if step.last {
+                    self.look_up_ended(id, now);
                 }
             }
             kad::Event::OutboundQueryProgressed {
@@ -260,8 +296,9 @@ impl Overlay {
         }
         for address in addresses {
             let relayed = address.iter().any(|part| matches!(part, AddressPart::P2pCircuit));
-            if !relayed {
-                kad.add_address(&peer, address);
+            if !relayed && kad.add_address(&peer, address) == kad::RoutingUpdate::Success {
+                // Kademlia says so later; an offer that is published now should know.
+                self.index_peers.insert(peer);
             }
         }
     }

@@ -23,7 +23,7 @@ use crate::limits;
 const KEY_DOMAIN: &[u8] = b"cocoon/v1";
 
 /// Where the providers of one shard of a model are found: SHA-256("cocoon/v1" ‖ model ‖ u16be(shard)).
-pub(crate) fn key(model: &ModelHash, shard: u16) -> RecordKey {
+pub fn key(model: &ModelHash, shard: u16) -> RecordKey {
     let mut hash = Sha256::new();
     hash.update(KEY_DOMAIN);
     hash.update(model.as_bytes());

@@ -29,9 +29,12 @@ mod tests;
 mod warm;
 
 pub use behaviour::keypair;
-pub use command::{Anchor, Command, Config, Event, ListenError, Refused, Role, StartError, Status};
+pub use command::{
+    Anchor, Command, Config, Event, ListenError, Measured, Refused, Role, StartError, Status,
+};
 pub use control::LinkEnd;
 pub use gossip::{GossipError, NoticeCheck, NoticeVerdict, Topic};
+pub use index::key as index_key;
 pub use libp2p::swarm::Executor;
 pub use libp2p::{Multiaddr, multiaddr};
 pub use overlay::{Overlay, Transport};

@@ -153,6 +153,10 @@ pub const ENTRY_RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest pause before an entry point is dialled again.
 pub const ENTRY_RETRY_MAX: Duration = Duration::from_secs(60);
 
+/// Times of discovery's steps that wait to be taken; older ones make room.
+pub const MEASURED: usize = 64;
+/// How often gossip tends its meshes and says what it has.
+pub const GOSSIP_BEAT: Duration = Duration::from_secs(3);
 /// Size of a gossiped notice: parameters, revocations and catalogue deltas are small and signed.
 pub const NOTICE_BYTES: usize = 16_384;
 /// Steps of the event loop before it lets other tasks run.

@@ -24,7 +24,9 @@ use libp2p::{Multiaddr, PeerId, Swarm, TransportError, kad};
 
 use crate::address::{self, Scope};
 use crate::behaviour::{Behaviour, BehaviourEvent, keypair};
-use crate::command::{Anchor, Command, Config, Event, ListenError, Refused, StartError, Status};
+use crate::command::{
+    Anchor, Command, Config, Event, ListenError, Measured, Refused, StartError, Status,
+};
 use crate::control::{Link, LinkId, LinkStream};
 use crate::entry::{EntryPoints, named_peer};
 use crate::gossip::{NoticeCheck, NoticeVerdict, Topic};
@@ -35,6 +37,17 @@ use crate::warm::Tables;
 
 /// A transport that yields authenticated, multiplexed connections.
 pub type Transport = Boxed<(PeerId, StreamMuxerBox)>;
+
+/// A look-up under way.
+#[derive(Debug)]
+pub(crate) struct LookUp {
+    pub(crate) query: kad::QueryId,
+    pub(crate) model: ModelHash,
+    pub(crate) begun: Instant,
+    /// From its beginning to the first names.
+    pub(crate) first: Option<Duration>,
+    pub(crate) found: BTreeSet<PeerId>,
+}
 
 /// The overlay of one node. Poll it as a [`Stream`]; it never ends. After [`Self::handle`] or
 /// [`Self::open_session`] it must be polled again for the command to take effect.
@@ -50,7 +63,8 @@ pub struct Overlay {
     pub(crate) tables: Tables,
     pub(crate) offering: Offering,
     /// Look-ups under way; one a wanted model and shard.
-    pub(crate) look_ups: Vec<(kad::QueryId, ModelHash)>,
+    pub(crate) look_ups: Vec<LookUp>,
+    measured: VecDeque<Measured>,
     /// Control streams that were asked for.
     pub(crate) contacts: BTreeMap<RequestId, PeerId>,
     pub(crate) links: SelectAll<LinkStream<PeerStream>>,
@@ -112,6 +126,7 @@ impl Overlay {
             tables: Tables::new(&config.seed),
             offering: Offering::default(),
             look_ups: Vec::new(),
+            measured: VecDeque::new(),
             contacts: BTreeMap::new(),
             links: SelectAll::new(),
             unsubscribed: BTreeMap::new(),
@@ -182,6 +197,18 @@ impl Overlay {
             refused: self.refused.clone(),
             anchors: self.anchors(),
         }
+    }
+
+    /// How long discovery's steps took since this was asked last, the latest [`limits::MEASURED`].
+    pub fn take_measured(&mut self) -> Vec<Measured> {
+        self.measured.drain(..).collect()
+    }
+
+    pub(crate) fn note(&mut self, measured: Measured) {
+        if self.measured.len() >= limits::MEASURED {
+            self.measured.pop_front();
+        }
+        self.measured.push_back(measured);
     }
 
     fn anchors(&self) -> Vec<Anchor> {
@@ -284,6 +311,8 @@ impl Overlay {
                     self.events.push_back(Event::PeerDisconnected(node));
                 }
             }
+            // A bootstrap begins without a word; its first dial is what shows.
+            SwarmEvent::Dialing { .. } if !self.serves_index => self.end_bootstraps(),
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 if matches!(error, DialError::LocalPeerId { .. }) {
                     self.entry_points.forget_own(connection_id);
@@ -351,14 +380,16 @@ impl Overlay {
     }
 
     /// Peers whose connections are worth keeping: gossip mesh, warm tables, entry points, the
-    /// neighbourhood in the index, and everyone with a session.
+    /// neighbourhood in the index of who serves it, and everyone with a session.
     pub(crate) fn protected(&mut self) -> BTreeSet<PeerId> {
         let own = kad::KBucketKey::from(*self.swarm.local_peer_id());
         let behaviour = self.swarm.behaviour_mut();
         let mut protected = behaviour.streams.active(Protocol::Session);
         protected.extend(behaviour.gossip.all_mesh_peers().copied());
-        let near = behaviour.kad.get_closest_local_peers(&own);
-        protected.extend(near.take(limits::REPLICATION).map(kad::KBucketKey::into_preimage));
+        if self.serves_index {
+            let near = behaviour.kad.get_closest_local_peers(&own);
+            protected.extend(near.take(limits::REPLICATION).map(kad::KBucketKey::into_preimage));
+        }
         protected.extend(self.tables.peers());
         protected.extend(self.entry_points.peers());
         protected

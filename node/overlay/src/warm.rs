@@ -26,6 +26,8 @@ pub(crate) enum Action {
     StopLookUp(ModelHash),
     /// Open a control stream to the peer.
     Contact(PeerId, ModelHash),
+    /// A contacted peer sent its first offer, so long after it was to be contacted.
+    Contacted(PeerId, Duration),
     /// A provider's current offer.
     Offer(Arc<VerifiedOffer>),
     /// The provider's offer is no longer kept current.
@@ -285,7 +287,11 @@ impl Tables {
             return;
         }
         let expires = later(now, offer.offer().expires.since(clock).to_duration());
-        provider.warm = Some(Warm { offer: Arc::clone(&offer), expires });
+        let first = provider.warm.replace(Warm { offer: Arc::clone(&offer), expires }).is_none();
+        if first {
+            let after = now.saturating_duration_since(provider.since);
+            self.actions.push_back(Action::Contacted(peer, after));
+        }
         self.actions.push_back(Action::Offer(offer));
         for model in served {
             self.make_room(model, protected, now);
@@ -491,7 +497,7 @@ mod tests {
             while let Some(action) = self.tables.next_action() {
                 match action {
                     Action::LookUp(_) => self.look_ups += 1,
-                    Action::StopLookUp(_) => {}
+                    Action::StopLookUp(_) | Action::Contacted(..) => {}
                     Action::Contact(peer, _) => self.contacted.push(peer),
                     Action::Offer(offer) => {
                         self.offered.insert(peer_id(&offer.offer().provider).unwrap());

@@ -29,6 +29,7 @@ struct Sums {
     defects: u32,
     restarts: u32,
     last: Sample,
+    most: u64,
 }
 
 impl Observer for Sums {
@@ -53,6 +54,22 @@ impl Observer for Sums {
     }
 
     fn sample(&mut self, sample: &Sample) {
+        self.most = self.most.max(sample.connections);
+        if std::env::var_os("SAMPLES").is_some() && sample.at.as_millis() % 5_000 == 0 {
+            let now: u64 = sample.traffic.iter().map(|(_, bytes)| bytes).sum();
+            let before: u64 = self.last.traffic.iter().map(|(_, bytes)| bytes).sum();
+            let label = |sample: &Sample, wanted: &str| {
+                sample.traffic.iter().find(|(name, _)| *name == wanted).map_or(0, |it| it.1)
+            };
+            let hands = label(sample, "handshake") - label(&self.last, "handshake");
+            eprintln!(
+                "{} {} connections, {} B/s in all, {} B/s handshakes",
+                sample.at,
+                sample.connections,
+                now - before,
+                hands
+            );
+        }
         self.last = sample.clone();
     }
 }
@@ -101,10 +118,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let wire: u64 = sums.last.traffic.iter().map(|(_, bytes)| bytes).sum();
     let each = nodes * seconds;
     println!(
-        "N {nodes}  cpu {:.1} s  peak {peak} MB  events {}  connections {}  jobs {}/{}  failed {:?}",
+        "N {nodes}  cpu {:.1} s  peak {peak} MB  events {}  connections {} (most {})  jobs {}/{}  failed {:?}",
         cpu.as_secs_f64(),
         outcome.events,
         sums.last.connections,
+        sums.most,
         sums.finished,
         sums.submitted,
         sums.failed,

@@ -1,4 +1,4 @@
-//! An index node that lies: it answers every look-up with its accomplices, and keeps no record.
+//! An index node that lies: it names its accomplices to everybody, and keeps nobody's record.
 //!
 //! Owns: a libp2p behaviour of its own that speaks the overlay's protocols by name, and the grinding
 //! of identities close to a key.
@@ -12,7 +12,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use cocoon_overlay::{Multiaddr, Transport};
-use cocoon_protocol::identity::NodeKey;
 use futures::Stream as _;
 use libp2p::identity::Keypair;
 use libp2p::kad::store::{RecordStore, Result};
@@ -91,8 +90,10 @@ pub(crate) struct Plan {
     pub(crate) keypair: Keypair,
     /// Where it listens.
     pub(crate) listen: Multiaddr,
-    /// Whom it names, itself included if it likes.
+    /// Whom it names as providers of everything; nobody, if it just drops what it is given.
     pub(crate) accomplices: Vec<Accomplice>,
+    /// Which nodes of the index it tells of.
+    pub(crate) routes: Vec<Accomplice>,
     /// Whom it connects to, so that they take it into their routing tables.
     pub(crate) targets: Vec<Multiaddr>,
 }
@@ -110,10 +111,10 @@ impl Liar {
             .set_kbucket_inserts(kad::BucketInserts::Manual)
             .set_record_filtering(kad::StoreInserts::FilterBoth)
             .set_periodic_bootstrap_interval(None);
-        let store = Lies { accomplices: plan.accomplices.clone() };
+        let store = Lies { accomplices: plan.accomplices };
         let mut kad = kad::Behaviour::with_config(own, store, settings);
         kad.set_mode(Some(kad::Mode::Server));
-        for (peer, address) in &plan.accomplices {
+        for (peer, address) in &plan.routes {
             if *peer != own {
                 kad.add_address(peer, address.clone());
             }
@@ -150,12 +151,7 @@ impl Liar {
 
 /// `count` identities whose distance to `key` is below 2^-`bits` of the whole space, as an attacker
 /// makes them: by trying 2^`bits` keys for each.
-pub(crate) fn grind(
-    seed: Seed,
-    key: &RecordKey,
-    bits: u32,
-    count: usize,
-) -> Vec<(NodeKey, Keypair)> {
+pub(crate) fn grind(seed: Seed, key: &RecordKey, bits: u32, count: usize) -> Vec<Keypair> {
     let target = kad::KBucketKey::new(key.to_vec());
     let mut found = Vec::with_capacity(count);
     let mut tried: u64 = 0;
@@ -170,7 +166,7 @@ pub(crate) fn grind(
         let near =
             target.distance(&own).ilog2().is_none_or(|log| log < 256_u32.saturating_sub(bits));
         if near {
-            found.push((NodeKey::from_secret(&secret), keypair));
+            found.push(keypair);
         }
     }
     found
@@ -185,8 +181,7 @@ mod tests {
         let key = RecordKey::from(vec![7; 32]);
         let ground = grind(Seed(1), &key, 6, 3);
         let target = kad::KBucketKey::new(key.to_vec());
-        for (node, keypair) in &ground {
-            assert_eq!(node.id().as_bytes().len(), 32);
+        for keypair in &ground {
             let own = kad::KBucketKey::from(keypair.public().to_peer_id());
             assert!(target.distance(&own).ilog2().unwrap() < 250);
         }

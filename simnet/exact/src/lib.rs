@@ -15,6 +15,7 @@
 mod agenda;
 mod carrier;
 mod hostile;
+pub mod measure;
 mod node;
 mod place;
 mod run;
@@ -22,4 +23,5 @@ mod session;
 mod tally;
 mod world;
 
+pub use measure::{Measurement, measure};
 pub use run::{RunError, run};

@@ -83,11 +83,6 @@ impl Node {
         })
     }
 
-    /// Its host.
-    pub(crate) const fn host(&self) -> &Host {
-        &self.host
-    }
-
     /// Whether its process runs.
     pub(crate) const fn is_running(&self) -> bool {
         self.process.overlay.is_some()

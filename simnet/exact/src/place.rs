@@ -7,7 +7,6 @@
 //! up to twenty nodes of the index that belong into it, drawn at random. Nothing else is filled:
 //! connections are made, records published, and providers looked up in the run itself.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -172,8 +171,13 @@ impl Acquaintance {
     }
 
     /// Addresses of everybody in the index, as somebody who crawls the network learns them.
-    pub(crate) fn crawl(&self) -> impl Iterator<Item = (HostId, &Anchor)> {
-        self.index.iter().map(|(host, anchor, _)| (*host, anchor))
+    pub(crate) fn crawl(&self) -> impl Iterator<Item = Multiaddr> {
+        self.index.iter().filter_map(|(_, anchor, _)| anchor.addresses.first().cloned())
+    }
+
+    /// How many nodes serve the index.
+    pub(crate) fn index_nodes(&self) -> usize {
+        self.index.len()
     }
 }
 
@@ -189,10 +193,4 @@ fn shared_bits(a: &[u8; 32], b: &[u8; 32]) -> usize {
         let bits = usize::try_from(differ.leading_zeros()).unwrap_or(0);
         byte.saturating_mul(8).saturating_add(bits)
     })
-}
-
-/// A host's address.
-pub(crate) fn address(ip: Ipv4Addr, port: u16) -> Multiaddr {
-    use cocoon_overlay::multiaddr::Protocol;
-    Multiaddr::from(ip).with(Protocol::Udp(port)).with(Protocol::QuicV1)
 }

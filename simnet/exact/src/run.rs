@@ -12,8 +12,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cocoon_overlay::address::peer_id;
 use cocoon_overlay::{Command, Config, Overlay, StartError, keypair};
-use simnet_core::{BuildError, Crash, NodeIndex, Simulation};
+use libp2p::identity::Keypair;
+use simnet_core::{BuildError, Crash, NodeIndex, NodeSpec, Simulation};
 use simnet_host::policy::PolicyError;
 use simnet_host::script::{Event, HostEvent, Script, WorldEvent};
 use simnet_host::{
@@ -21,8 +23,9 @@ use simnet_host::{
     Sample, Stimulus, population,
 };
 use simnet_scenario::WarmStart;
-use simnet_scenario::{Moment, Scenario, Seed};
+use simnet_scenario::{AdversaryKind, Moment, Scenario, Seed};
 
+use crate::hostile::{Liar, Plan, grind};
 use crate::node::{self, Node, Shared};
 use crate::place::{self, Acquaintance};
 use crate::tally;
@@ -35,6 +38,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Steps between two looks at the machine's clock, and the pause between two calls of the control.
 const STEPS_PER_LOOK: u32 = 256;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Liars of an eclipse: as many as nodes of the index keep a key.
+const ECLIPSE_LIARS: usize = 20;
 
 /// Why a run could not be made or went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +92,8 @@ pub(crate) struct Run<'a> {
     pub(crate) nodes: Vec<Shared>,
     places: Vec<NodeIndex>,
     acquaintance: Acquaintance,
+    /// Lying index nodes that are not hosts, each with the moment of its first lie.
+    liars: Vec<(NodeIndex, Keypair)>,
     told: Vec<Fact>,
     sample_at: Moment,
     until: Moment,
@@ -117,7 +124,7 @@ impl<'a> Run<'a> {
         };
         let nodes = hosts.iter().map(node).collect();
         let script = Script::new(scenario, seed, &hosts);
-        Ok(Self {
+        let mut run = Self {
             scenario,
             seed,
             simulation,
@@ -127,13 +134,91 @@ impl<'a> Run<'a> {
             nodes,
             places,
             acquaintance,
+            liars: Vec::new(),
             told: Vec::new(),
             sample_at: Moment::START.after(scenario.sample_every.duration()),
             until: Moment::START.after(scenario.duration.duration()),
             cuts: BTreeSet::new(),
             steps: 0,
             looked: simnet_core::clock::wall(),
-        })
+        };
+        run.plan_eclipses();
+        Ok(run)
+    }
+
+    /// Twenty identities ground close to the key of the model that most users want, for every
+    /// eclipse of the scenario: as many as a key's neighbourhood has.
+    fn plan_eclipses(&mut self) {
+        let eclipses = self.scenario.adversaries.iter();
+        let from: Vec<_> = eclipses
+            .filter(|it| it.kind == AdversaryKind::Eclipse)
+            .map(|it| Moment::START.after(it.from.duration()))
+            .collect();
+        let models = population::models(self.scenario);
+        let wanted = models.iter().max_by(|a, b| a.weight.total_cmp(&b.weight));
+        let (Some(wanted), Some(first)) = (wanted, from.iter().min()) else {
+            return;
+        };
+        // Eight times closer than an honest neighbour would be by chance.
+        let bits = self.acquaintance.index_nodes().max(1).ilog2().saturating_add(3).min(14);
+        let key = cocoon_overlay::index_key(&wanted.hash, 0);
+        for keypair in grind(self.seed, &key, bits, ECLIPSE_LIARS) {
+            let place = self.simulation.add_node(NodeSpec::default());
+            self.liars.push((place, keypair));
+        }
+        self.world.put(*first, Entry::Eclipse);
+    }
+
+    /// The liars connect to every node of the index, which they have crawled, and name the hosts of
+    /// their owner.
+    fn eclipse(&mut self) {
+        let named = |(place, keypair): &(NodeIndex, Keypair)| {
+            (keypair.public().to_peer_id(), self.simulation.address(*place))
+        };
+        let routes: Vec<_> = self.liars.iter().map(named).collect();
+        let owned = self.hosts.iter().filter(|spec| {
+            spec.adversary.as_ref().is_some_and(|it| it.kind == AdversaryKind::Eclipse)
+        });
+        let accomplices: Vec<_> = owned
+            .filter_map(|spec| {
+                let place = self.places.get(index(spec.id))?;
+                Some((peer_id(&spec.key.id())?, self.simulation.address(*place)))
+            })
+            .collect();
+        let targets: Vec<_> = self.acquaintance.crawl().collect();
+        for (place, keypair) in std::mem::take(&mut self.liars) {
+            let plan = Plan {
+                listen: self.simulation.address(place),
+                accomplices: accomplices.clone(),
+                routes: routes.clone(),
+                targets: targets.clone(),
+                keypair,
+            };
+            self.lie(place, plan);
+        }
+    }
+
+    fn lie(&mut self, place: NodeIndex, plan: Plan) {
+        let peer = plan.keypair.public().to_peer_id();
+        let transport = self.simulation.transport(place, peer);
+        let liar = Liar::new(plan, transport, self.simulation.executor(place));
+        self.simulation.spawn(place, liar.run());
+    }
+
+    /// A host of the scenario that keeps the index, and drops what it is given.
+    fn drop_records(&mut self, spec: &HostSpec, place: NodeIndex) -> Result<(), StartError> {
+        let routes = self.acquaintance.table_of(spec).into_iter().filter_map(|anchor| {
+            Some((peer_id(&anchor.node)?, anchor.addresses.into_iter().next()?))
+        });
+        let plan = Plan {
+            keypair: keypair(&spec.key)?,
+            listen: self.simulation.address(place),
+            accomplices: Vec::new(),
+            routes: routes.collect(),
+            targets: self.acquaintance.entries_of(spec.id),
+        };
+        self.lie(place, plan);
+        Ok(())
     }
 
     /// Runs to the end. True when the control ended it before.
@@ -163,6 +248,15 @@ impl<'a> Run<'a> {
             interrupted,
             events: self.simulation.statistics().events,
             trace: self.simulation.trace_hash(),
+        }
+    }
+
+    /// Does something with every overlay that runs.
+    pub(crate) fn overlays(&mut self, mut work: impl FnMut(HostId, &mut Overlay)) {
+        for (spec, node) in self.hosts.iter().zip(&self.nodes) {
+            if let Some(overlay) = &mut node.borrow_mut().process.overlay {
+                work(spec.id, overlay);
+            }
         }
     }
 
@@ -278,6 +372,7 @@ impl<'a> Run<'a> {
                 }
             }
             Entry::Restart(host) => self.start(host)?,
+            Entry::Eclipse => self.eclipse(),
         }
         Ok(())
     }
@@ -351,6 +446,9 @@ impl<'a> Run<'a> {
             self.simulation.restart(place, port);
         }
         let failed = |source| RunError::Overlay { host, source };
+        if spec.adversary.as_ref().is_some_and(|it| it.kind == AdversaryKind::RelayDropper) {
+            return self.drop_records(&spec, place).map_err(failed);
+        }
         let mut overlay = self.overlay(&spec, place, life).map_err(failed)?;
         overlay.handle(Command::Listen(self.simulation.address(place)));
         for entry in self.acquaintance.entries_of(host) {

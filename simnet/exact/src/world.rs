@@ -24,6 +24,8 @@ pub(crate) enum Entry {
     Gone(HostId, u32),
     /// It starts again, unless it runs by then.
     Restart(HostId),
+    /// The liars of the scenario's eclipses begin.
+    Eclipse,
 }
 
 /// A fact, who states it, and when.
