@@ -1,156 +1,132 @@
-//! How the exact tier grows: one run of the default scenario with N nodes, and a line of figures.
+//! How the exact tier grows: one run of the default scenario with N nodes, and its figures.
 //!
-//! Owns: the figures of the table in `docs`. Must not: be more than a run and its sums.
+//! Owns: the line of the table in the documentation. Must not: be more than a run and its sums.
 //!
 //! `cargo run -p simnet-exact --example scale -- 1000 60 1` (nodes, virtual seconds, seed), and after
-//! these any number of `key=value`, as scenarios have them.
+//! these any number of `key=value` as scenarios have them, such as `demand.rate="20 /s"`.
+
+#![expect(clippy::print_stdout, reason = "its figures are its purpose")]
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
+use simnet_core::allocator::Sparse;
+use simnet_core::clock;
+use simnet_exact::measure::{Measurement, measure_with};
 use simnet_host::invariant::{Bounds, Invariants};
-use simnet_host::{HostId, Observation, Observer, Sample};
+use simnet_host::{HostId, HostSpec, Observation, Observer, Sample};
 use simnet_scenario::{Moment, Scenario, Seed};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Sparse<mimalloc::MiMalloc> = Sparse::new(mimalloc::MiMalloc);
 
-#[derive(Default)]
+/// What is added up besides the measurement.
 struct Sums {
-    submitted: u32,
-    finished: u32,
+    scenario: Scenario,
+    invariants: Invariants,
     failed: BTreeMap<String, u32>,
-    routes: Vec<Duration>,
     first_tokens: Vec<Duration>,
-    sessions: Vec<Duration>,
-    session_failures: u32,
-    defects: u32,
-    restarts: u32,
-    last: Sample,
-    most: u64,
+    most_connections: u64,
 }
 
 impl Observer for Sums {
+    fn begin(&mut self, hosts: &[Arc<HostSpec>]) {
+        self.invariants = Invariants::new(Bounds::of(&self.scenario, hosts));
+        self.invariants.begin(hosts);
+    }
+
     fn observe(&mut self, at: Moment, host: HostId, fact: &Observation) {
-        match fact {
-            Observation::JobSubmitted { .. } => self.submitted += 1,
-            Observation::JobFinished { .. } => self.finished += 1,
-            Observation::JobFailed { kind, .. } => {
-                *self.failed.entry(format!("{kind:?}")).or_default() += 1;
-            }
-            Observation::RouteReady { after, .. } => self.routes.push(*after),
-            Observation::FirstToken { after, .. } => self.first_tokens.push(*after),
-            Observation::SessionOpened { after, .. } => self.sessions.push(*after),
-            Observation::SessionFailed { .. } => self.session_failures += 1,
-            Observation::Started { restart: true } => self.restarts += 1,
-            Observation::Defect { rule } => {
-                self.defects += 1;
-                eprintln!("{at} host {}: {rule}", host.0);
-            }
-            _ => {}
+        self.invariants.observe(at, host, fact);
+        if let Observation::JobFailed { kind, .. } = fact {
+            let count = self.failed.entry(format!("{kind:?}")).or_default();
+            *count = count.saturating_add(1);
+        }
+        if let Observation::FirstToken { after, .. } = fact {
+            self.first_tokens.push(*after);
         }
     }
 
     fn sample(&mut self, sample: &Sample) {
-        self.most = self.most.max(sample.connections);
-        if std::env::var_os("SAMPLES").is_some() && sample.at.as_millis() % 5_000 == 0 {
-            let now: u64 = sample.traffic.iter().map(|(_, bytes)| bytes).sum();
-            let before: u64 = self.last.traffic.iter().map(|(_, bytes)| bytes).sum();
-            let label = |sample: &Sample, wanted: &str| {
-                sample.traffic.iter().find(|(name, _)| *name == wanted).map_or(0, |it| it.1)
-            };
-            let hands = label(sample, "handshake") - label(&self.last, "handshake");
-            eprintln!(
-                "{} {} connections, {} B/s in all, {} B/s handshakes",
-                sample.at,
-                sample.connections,
-                now - before,
-                hands
-            );
-        }
-        self.last = sample.clone();
+        self.most_connections = self.most_connections.max(sample.connections);
     }
 }
 
-fn quantile(times: &mut [Duration], share: f64) -> f64 {
-    times.sort_unstable();
-    let place = (times.len() as f64 * share) as usize;
-    times.get(place.min(times.len().saturating_sub(1))).map_or(f64::NAN, |it| it.as_secs_f64())
-}
-
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |place: usize, usual: u64| {
-        arguments.get(place).and_then(|it| it.parse().ok()).unwrap_or(usual)
+fn scenario(arguments: &[String]) -> Result<Scenario, Box<dyn Error>> {
+    let value = |place: usize, usual: &str| {
+        arguments.get(place).cloned().unwrap_or_else(|| usual.to_owned())
     };
-    let (nodes, seconds, seed) = (number(0, 100), number(1, 60), number(2, 1));
     let mut changes = vec![
-        ("population.nodes".to_owned(), nodes.to_string()),
-        ("duration".to_owned(), format!("{seconds} s")),
+        ("population.nodes".to_owned(), value(0, "100")),
+        ("duration".to_owned(), format!("{} s", value(1, "60"))),
+        ("seed".to_owned(), value(2, "1")),
     ];
     for change in arguments.iter().skip(3) {
         let (key, value) = change.split_once('=').ok_or("changes are key=value")?;
         changes.push((key.to_owned(), value.to_owned()));
     }
-    let scenario = Scenario::default().with(&changes)?;
-    let result = simnet_core::on_fresh_thread(|| {
-        let mut sums = (Sums::default(), Invariants::new(Bounds::default()));
-        let begun = simnet_core::clock::cpu();
-        let mut noise = |progress: simnet_host::Progress| {
-            if std::env::var_os("PROGRESS").is_some() {
-                let cpu = simnet_core::clock::cpu().as_secs_f64();
-                let mb = simnet_core::clock::resident() >> 20;
-                eprintln!("{} {} events, {cpu:.1} s, {mb} MB", progress.at, progress.events);
-            }
-            ControlFlow::Continue(())
-        };
-        let outcome = simnet_exact::run(&scenario, Seed(seed), &mut sums, &mut noise);
-        let cpu = simnet_core::clock::cpu().saturating_sub(begun);
-        outcome.map(|outcome| (outcome, sums, cpu)).map_err(|error| error.to_string())
-    })?;
-    let (outcome, (mut sums, invariants), cpu) = result?;
-    if let Some(violation) = invariants.violation() {
-        println!("  {violation:#?} {:?}", invariants.counts());
-    }
-    let peak = simnet_core::clock::resident_peak() >> 20;
-    let wire: u64 = sums.last.traffic.iter().map(|(_, bytes)| bytes).sum();
-    let each = nodes * seconds;
+    Ok(Scenario::default().with(&changes)?)
+}
+
+fn print(measured: &Measurement, sums: &mut Sums, cpu: Duration) {
+    let decile = |of: &[f64], place: usize| of.get(place).copied().unwrap_or(f64::NAN);
+    sums.first_tokens.sort_unstable();
+    let middle = sums.first_tokens.get(sums.first_tokens.len() / 2).copied().unwrap_or_default();
+    let (finished, submitted) = measured.jobs;
     println!(
-        "N {nodes}  cpu {:.1} s  peak {peak} MB  events {}  connections {} (most {})  jobs {}/{}  failed {:?}",
+        "nodes {}  cpu {:.1} s  peak {} MiB  events {}",
+        measured.nodes,
         cpu.as_secs_f64(),
-        outcome.events,
-        sums.last.connections,
-        sums.most,
-        sums.finished,
-        sums.submitted,
+        clock::resident_peak() >> 20,
+        measured.outcome.map_or(0, |outcome| outcome.events)
+    );
+    println!(
+        "  jobs {finished} of {submitted}, failed {:?}, first token p50 {:.2} s",
         sums.failed,
+        middle.as_secs_f64()
     );
     println!(
-        "  route ready p50 {:.3} p95 {:.3} s ({})  first token p50 {:.3} p99 {:.3} s  session p50 {:.3} s ({} failed)",
-        quantile(&mut sums.routes, 0.5),
-        quantile(&mut sums.routes, 0.95),
-        sums.routes.len(),
-        quantile(&mut sums.first_tokens, 0.5),
-        quantile(&mut sums.first_tokens, 0.99),
-        quantile(&mut sums.sessions, 0.5),
-        sums.session_failures,
+        "  route ready p50 {:.0} p90 {:.0} ms, look-up p50 {:.0} ms, {:.1} found, contact {:.2} rtt, dial {:.2} rtt",
+        decile(&measured.route_ready_ms, 5),
+        decile(&measured.route_ready_ms, 9),
+        decile(&measured.look_up_ms, 5),
+        measured.found,
+        measured.contact_round_trips,
+        measured.dial_round_trips
     );
+    let rates = &measured.bytes_per_second;
     println!(
-        "  {} B/s a node: {:?}",
-        wire / each,
-        sums.last
-            .traffic
-            .iter()
-            .map(|(name, bytes)| format!("{name} {}", bytes / each))
-            .collect::<Vec<_>>()
+        "  connections {:.1} a node (most {}), warm {:.2}, {:.0} B/s a node: {rates:.0?}",
+        measured.connections,
+        sums.most_connections,
+        measured.warm,
+        rates.values().sum::<f64>()
     );
-    println!(
-        "  defects {} restarts {}  trace {}",
-        sums.defects,
-        sums.restarts,
-        outcome.trace.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>()
-    );
-    Ok(())
+    if let Some(outcome) = measured.outcome {
+        println!("  trace {:x?}", outcome.trace.first_chunk::<4>());
+    }
+    println!("  violations {:?}", sums.invariants.counts());
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let scenario = scenario(&arguments)?;
+    let seed = Seed(scenario.seed);
+    simnet_core::on_fresh_thread(|| {
+        let mut sums = Sums {
+            scenario: scenario.clone(),
+            invariants: Invariants::new(Bounds::default()),
+            failed: BTreeMap::new(),
+            first_tokens: Vec::new(),
+            most_connections: 0,
+        };
+        let begun = clock::cpu();
+        let control = &mut |_| ControlFlow::Continue(());
+        let measured = measure_with(&scenario, seed, &mut sums, control)?;
+        print(&measured, &mut sums, clock::cpu().saturating_sub(begun));
+        Ok(())
+    })?
+    .map_err(|error: simnet_exact::RunError| error.into())
 }

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use cocoon_overlay::Measured;
 use cocoon_protocol::identity::NodeId;
-use simnet_host::ledger::BlockReport;
-use simnet_host::{Control, HostId, HostSpec, Ledger, Observation, Observer, Outcome, Sample};
+use simnet_host::{Control, HostId, HostSpec, Observation, Observer, Outcome, Sample};
 use simnet_scenario::{Moment, Regions, Scenario, Seed};
 
 use crate::run::{Run, RunError};
@@ -205,9 +204,6 @@ impl Observer for Sums {
         self.last = Some(sample.clone());
     }
 
-    fn block(&mut self, _: Moment, _: &BlockReport<'_>) {}
-
-    fn end(&mut self, _: Moment, _: bool, _: &Ledger) {}
 }
 
 /// The least, the deciles and the most; nothing of nothing.

@@ -43,7 +43,7 @@ impl World {
         Self {
             regions: Regions::of(network.topology),
             jitter: network.jitter.fraction(),
-            loss: PartsPerMillion(u32::try_from(loss).unwrap_or(u32::MAX)),
+            loss: PartsPerMillion(loss),
         }
     }
 }

@@ -252,7 +252,7 @@ impl<'a> Run<'a> {
     }
 
     /// Does something with every overlay that runs.
-    pub(crate) fn overlays(&mut self, mut work: impl FnMut(HostId, &mut Overlay)) {
+    pub(crate) fn overlays(&self, mut work: impl FnMut(HostId, &mut Overlay)) {
         for (spec, node) in self.hosts.iter().zip(&self.nodes) {
             if let Some(overlay) = &mut node.borrow_mut().process.overlay {
                 work(spec.id, overlay);

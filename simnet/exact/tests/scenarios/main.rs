@@ -5,6 +5,9 @@
 //! Two simulations in one process do not reproduce, so each test runs itself again as a child with
 //! its own name, and the child runs the scenario.
 
+#![expect(clippy::print_stdout, reason = "a child tells its result that way")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot start its child has failed")]
+
 mod watch;
 
 use std::process::Command;
