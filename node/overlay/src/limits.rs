@@ -63,9 +63,9 @@ impl ConnectionLimits {
 pub const CONNECTION_GRACE: Duration = Duration::from_secs(10);
 /// A connection without any stream is closed by the swarm after this time; one without any use, by
 /// us: gossip holds a stream on every connection, and each costs both ends some 35 kB.
-pub const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+pub const IDLE_CONNECTION: Duration = Duration::from_secs(15);
 /// How often connections without any use are looked for.
-pub const SWEEP_EVERY: Duration = Duration::from_secs(10);
+pub const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Control streams that one peer may hold open: one, and one more while it replaces the first.
 pub const CONTROL_STREAMS_PER_PEER: usize = 2;
