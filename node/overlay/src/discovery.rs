@@ -111,7 +111,16 @@ impl Overlay {
     }
 
     /// Who does not serve the index has no use for its own neighbourhood there: thirty nodes would
-    /// be dialled for nothing. What it looks up shows it the nodes that it needs.
+    /// be dialled for nothing. What it looks up shows it the nodes that it needs. Who remembers its
+    /// neighbourhood asks for it when it would be time to do so anyway.
+    pub(crate) fn needs_bootstrap(&self, now: Instant) -> bool {
+        let is_remembered = self.remembered.is_some_and(|since| {
+            now.saturating_duration_since(since) < limits::REFRESH_INDEX_EVERY
+        });
+        self.serves_index && !is_remembered
+    }
+
+    /// Ends the bootstraps that Kademlia has begun by itself.
     pub(crate) fn end_bootstraps(&mut self) {
         for mut query in self.swarm.behaviour_mut().kad.iter_queries_mut() {
             if matches!(query.info(), kad::QueryInfo::Bootstrap { .. }) {
@@ -282,6 +291,7 @@ impl Overlay {
         }
         // Its far buckets are as the earlier run had them.
         self.refreshed = Some(now);
+        self.remembered = Some(now);
     }
 
     /// Lets a peer into the routing table, unless its subnet has its share of the bucket.

@@ -75,6 +75,8 @@ pub struct Overlay {
     pub(crate) serves_index: bool,
     /// When the routing table's buckets were refreshed last.
     pub(crate) refreshed: Option<Instant>,
+    /// When the routing table was filled from an earlier run.
+    pub(crate) remembered: Option<Instant>,
     /// Whether the bootstrap that runs refreshes them.
     pub(crate) refreshing: bool,
     entry_points: EntryPoints,
@@ -134,6 +136,7 @@ impl Overlay {
             index_peers: BTreeSet::new(),
             serves_index: config.serves_index,
             refreshed: None,
+            remembered: None,
             refreshing: false,
             entry_points: EntryPoints::default(),
             sweep_at: None,
@@ -312,7 +315,7 @@ impl Overlay {
                 }
             }
             // A bootstrap begins without a word; its first dial is what shows.
-            SwarmEvent::Dialing { .. } if !self.serves_index => self.end_bootstraps(),
+            SwarmEvent::Dialing { .. } if !self.needs_bootstrap(now) => self.end_bootstraps(),
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 if matches!(error, DialError::LocalPeerId { .. }) {
                     self.entry_points.forget_own(connection_id);
