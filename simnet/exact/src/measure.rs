@@ -203,7 +203,6 @@ impl Observer for Sums {
         self.first.get_or_insert_with(|| sample.clone());
         self.last = Some(sample.clone());
     }
-
 }
 
 /// The least, the deciles and the most; nothing of nothing.
