@@ -23,10 +23,17 @@ struct Count {
     route_ms: Vec<u64>,
     offers: u64,
     last: Sample,
+    /// Resident memory at the end of the run, in kB.
+    resident: u64,
 }
 
 impl Observer for Count {
+    fn end(&mut self, _: Moment, _: bool, _: &simnet_host::Ledger) {
+        self.resident = status("VmRSS");
+    }
+
     fn observe(&mut self, _: Moment, _: HostId, fact: &Observation) {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "some facts are counted")]
         match fact {
             Observation::JobSubmitted { .. } => self.submitted += 1,
             Observation::JobFinished { .. } => self.finished += 1,
@@ -70,7 +77,8 @@ fn cpu() -> f64 {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let argument = |at: usize, usual: &str| arguments.get(at).cloned().unwrap_or(usual.to_owned());
+    let argument =
+        |at: usize, usual: &str| arguments.get(at).cloned().unwrap_or_else(|| usual.to_owned());
     let (nodes, rate, seconds) = (argument(0, "10000"), argument(1, "100"), argument(2, "60"));
     let text = format!(
         "tier = \"abstract\"\nduration = \"{seconds} s\"\nstart_over = \"5 s\"\n[population]\n\

@@ -36,7 +36,6 @@ mod traffic;
 pub mod wheel;
 mod world;
 
-pub use calibrate::calibrate;
 pub use calibration::{Calibration, CalibrationError, Point};
 pub use measure::{Gauge, Measured};
 pub use run::{RunError, run, run_with};

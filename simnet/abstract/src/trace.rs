@@ -44,6 +44,10 @@ impl Trace {
             let [a, b, c, d, e, f, g, h, ..] = *bytes;
             u64::from_be_bytes([a, b, c, d, e, f, g, h])
         };
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "what is not money or choice is left out"
+        )]
         let (kind, what) = match fact {
             Observation::Started { restart } => (1, u64::from(*restart)),
             Observation::Crashed => (2, 0),
