@@ -29,6 +29,7 @@ mod path;
 mod poison;
 mod run;
 mod session;
+mod sessions;
 mod slab;
 mod tables;
 mod trace;

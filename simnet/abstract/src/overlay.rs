@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cocoon_protocol::attest::Tier;
 use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::offer::VerifiedOffer;
 use cocoon_protocol::wire::SessionMessage;
@@ -15,10 +14,10 @@ use simnet_scenario::{Moment, Scenario, Seed};
 use crate::calibration::Values;
 use crate::directory::Directory;
 use crate::draws::Draws;
-use crate::event::{Answer, Event, Life};
+use crate::event::{Event, Life};
 use crate::path::Paths;
 use crate::poison::Poison;
-use crate::session::{self, Session, State};
+use crate::session::{Session, State};
 use crate::slab::Slab;
 use crate::tables::{Action, Millis, Tables, bit};
 use crate::traffic::{Protocol, Traffic};
@@ -35,11 +34,11 @@ pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_NS: u64 = 5_000_000_000;
 /// Processor time of a new connection at both ends.
-const HANDSHAKE_NS: u64 = 2_000_000;
+pub(crate) const HANDSHAKE_NS: u64 = 2_000_000;
 /// Time of a provider's processor and TEE for its evidence, as `Host::attestation` has it.
-const ATTESTING_NS: u64 = 2_000_000;
+pub(crate) const ATTESTING_NS: u64 = 2_000_000;
 /// Bytes of a new connection, there and back.
-const HANDSHAKE_BYTES: u64 = 6_000;
+pub(crate) const HANDSHAKE_BYTES: u64 = 6_000;
 /// Bytes of a subscription: two streams' negotiation, the verdict, the word itself.
 const SUBSCRIPTION_BYTES: u64 = 160;
 /// Bytes around an offer.
@@ -101,12 +100,12 @@ pub(crate) struct Overlay {
     /// Hosts that run.
     pub(crate) running: u32,
     /// Sessions accepted so far, and dials.
-    accepted: u64,
-    serials: u16,
+    pub(crate) accepted: u64,
+    pub(crate) serials: u16,
     numbers: Numbers,
 }
 
-fn index(host: u32) -> usize {
+pub(crate) fn index(host: u32) -> usize {
     usize::try_from(host).unwrap_or(usize::MAX)
 }
 
@@ -367,146 +366,6 @@ impl Overlay {
             offering.subscribers.swap_remove(at);
             self.subscriptions -= 1;
         }
-    }
-
-    // Sessions.
-
-    /// A consumer dials a provider.
-    pub(crate) fn dial(&mut self, consumer: u32, dialled: SessionId, provider: u32) {
-        let Some((session, serial)) = self.prepare(consumer, dialled, provider) else { return };
-        let known = self.tables(consumer).is_some_and(|tables| tables.knows(provider));
-        let tier = self.spec(provider).and_then(|it| it.provider.as_ref().map(|it| it.tier));
-        let making = if tier.is_some_and(|tier| tier > Tier::Open) { ATTESTING_NS } else { 0 };
-        let trip = self.paths.round_trip(consumer, provider);
-        let connecting = if known { 0 } else { trip + HANDSHAKE_NS };
-        if !known {
-            self.traffic.add(Protocol::Handshake, HANDSHAKE_BYTES);
-        }
-        // The stream, a flight there and back, and the request for evidence.
-        let opening = trip * self.values.dial / 1_000;
-        let wait = connecting + opening + trip * 3 / 2 + making;
-        for bytes in [session::CLIENT_HELLO, session::SERVER_FLIGHT, session::CLIENT_FINISHED] {
-            self.traffic.add(Protocol::Session, bytes);
-        }
-        self.after(wait, Event::Knock { session, serial });
-    }
-
-    /// A consumer dials somebody who is no provider of this network.
-    pub(crate) fn dial_nobody(&mut self, consumer: u32, dialled: SessionId) {
-        if let Some((session, serial)) = self.prepare(consumer, dialled, consumer) {
-            let at = self.now.after(DIAL_TIMEOUT);
-            let answer = Answer::Unreachable;
-            self.wheel.push(at, Event::Answer { session, serial, answer });
-        }
-    }
-
-    /// A session that is being dialled.
-    fn prepare(&mut self, consumer: u32, dialled: SessionId, provider: u32) -> Option<(u32, u16)> {
-        self.serials = self.serials.wrapping_add(1);
-        let serial = self.serials;
-        let station = self.stations.get_mut(index(consumer))?;
-        let consumer_life = station.life;
-        let session = self.sessions.insert(Session {
-            consumer,
-            provider,
-            consumer_life,
-            provider_life: 0,
-            serial,
-            state: State::Dialling,
-            dialled,
-            accepted: SessionId::accepted(0),
-            last: [self.now; 2],
-        });
-        station.sessions.push((dialled, session));
-        Some((session, serial))
-    }
-
-    /// A provider accepts a session: its own name for it.
-    pub(crate) fn accept(&mut self, handle: u32) -> Option<SessionId> {
-        self.accepted += 1;
-        let accepted = SessionId::accepted(self.accepted);
-        let session = self.sessions.get_mut(handle)?;
-        let station = self.stations.get_mut(index(session.provider))?;
-        session.provider_life = station.life;
-        session.accepted = accepted;
-        session.state = State::Open;
-        if station.sessions.len() == station.sessions.capacity() {
-            station.sessions.reserve_exact(1 + station.sessions.len() / 4);
-        }
-        station.sessions.push((accepted, handle));
-        Some(accepted)
-    }
-
-    /// The session that a host knows by this name.
-    pub(crate) fn handle_of(&self, host: u32, name: SessionId) -> Option<u32> {
-        let station = self.stations.get(index(host))?;
-        // Sessions are few, and the newest is the likeliest.
-        station.sessions.iter().rev().find(|(known, _)| *known == name).map(|(_, handle)| *handle)
-    }
-
-    /// A host no longer knows a session.
-    pub(crate) fn forget(&mut self, host: u32, name: SessionId) {
-        let Some(station) = self.stations.get_mut(index(host)) else { return };
-        if let Some(at) = station.sessions.iter().position(|(known, _)| *known == name) {
-            station.sessions.remove(at);
-        }
-        if station.sessions.is_empty() {
-            station.sessions = Vec::new();
-        }
-    }
-
-    /// A host sends a message in a session.
-    pub(crate) fn send(
-        &mut self,
-        host: u32,
-        name: SessionId,
-        message: SessionMessage,
-        padding: u32,
-    ) {
-        let Some(handle) = self.handle_of(host, name) else { return };
-        let bytes = session::length(&message, padding);
-        self.traffic.add(Protocol::Session, bytes);
-        let now = self.now;
-        let Some(session) = self.sessions.get_mut(handle) else { return };
-        let to_provider = !name.is_accepted();
-        let (other, _) = session.end(to_provider);
-        if session.state != State::Open || !self.paths.connected(host, other) {
-            return;
-        }
-        let flight = self.paths.flight(host, other, crate::path::on_wire(bytes), &mut self.draws);
-        let at = session.arrival(to_provider, now.after(Duration::from_nanos(flight)));
-        let serial = session.serial;
-        let message = self.messages.insert(message);
-        self.wheel.push(at, Event::Message { session: handle, serial, to_provider, message });
-    }
-
-    /// A host ends a session: the other end hears of it after what was sent.
-    pub(crate) fn hang_up(&mut self, host: u32, name: SessionId) {
-        let Some(handle) = self.handle_of(host, name) else { return };
-        self.forget(host, name);
-        self.close(host, name, handle, Parting::Goodbye);
-    }
-
-    fn close(&mut self, host: u32, name: SessionId, handle: u32, parting: Parting) {
-        let now = self.now;
-        let silence = if parting == Parting::Silent { self.silence() } else { 0 };
-        let Some(session) = self.sessions.get_mut(handle) else { return };
-        let to_provider = !name.is_accepted();
-        let (other, _) = session.end(to_provider);
-        match session.state {
-            State::Open => {}
-            // The knock finds nobody, or the other end has hung up at the same time.
-            State::Dialling | State::Closing => return,
-        }
-        session.state = State::Closing;
-        let cut = !self.paths.connected(host, other);
-        let wait = match parting {
-            Parting::Goodbye if !cut => self.paths.one_way(host, other),
-            Parting::Goodbye | Parting::Silent => silence.max(self.paths.one_way(host, other)),
-        };
-        let at = session.arrival(to_provider, now.after(Duration::from_nanos(wait)));
-        let serial = session.serial;
-        self.wheel.push(at, Event::Down { session: handle, serial, to_provider });
     }
 
     // Lives.

@@ -2,6 +2,8 @@
 //!
 //! Owns: the scenarios. Must not: measure time.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::ops::ControlFlow;
 use std::process::Command;
 

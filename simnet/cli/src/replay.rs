@@ -107,7 +107,7 @@ fn again(args: &Replay, until: Option<Moment>) -> Result<Exit> {
     for fact in &witness.facts {
         printer::out(fact);
     }
-    let who = args.node.map_or("all nodes".to_owned(), |it| format!("node {it}"));
+    let who = args.node.map_or_else(|| "all nodes".to_owned(), |it| format!("node {it}"));
     let (shown, stated) = (witness.facts.len(), witness.stated);
     printer::note(&format!("{who} up to {until}: the last {shown} of {stated} facts"));
     let trace = hex::encode(outcome.trace);

@@ -62,9 +62,10 @@ pub(crate) fn run(args: &Sweep) -> Result<Exit> {
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("{} cannot be made", args.out.display()))?;
     let finished = all(&works, args)?;
-    let table = args.out.join(args.shard.map_or("summary.csv".to_owned(), |(index, count)| {
-        format!("summary-{index}-of-{count}.csv")
-    }));
+    let table = args.shard.map_or_else(
+        || args.out.join("summary.csv"),
+        |(index, count)| args.out.join(format!("summary-{index}-of-{count}.csv")),
+    );
     std::fs::write(&table, csv(&works, &finished)).with_context(|| table.display().to_string())?;
     printer::out(&format!("{} runs; summary in {}", finished.len(), table.display()));
     let broken = finished.values().filter(|it| !it["violation"].is_null()).count();
@@ -222,7 +223,7 @@ fn field(value: &Value) -> String {
             format!("\"{}\"", text.replace('"', "\"\""))
         }
         Value::String(text) => text.clone(),
-        other => other.to_string(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
     }
 }
 

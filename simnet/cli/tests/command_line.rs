@@ -2,6 +2,8 @@
 //!
 //! Owns: what a user or a script may rely on. Must not: judge a simulation's figures.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;

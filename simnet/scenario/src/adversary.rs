@@ -214,7 +214,7 @@ impl Adversary {
     /// The tier that it claims, if that is not what its hardware proves.
     pub fn claims(&self) -> Option<Tier> {
         let forger = self.kind == AdversaryKind::ForgedEvidence;
-        self.claims.or(forger.then_some(Tier::Confidential))
+        self.claims.or_else(|| forger.then_some(Tier::Confidential))
     }
 
     /// How many times faster a lazy provider's cheaper model runs.

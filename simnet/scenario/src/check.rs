@@ -167,8 +167,12 @@ fn catalogue(scenario: &Scenario) -> Result<(), Fault> {
         }
         let fits =
             |class: &str| scenario.hardware.get(class).is_some_and(|it| it.memory >= model.memory);
-        let named = model.classes.iter().any(|class| fits(class));
-        if !named && !(model.classes.is_empty() && scenario.hardware.keys().any(|it| fits(it))) {
+        let fits_one = if model.classes.is_empty() {
+            scenario.hardware.keys().any(|class| fits(class))
+        } else {
+            model.classes.iter().any(|class| fits(class))
+        };
+        if !fits_one {
             let message = format!("no class of hardware that may serve it has {}", model.memory);
             return Err(Fault::text(key("memory"), message));
         }
