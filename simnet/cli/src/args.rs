@@ -32,6 +32,9 @@ pub(crate) enum Command {
     Check(Check),
     /// Measure the exact tier and write the calibration of the abstract one.
     Calibrate(Calibrate),
+    /// One measurement of the exact tier, as TOML: what calibrate calls.
+    #[command(hide = true)]
+    Measure(Measure),
     /// List the scenarios that come with the program, or show one.
     Scenarios(Scenarios),
     /// Keep a core busy until killed: the load in `check`.
@@ -199,15 +202,27 @@ pub(crate) struct Check {
 
 #[derive(Args, Debug)]
 pub(crate) struct Calibrate {
-    /// Populations to measure.
-    #[arg(long, value_delimiter = ',', default_values_t = [125, 250, 500])]
+    /// Populations to measure in the exact tier. Those of the calibration that comes with the
+    /// program, or with --check those that it was not made of.
+    #[arg(long, value_delimiter = ',')]
     pub(crate) nodes: Vec<u32>,
-    /// Seeds of each.
-    #[arg(long, default_value_t = 2)]
-    pub(crate) seeds: u64,
     /// Where the calibration goes.
     #[arg(long, value_name = "FILE", default_value = "calibration.toml")]
     pub(crate) out: PathBuf,
+    /// Write nothing; compare the tiers by the calibration that comes with the program.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// One measurement, for [`Calibrate`]: the exact tier runs once in a process.
+#[derive(Args, Debug)]
+pub(crate) struct Measure {
+    /// Nodes.
+    #[arg(long)]
+    pub(crate) nodes: u32,
+    /// Seed.
+    #[arg(long)]
+    pub(crate) seed: u64,
 }
 
 #[derive(Args, Debug)]

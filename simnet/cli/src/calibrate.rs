@@ -1,13 +1,98 @@
-//! `simnet calibrate`: the abstract tier's numbers from runs of the exact one.
+//! `simnet calibrate`: the abstract tier's numbers from runs of the exact one, and how far they hold.
 //!
-//! Owns: the command. Must not: measure; the tiers do.
+//! Owns: the command, and a process for each measurement. Must not: measure; the tiers do.
 
-use anyhow::{Result, bail};
+use std::ops::ControlFlow;
+use std::process::{Command, Stdio};
 
-use crate::args::Calibrate;
+use anyhow::{Context as _, Result, ensure};
+use simnet_abstract::calibrate::{
+    CHECKED, SEED, SIZES, TOLERANCE, calibrate, measure as model, scenario,
+};
+use simnet_abstract::{Calibration, Measured};
+use simnet_scenario::Seed;
+
+use crate::args::{Calibrate, Measure};
 use crate::exit::Exit;
+use crate::{printer, tier};
 
 /// Runs the command.
 pub(crate) fn run(args: &Calibrate) -> Result<Exit> {
-    bail!("measuring {:?} nodes is not in this build", args.nodes)
+    if args.check { check(&args.nodes) } else { write(args) }
+}
+
+fn write(args: &Calibrate) -> Result<Exit> {
+    let sizes = if args.nodes.is_empty() { SIZES.to_vec() } else { args.nodes.clone() };
+    let measured: Vec<_> =
+        sizes.iter().map(|nodes| in_a_process(*nodes, SEED)).collect::<Result<_>>()?;
+    let sizes: Vec<_> = sizes.iter().map(u32::to_string).collect();
+    let command = format!("simnet calibrate --nodes {}", sizes.join(","));
+    let calibration = calibrate(&command, &measured)?;
+    std::fs::write(&args.out, calibration.to_toml())
+        .with_context(|| format!("{} cannot be written", args.out.display()))?;
+    printer::out(&format!("the calibration is in {}", args.out.display()));
+    Ok(Exit::Done)
+}
+
+/// Another seed than the calibration's: other hosts, other ways, other jobs.
+fn check(nodes: &[u32]) -> Result<Exit> {
+    let seed = Seed(SEED.0.wrapping_add(1));
+    let calibration = Calibration::built_in()?;
+    let sizes = if nodes.is_empty() { CHECKED.to_vec() } else { nodes.to_vec() };
+    let mut agree = true;
+    printer::out("nodes  figure                              abstract       exact   apart");
+    for nodes in sizes {
+        let exact = in_a_process(nodes, seed)?;
+        let modelled = model(&scenario(nodes)?, seed, &calibration)?;
+        for (name, modelled, exact, apart) in modelled.deviations(&exact) {
+            let percent = apart * 100.0;
+            let verdict = if apart <= TOLERANCE { "" } else { "  too far" };
+            agree &= apart <= TOLERANCE;
+            printer::out(&format!(
+                "{nodes:>5}  {name:<34} {modelled:>9.3}  {exact:>10.3}  {percent:>5.1} %{verdict}"
+            ));
+        }
+    }
+    Ok(if agree { Exit::Done } else { Exit::Failed })
+}
+
+/// One measurement, as TOML on standard output.
+pub(crate) fn measure(args: &Measure) -> Result<Exit> {
+    let scenario = scenario(args.nodes)?;
+    let seed = Seed(args.seed);
+    let shown = tier::on_its_thread(|| {
+        simnet_exact::measure(&scenario, seed, &mut |_| ControlFlow::Continue(()))
+    })??;
+    let rates = shown.bytes_per_second.into_iter();
+    let measured = Measured {
+        nodes: shown.nodes,
+        route_ready_ms: shown.route_ready_ms,
+        look_up_ms: shown.look_up_ms,
+        found: shown.found,
+        contact_round_trips: shown.contact_round_trips,
+        dial_round_trips: shown.dial_round_trips,
+        connections: shown.connections,
+        finished: shown.jobs.0,
+        submitted: shown.jobs.1,
+        bytes_per_second: rates.map(|(name, rate)| (name.to_owned(), rate)).collect(),
+    };
+    printer::out(&toml::to_string(&measured)?);
+    Ok(Exit::Done)
+}
+
+/// Measures in a process of its own, as the exact tier demands.
+fn in_a_process(nodes: u32, seed: Seed) -> Result<Measured> {
+    printer::note(&format!("measuring the exact tier with {nodes} nodes"));
+    let program = std::env::current_exe().context("where is this program?")?;
+    let seed = seed.0.to_string();
+    let child = Command::new(program)
+        .args(["measure", "--nodes", &nodes.to_string(), "--seed", &seed])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("no process for a measurement")?;
+    ensure!(
+        child.status.success(),
+        "the measurement of {nodes} nodes failed: its words stand above"
+    );
+    Ok(toml::from_str(&String::from_utf8(child.stdout)?)?)
 }

@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args),
         Command::Check(args) => check::run(args),
         Command::Calibrate(args) => calibrate::run(args),
+        Command::Measure(args) => calibrate::measure(args),
         Command::Scenarios(args) => scenarios::run(args),
         Command::Burn => check::burn(),
     };
