@@ -16,6 +16,8 @@ use serde_json::Value;
 use simnet_scenario::Seed;
 use simnet_scenario::grid::{Cell, Grid, likely_memory};
 
+use simnet_report::figures::FIGURES;
+
 use crate::args::{Source, Sweep, Tables};
 use crate::exit::Exit;
 use crate::{identity, printer, run, source};
@@ -186,18 +188,13 @@ fn one(work: &Work, tables: Tables) -> Result<Value> {
 
 /// Every run in a line: what distinguishes it, its hashes, its figures.
 fn csv(works: &[Work], finished: &BTreeMap<u64, Value>) -> String {
-    let mut figures: Vec<String> = finished
-        .values()
-        .filter_map(|it| it["figures"].as_object())
-        .flat_map(|it| it.keys().cloned())
-        .collect();
-    figures.sort();
-    figures.dedup();
+    // All figures, not those that these runs have: shards are put together line by line.
+    let figures: Vec<&str> = FIGURES.iter().map(|figure| figure.key).collect();
     let head = ["index", "scenario", "variant", "seed", "tier", "trace", "result", "violation"];
     let mut lines = vec![
         head.iter()
             .map(|it| (*it).to_owned())
-            .chain(figures.iter().cloned())
+            .chain(figures.iter().map(|it| (*it).to_owned()))
             .collect::<Vec<_>>()
             .join(","),
     ];
@@ -208,7 +205,7 @@ fn csv(works: &[Work], finished: &BTreeMap<u64, Value>) -> String {
             fields.push(field(&run[name]));
         }
         fields.push(field(&run["violation"]["invariant"]));
-        fields.extend(figures.iter().map(|name| field(&run["figures"][name])));
+        fields.extend(figures.iter().map(|name| field(&run["figures"][*name])));
         lines.push(fields.join(","));
     }
     lines.push(String::new());

@@ -15,15 +15,18 @@ use std::time::Duration;
 use cocoon_overlay::address::peer_id;
 use cocoon_overlay::{Command, Config, Overlay, StartError, keypair};
 use libp2p::identity::Keypair;
-use simnet_core::{BuildError, Crash, NodeIndex, NodeSpec, Simulation};
+use simnet_core::{
+    BuildError, Crash, Fault, NodeIndex, NodeSpec, PartsPerMillion, Scope, Simulation,
+};
 use simnet_host::policy::PolicyError;
 use simnet_host::script::{Event, HostEvent, Script, WorldEvent};
 use simnet_host::{
     Clock, Control, Host, HostId, HostSpec, Ledger, LedgerTerms, Observer, Outcome, Progress,
     Sample, Stimulus, population,
 };
-use simnet_scenario::WarmStart;
-use simnet_scenario::{AdversaryKind, Moment, Scenario, Seed};
+use simnet_scenario::faults::Faults;
+use simnet_scenario::quantity::Share;
+use simnet_scenario::{AdversaryKind, Moment, Scenario, Seed, WarmStart};
 
 use crate::hostile::{Liar, Plan, grind};
 use crate::node::{self, Node, Shared};
@@ -80,6 +83,19 @@ pub fn run(
     Ok(run.outcome(interrupted))
 }
 
+/// What the scenario makes of all links. A packet that is late with some probability is modelled by
+/// jitter of the same mean: in an ordered stream both show as later bytes.
+fn link_fault(faults: &Faults) -> Fault {
+    let parts = |share: Share| PartsPerMillion(share.as_billionths() / 1_000);
+    Fault {
+        delay: Duration::ZERO,
+        jitter: faults.delay.duration().mul_f64(faults.delayed.fraction()),
+        loss: parts(faults.loss),
+        duplicated: parts(faults.duplicated),
+        reordered: parts(faults.reordered),
+    }
+}
+
 /// A run that is under way.
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
@@ -110,6 +126,7 @@ impl<'a> Run<'a> {
             calendar_start: CALENDAR_START,
             ..simnet_core::Config::new(seed.0)
         })?;
+        simulation.set_fault(Scope::Everywhere, link_fault(&scenario.faults));
         let hosts = population::draw(scenario, seed)?;
         let places: Vec<_> =
             hosts.iter().map(|spec| simulation.add_node(place::node_spec(spec))).collect();
