@@ -81,7 +81,7 @@ pub(crate) const fn evidence_bytes(tier: Tier) -> u64 {
 const HEADER: u64 = 8;
 
 /// Bytes that a message and its padding encode to, without encoding it: fixed fields at their
-/// length, numbers at the length that they usually have. A test compares with the real encoding.
+/// length, numbers at the length that they usually have; an estimate beside the real encoding, which knows more cases.
 pub(crate) fn length(message: &SessionMessage, padding: u32) -> u64 {
     let body = match message {
         SessionMessage::ChannelHello { .. } => 104,

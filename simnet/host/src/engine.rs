@@ -10,8 +10,8 @@
 //! (SmolLM2-135M Q4_1: 78.0, 28.1 and 18.8 tokens/s for each of 1, 4 and 8 jobs, `c` = 0.59 and
 //! 0.45; Q4_0: 115.5, 42.4, 22.2, `c` = 0.57 and 0.60; Gemma 3 270M Q4_K_M: 60.2, 20.0, 12.4,
 //! `c` = 0.67 and 0.55), so 0.55 is the default of a processor. A graphics card decodes at the
-//! speed of its memory until the batch is large: 0.02 doubles the step at 50 jobs, about what vLLM
-//! shows for models of 7 to 8 thousand million weights.
+//! speed of its memory until the batch is large: 0.02, which doubles the step at 50 jobs, is an
+//! assumption and was measured nowhere.
 //!
 //! Rules of the node's engines hold here too: the prompt is counted at admission and read only when
 //! it is paid; a job that waits for its grant keeps its place; that a text ends is only found out

@@ -15,9 +15,8 @@ pub struct Population {
     /// Nodes in all, adversaries included. Default 200: small enough for a minute on one core,
     /// large enough that no node knows all others. 2 to 2,000,000.
     pub nodes: u32,
-    /// How many of them rent out hardware. Default 20 %: Cocoon's documents expect about ten times
-    /// as many users as workers; we take twice as many providers, so that a default run is not
-    /// limited by capacity.
+    /// How many of them rent out hardware. Default 20 %: an assumption, with so many providers
+    /// that a default run is not limited by capacity.
     pub providers: Portion,
     /// How many only keep the index and relay (`cocoon-node` without a role). Default 5 %.
     /// All others are consumers.
