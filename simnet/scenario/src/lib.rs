@@ -26,7 +26,7 @@ pub use adversary::{Adversary, AdversaryKind};
 pub use draw::Seed;
 pub use error::{ScenarioError, nearest};
 pub use rand_chacha::ChaCha8Rng;
-pub use scenario::{Crypto, RunTier, Scenario, WarmStart};
+pub use scenario::{RunTier, Scenario, WarmStart};
 pub use shipped::{SHIPPED, Shipped, shipped};
 pub use time::Moment;
 pub use topology::{Link, Regions};

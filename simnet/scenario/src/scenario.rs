@@ -47,17 +47,6 @@ impl std::fmt::Display for RunTier {
     }
 }
 
-/// How the cryptography of the protocol is carried out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Crypto {
-    /// Signatures are made and checked. Default.
-    #[default]
-    Real,
-    /// Signatures of the simulator's own hosts are taken for good where that saves time.
-    Modelled,
-}
-
 /// How much of the network stands when a run starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -92,8 +81,6 @@ pub struct Scenario {
     pub warm_start: WarmStart,
     /// Nodes start one after another, evenly over this time. Default 2 s.
     pub start_over: Span,
-    /// Real or modelled signatures.
-    pub crypto: Crypto,
     /// How long written tokens may wait for others to travel with. Default 15 ms, as the node; a
     /// coarser run saves events with more. The first token never waits.
     pub flush: Span,
@@ -138,7 +125,6 @@ impl Default for Scenario {
             warm_up: Span::seconds(10),
             warm_start: WarmStart::Tables,
             start_over: Span::seconds(2),
-            crypto: Crypto::Real,
             flush: Span::millis(15),
             population: Population::default(),
             churn: Churn::default(),
