@@ -31,6 +31,8 @@ pub enum Effect {
     Look {
         /// Which weights.
         model: ModelHash,
+        /// Those that say they reach at least this tier.
+        minimum_tier: Tier,
     },
     /// Make this the offer that peers get.
     Publish(SignedOffer),

@@ -7,8 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cocoon_protocol::attest::Tier;
 use cocoon_protocol::identity::{ModelHash, NodeId, NodeKey};
-use cocoon_protocol::offer::{SignedOffer, VerifiedOffer};
+use cocoon_protocol::offer::{Offer, SignedOffer, VerifiedOffer};
 use cocoon_protocol::units::Timestamp;
 use libp2p::Multiaddr;
 
@@ -79,6 +80,32 @@ impl fmt::Debug for Config {
     }
 }
 
+/// Providers that a node wants to know: of a model, at a tier or above.
+///
+/// The tier is a part of the question because it is a part of the index's keys. A consumer that
+/// must have a TEE would otherwise be named gaming cards for the most part, and a table of eight of
+/// them is full and useless.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Want {
+    /// Which weights.
+    pub model: ModelHash,
+    /// The lowest tier that a provider's offer may state.
+    pub minimum_tier: Tier,
+}
+
+impl Want {
+    /// Whether an offer is of such a provider. A session proves the tier that it states.
+    pub fn is_met_by(&self, offer: &Offer) -> bool {
+        offer.tier >= self.minimum_tier && offer.model(self.model).is_some()
+    }
+}
+
+impl fmt::Display for Want {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in tier {} or above", self.model, self.minimum_tier)
+    }
+}
+
 /// What a node tells its overlay.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -95,10 +122,10 @@ pub enum Command {
     PublishOffer(SignedOffer),
     /// Offer nothing any more, and tell all subscribers.
     WithdrawOffer,
-    /// Keep a warm table of providers of the model. Answered by [`Event::Offer`]s.
-    Want(ModelHash),
-    /// End the warm table of the model.
-    Unwant(ModelHash),
+    /// Keep a warm table of such providers. Answered by [`Event::Offer`]s.
+    Want(Want),
+    /// End that warm table.
+    Unwant(Want),
     /// Gossip a notice. It must pass the node's own check.
     PublishNotice(Topic, Vec<u8>),
 }
@@ -198,8 +225,8 @@ pub struct Status {
     pub index_records: usize,
     /// Entry points, and how many of them are connected.
     pub entry_points: (usize, usize),
-    /// Wanted models, and how many providers are warm for each.
-    pub warm: Vec<(ModelHash, usize)>,
+    /// What is wanted, and how many providers are warm for each.
+    pub warm: Vec<(Want, usize)>,
     /// Consumers subscribed to this node's offer.
     pub subscribers: usize,
     /// Whether this node has an offer out.

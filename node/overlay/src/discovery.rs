@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cocoon_protocol::identity::ModelHash;
-use cocoon_protocol::offer::SignedOffer;
+use cocoon_protocol::attest::Tier;
+use cocoon_protocol::offer::{Offer, SignedOffer};
 use libp2p::core::Endpoint;
 use libp2p::kad::store::RecordStore as _;
 use libp2p::multiaddr::Protocol as AddressPart;
@@ -19,7 +19,7 @@ use libp2p::{Multiaddr, PeerId, identify, kad};
 
 use crate::address::{self, Subnet};
 use crate::behaviour::KADEMLIA;
-use crate::command::{Anchor, Event, Measured, Refused};
+use crate::command::{Anchor, Event, Measured, Refused, Want};
 use crate::control::{LinkEnd, LinkEvent, LinkId, Message, link};
 use crate::offering::Publish;
 use crate::overlay::{LookUp, Overlay};
@@ -36,9 +36,9 @@ impl Overlay {
     pub(crate) fn act(&mut self, now: Instant) {
         while let Some(action) = self.tables.next_action() {
             match action {
-                Action::LookUp(model) => self.look_up(model, now),
-                Action::StopLookUp(model) => self.stop_look_up(model),
-                Action::Contact(peer, model) => self.contact(peer, model, now),
+                Action::LookUp(want) => self.look_up(want, now),
+                Action::StopLookUp(want) => self.stop_look_up(want),
+                Action::Contact(peer, want) => self.contact(peer, want, now),
                 Action::Contacted(peer, after) => {
                     if let Some(provider) = address::node_id(&peer) {
                         self.note(Measured::Contact { provider, after });
@@ -54,17 +54,17 @@ impl Overlay {
         }
     }
 
-    fn look_up(&mut self, model: ModelHash, begun: Instant) {
+    fn look_up(&mut self, want: Want, begun: Instant) {
         let kad = &mut self.swarm.behaviour_mut().kad;
         for shard in 0..SHARDS {
-            let query = kad.get_providers(index::key(&model, shard));
+            let query = kad.get_providers(index::key(&want, shard));
             let found = BTreeSet::new();
-            self.look_ups.push(LookUp { query, model, begun, first: None, found });
+            self.look_ups.push(LookUp { query, want, begun, first: None, found });
         }
     }
 
-    fn stop_look_up(&mut self, model: ModelHash) {
-        let ended = self.look_ups.iter().filter(|look_up| look_up.model == model);
+    fn stop_look_up(&mut self, want: Want) {
+        let ended = self.look_ups.iter().filter(|look_up| look_up.want == want);
         let ended: Vec<_> = ended.map(|look_up| look_up.query).collect();
         for query in ended {
             self.finish(query);
@@ -72,7 +72,7 @@ impl Overlay {
     }
 
     /// Dials a found provider and opens a control stream to it.
-    fn contact(&mut self, peer: PeerId, model: ModelHash, now: Instant) {
+    fn contact(&mut self, peer: PeerId, want: Want, now: Instant) {
         if peer == *self.swarm.local_peer_id() {
             self.tables.lost(peer, now);
             return;
@@ -80,7 +80,7 @@ impl Overlay {
         let behaviour = self.swarm.behaviour_mut();
         let store = behaviour.kad.store_mut();
         let kept = (0..SHARDS)
-            .map(|shard| store.addresses(&index::key(&model, shard), &peer))
+            .map(|shard| store.addresses(&index::key(&want, shard), &peer))
             .find(|addresses| !addresses.is_empty());
         behaviour.book.hear(peer, kept.unwrap_or_default());
         if !self.swarm.is_connected(&peer)
@@ -136,8 +136,8 @@ impl Overlay {
         }
     }
 
-    fn sought(&self, query: kad::QueryId) -> Option<ModelHash> {
-        self.look_ups.iter().find(|look_up| look_up.query == query).map(|look_up| look_up.model)
+    fn sought(&self, query: kad::QueryId) -> Option<Want> {
+        self.look_ups.iter().find(|look_up| look_up.query == query).map(|look_up| look_up.want)
     }
 
     fn names_came(&mut self, query: kad::QueryId, names: &BTreeSet<PeerId>, now: Instant) {
@@ -159,8 +159,8 @@ impl Overlay {
         if let Some(first) = ended.first {
             self.note(Measured::LookUp { first, found: ended.found.len() });
         }
-        if !self.look_ups.iter().any(|other| other.model == ended.model) {
-            self.tables.look_up_ended(ended.model, now);
+        if !self.look_ups.iter().any(|other| other.want == ended.want) {
+            self.tables.look_up_ended(ended.want, now);
         }
     }
 
@@ -176,7 +176,7 @@ impl Overlay {
                 step,
                 ..
             } => {
-                if let Some(model) = self.sought(id)
+                if let Some(want) = self.sought(id)
                     && let Ok(kad::GetProvidersOk::FoundProviders { providers, .. }) = result
                 {
                     let own = *self.swarm.local_peer_id();
@@ -184,7 +184,7 @@ impl Overlay {
                         providers.into_iter().filter(|peer| *peer != own).collect();
                     self.names_came(id, &others, now);
                     self.remember_found(&others);
-                    self.tables.found(model, others, now);
+                    self.tables.found(want, others, now);
                     self.act(now);
                 }
                 if step.last {
@@ -432,9 +432,9 @@ impl Overlay {
                 return;
             }
         };
-        let models = verified.offer().models.iter().map(|offered| offered.model).collect();
+        let announced = wants_met_by(verified.offer());
         let bytes = Arc::from(offer.as_bytes());
-        let changes = self.offering.publish(bytes, models, self.index_peers.len(), now);
+        let changes = self.offering.publish(bytes, announced, self.index_peers.len(), now);
         self.publish(changes);
     }
 
@@ -448,15 +448,25 @@ impl Overlay {
         let kad = &mut self.swarm.behaviour_mut().kad;
         for change in changes {
             match change {
-                Publish::Start(model) => {
-                    if let Err(error) = kad.start_providing(index::key(&model, shard)) {
-                        tracing::error!(%model, %error, "model not published in the index");
+                Publish::Start(want) => {
+                    if let Err(error) = kad.start_providing(index::key(&want, shard)) {
+                        tracing::error!(%want, %error, "not published in the index");
                     }
                 }
-                Publish::Stop(model) => kad.stop_providing(&index::key(&model, shard)),
+                Publish::Stop(want) => kad.stop_providing(&index::key(&want, shard)),
             }
         }
     }
+}
+
+/// Everything that a look-up may ask for and that this offer meets.
+fn wants_met_by(offer: &Offer) -> BTreeSet<Want> {
+    let tiers = [Tier::Open, Tier::Attested, Tier::Confidential];
+    let reached: Vec<_> = tiers.into_iter().filter(|tier| *tier <= offer.tier).collect();
+    let models = offer.models.iter().map(|offered| offered.model);
+    models
+        .flat_map(|model| reached.iter().map(move |tier| Want { model, minimum_tier: *tier }))
+        .collect()
 }
 
 /// Whether the bucket that `peer` belongs to holds its share of `subnet` already.

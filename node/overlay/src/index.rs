@@ -9,24 +9,36 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use cocoon_protocol::identity::{ModelHash, NodeId};
+use cocoon_protocol::attest::Tier;
+use cocoon_protocol::identity::NodeId;
 use libp2p::kad::store::{Error, RecordStore, Result};
 use libp2p::kad::{ProviderRecord, Record, RecordKey};
 use libp2p::{Multiaddr, PeerId};
 use sha2::{Digest as _, Sha256};
 
 use crate::address::{Subnet, subnet};
+use crate::command::Want;
 use crate::draw::Draw;
 use crate::limits;
 
 /// Separates our keys from everything else that might be hashed.
 const KEY_DOMAIN: &[u8] = b"cocoon/v1";
 
-/// Where the providers of one shard of a model are found: SHA-256("cocoon/v1" ‖ model ‖ u16be(shard)).
-pub fn key(model: &ModelHash, shard: u16) -> RecordKey {
+/// Where one shard of such providers is found:
+/// SHA-256("cocoon/v1" ‖ model ‖ u8(tier) ‖ u16be(shard)), the tiers from `open`, 0, upwards.
+///
+/// A provider publishes under every tier that it reaches, so that one look-up finds all who will do.
+/// That it says so proves nothing: its offer is looked at next, and a session proves the offer.
+pub fn key(want: &Want, shard: u16) -> RecordKey {
+    let tier: u8 = match want.minimum_tier {
+        Tier::Open => 0,
+        Tier::Attested => 1,
+        Tier::Confidential => 2,
+    };
     let mut hash = Sha256::new();
     hash.update(KEY_DOMAIN);
-    hash.update(model.as_bytes());
+    hash.update(want.model.as_bytes());
+    hash.update([tier]);
     hash.update(shard.to_be_bytes());
     RecordKey::from(hash.finalize().to_vec())
 }
@@ -223,14 +235,16 @@ mod tests {
     use proptest::prelude::*;
     use std::time::Duration;
 
-    fn model(byte: u8) -> ModelHash {
-        ModelHash::from_bytes([byte; 32])
-    }
+    use crate::testing::want as model;
 
     fn record(key: RecordKey, provider: PeerId, address: &str) -> ProviderRecord {
         let mut record = ProviderRecord::new(key, provider, vec![address.parse().unwrap()]);
         record.expires = Some(Instant::now() + Duration::from_secs(60));
         record
+    }
+
+    fn hex(key: &RecordKey) -> String {
+        key.to_vec().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     fn store() -> ProviderStore {
@@ -239,10 +253,13 @@ mod tests {
 
     #[test]
     fn the_key_of_a_shard_is_frozen() {
-        // (printf cocoon/v1; head -c 32 /dev/zero; printf '\0\1') | sha256sum
-        let expected = "57eb219da7da1c4ffe604d14f41d843f8da1b81defadd0955dec7785c5c40624";
-        let hex: String = key(&model(0), 1).to_vec().iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, expected);
+        // (printf cocoon/v1; head -c 32 /dev/zero; printf '\0\0\1') | sha256sum
+        let expected = "1ec4af7d641d6fad57d3d2e19b05ab5c8cd6f8e41c998d164de1adc25498567e";
+        assert_eq!(hex(&key(&model(0), 1)), expected);
+        let attested = Want { minimum_tier: Tier::Attested, ..model(0) };
+        // The same with '\1\0\1'.
+        let expected = "3d86e1d6ce402e986279021bf79d2ba2ff2d40d431df1e609efec5cb3549d2e0";
+        assert_eq!(hex(&key(&attested, 1)), expected);
         assert_ne!(key(&model(0), 1), key(&model(0), 0));
     }
 

@@ -30,7 +30,7 @@ mod warm;
 
 pub use behaviour::keypair;
 pub use command::{
-    Anchor, Command, Config, Event, ListenError, Measured, Refused, Role, StartError, Status,
+    Anchor, Command, Config, Event, ListenError, Measured, Refused, Role, StartError, Status, Want,
 };
 pub use control::LinkEnd;
 pub use gossip::{GossipError, NoticeCheck, NoticeVerdict, Topic};

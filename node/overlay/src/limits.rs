@@ -91,9 +91,9 @@ pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 pub const RECORDS: usize = 100_000;
 /// Provider records under one key. Shards aim at 50; 200 is four times that.
 pub const RECORDS_PER_KEY: usize = 200;
-/// Keys that one provider may hold at one index node: eight models, two shards each while the
-/// number of shards changes.
-pub const RECORDS_PER_PROVIDER: usize = 16;
+/// Keys that one provider may hold at one index node: eight models in three tiers, two shards each
+/// while the number of shards changes.
+pub const RECORDS_PER_PROVIDER: usize = 48;
 /// Providers of one public subnet under one key, so that one machine room cannot fill a key.
 pub const RECORDS_PER_KEY_AND_SUBNET: usize = 16;
 /// Life of a provider record. Short, because GPUs come and go.
@@ -116,21 +116,21 @@ pub const KADEMLIA_PACKET_BYTES: usize = 65_536;
 /// Length of a look-up. Dead peers dominate it, so it is cut short and tried anew.
 pub const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Candidates per model with an open control stream.
-pub const WARM_PER_MODEL: usize = 8;
-/// Models that a node may want at a time; further wants are refused.
-pub const WANTED_MODELS: usize = 256;
-/// Candidates remembered per model that were found and not contacted yet.
-pub const CANDIDATES_PER_MODEL: usize = 64;
+/// Providers in a table: candidates of one model and tier with an open control stream.
+pub const WARM_PER_TABLE: usize = 8;
+/// Tables that a node may keep at a time; further wants are refused.
+pub const TABLES: usize = 256;
+/// Candidates remembered per table that were found and not contacted yet.
+pub const CANDIDATES_PER_TABLE: usize = 64;
 /// Every so often the worst of a full table are replaced by random draws.
 pub const EXPLORE_EVERY: Duration = Duration::from_secs(300);
 /// How many are replaced then.
 pub const EXPLORE_COUNT: usize = 2;
-/// First pause between look-ups for a model whose table is not full; doubles up to the next.
+/// First pause between look-ups for a table that is not full; doubles up to the next.
 pub const LOOK_UP_MIN: Duration = Duration::from_secs(1);
-/// Longest pause between look-ups for a model that has no provider at all.
+/// Longest pause between look-ups for a table that has no provider at all.
 pub const LOOK_UP_MAX_EMPTY: Duration = Duration::from_secs(15);
-/// Longest pause between look-ups for a model that has some, but fewer than a full table.
+/// Longest pause between look-ups for a table that has some, but not all its places taken.
 pub const LOOK_UP_MAX: Duration = Duration::from_secs(300);
 /// Time from the decision to contact a candidate to its offer.
 pub const CONTACT_TIMEOUT: Duration = Duration::from_secs(15);

@@ -8,30 +8,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use cocoon_protocol::identity::ModelHash;
-
+use crate::command::Want;
 use crate::control::{Link, LinkId};
 use crate::limits;
 
 /// What the provider's side wants done in the index.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Publish {
-    /// Announce the node as a provider of the model.
-    Start(ModelHash),
+    /// Announce the node as such a provider.
+    Start(Want),
     /// Stop announcing it.
-    Stop(ModelHash),
+    Stop(Want),
 }
 
 /// The state of a node that may have something to offer.
 #[derive(Debug, Default)]
 pub(crate) struct Offering {
     current: Option<Arc<[u8]>>,
-    models: BTreeSet<ModelHash>,
+    /// What the node is announced for.
+    announced: BTreeSet<Want>,
     subscribers: BTreeMap<LinkId, Link>,
     last_push: Option<Instant>,
     push_due: bool,
     last_word: Option<Instant>,
-    /// Index peers that were known when the models were published last.
+    /// Index peers that were known when the node was announced last.
     published_to: usize,
     last_publish: Option<Instant>,
     publish_due: Option<Instant>,
@@ -42,19 +42,19 @@ impl Offering {
     pub(crate) fn publish(
         &mut self,
         offer: Arc<[u8]>,
-        models: BTreeSet<ModelHash>,
+        announced: BTreeSet<Want>,
         index_peers: usize,
         now: Instant,
     ) -> Vec<Publish> {
         self.current = Some(offer);
-        let stopped = self.models.difference(&models).copied().map(Publish::Stop);
-        let started = models.difference(&self.models).copied().map(Publish::Start);
+        let stopped = self.announced.difference(&announced).copied().map(Publish::Stop);
+        let started = announced.difference(&self.announced).copied().map(Publish::Start);
         let changes: Vec<_> = stopped.chain(started).collect();
         if changes.iter().any(|change| matches!(change, Publish::Start(_))) {
             self.last_publish = Some(now);
             self.published_to = index_peers;
         }
-        self.models = models;
+        self.announced = announced;
         self.push_due = true;
         self.push(now);
         changes
@@ -68,7 +68,7 @@ impl Offering {
         for link in self.subscribers.values() {
             link.draining();
         }
-        std::mem::take(&mut self.models).into_iter().map(Publish::Stop).collect()
+        std::mem::take(&mut self.announced).into_iter().map(Publish::Stop).collect()
     }
 
     /// A peer subscribed: it gets the offer now, or the word that there is none.
@@ -99,7 +99,7 @@ impl Offering {
     /// it is published again, soon but not for every single newcomer.
     pub(crate) fn index_grew(&mut self, peers: usize, now: Instant) {
         let reached_enough = self.published_to >= limits::REPLICATION;
-        if self.models.is_empty() || reached_enough || peers <= self.published_to {
+        if self.announced.is_empty() || reached_enough || peers <= self.published_to {
             return;
         }
         let due = match (self.published_to, self.last_publish) {
@@ -124,7 +124,7 @@ impl Offering {
         self.publish_due = None;
         self.last_publish = Some(now);
         self.published_to = index_peers;
-        self.models.iter().copied().map(Publish::Start).collect()
+        self.announced.iter().copied().map(Publish::Start).collect()
     }
 
     /// When [`Self::tick`] has something to do.
@@ -162,12 +162,9 @@ impl Offering {
 mod tests {
     use super::*;
     use crate::control::link;
+    use crate::testing::want;
     use libp2p::PeerId;
     use std::time::Duration;
-
-    fn model(byte: u8) -> ModelHash {
-        ModelHash::from_bytes([byte; 32])
-    }
 
     fn offer(byte: u8) -> Arc<[u8]> {
         Arc::from([byte].as_slice())
@@ -177,9 +174,9 @@ mod tests {
     fn changes_are_pushed_at_once_but_not_more_often_than_the_pace() {
         let mut offering = Offering::default();
         let now = Instant::now();
-        offering.publish(offer(1), BTreeSet::from([model(1)]), 0, now);
+        offering.publish(offer(1), BTreeSet::from([want(1)]), 0, now);
         assert!(!offering.push_due, "the first goes out at once");
-        offering.publish(offer(2), BTreeSet::from([model(1)]), 0, now);
+        offering.publish(offer(2), BTreeSet::from([want(1)]), 0, now);
         assert!(offering.push_due);
         assert_eq!(offering.wake_at(), now.checked_add(limits::PUSH_EVERY));
         offering.tick(0, now + limits::PUSH_EVERY - Duration::from_millis(1));
@@ -192,12 +189,12 @@ mod tests {
     fn only_changed_models_touch_the_index() {
         let mut offering = Offering::default();
         let now = Instant::now();
-        let both = BTreeSet::from([model(1), model(2)]);
+        let both = BTreeSet::from([want(1), want(2)]);
         assert_eq!(offering.publish(offer(1), both.clone(), 0, now).len(), 2);
         assert!(offering.publish(offer(2), both, 0, now).is_empty());
-        let changes = offering.publish(offer(3), BTreeSet::from([model(2)]), 0, now);
-        assert_eq!(changes, [Publish::Stop(model(1))]);
-        assert_eq!(offering.withdraw(), [Publish::Stop(model(2))]);
+        let changes = offering.publish(offer(3), BTreeSet::from([want(2)]), 0, now);
+        assert_eq!(changes, [Publish::Stop(want(1))]);
+        assert_eq!(offering.withdraw(), [Publish::Stop(want(2))]);
         assert!(!offering.is_offering());
     }
 
@@ -207,13 +204,13 @@ mod tests {
         let now = Instant::now();
         offering.index_grew(1, now);
         assert_eq!(offering.wake_at(), None, "nothing to publish");
-        offering.publish(offer(1), BTreeSet::from([model(1)]), 0, now);
+        offering.publish(offer(1), BTreeSet::from([want(1)]), 0, now);
         offering.index_grew(1, now);
-        assert_eq!(offering.tick(1, now), [Publish::Start(model(1))], "first peer: at once");
+        assert_eq!(offering.tick(1, now), [Publish::Start(want(1))], "first peer: at once");
         offering.index_grew(2, now);
         assert!(offering.tick(2, now).is_empty(), "second peer: a moment later");
         let later = now + limits::LOOK_UP_MIN;
-        assert_eq!(offering.tick(limits::REPLICATION, later), [Publish::Start(model(1))]);
+        assert_eq!(offering.tick(limits::REPLICATION, later), [Publish::Start(want(1))]);
         offering.index_grew(1_000, later);
         assert!(offering.tick(1_000, later + limits::KEEP_ALIVE).is_empty());
     }
@@ -222,12 +219,12 @@ mod tests {
     fn a_keep_alive_is_due_after_silence_only() {
         let mut offering = Offering::default();
         let now = Instant::now();
-        offering.publish(offer(1), BTreeSet::from([model(1)]), 0, now);
+        offering.publish(offer(1), BTreeSet::from([want(1)]), 0, now);
         assert_eq!(offering.wake_at(), None, "nobody listens");
         let (end, _stream) = link(LinkId(1), PeerId::random(), (), now);
         offering.subscribe(LinkId(1), end);
         assert_eq!(offering.wake_at(), Some(now + limits::KEEP_ALIVE));
-        offering.publish(offer(2), BTreeSet::from([model(1)]), 0, now + limits::PUSH_EVERY);
+        offering.publish(offer(2), BTreeSet::from([want(1)]), 0, now + limits::PUSH_EVERY);
         assert_eq!(offering.wake_at(), Some(now + limits::PUSH_EVERY + limits::KEEP_ALIVE));
         assert!(offering.unsubscribe(LinkId(1)));
         assert_eq!(offering.wake_at(), None);

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use cocoon_protocol::identity::{ModelHash, NodeId};
+use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::units::Timestamp;
 use futures::Stream;
 use futures::stream::{SelectAll, StreamExt as _};
@@ -25,7 +25,7 @@ use libp2p::{Multiaddr, PeerId, Swarm, TransportError, kad};
 use crate::address::{self, Scope};
 use crate::behaviour::{Behaviour, BehaviourEvent, keypair};
 use crate::command::{
-    Anchor, Command, Config, Event, ListenError, Measured, Refused, StartError, Status,
+    Anchor, Command, Config, Event, ListenError, Measured, Refused, StartError, Status, Want,
 };
 use crate::control::{Link, LinkId, LinkStream};
 use crate::entry::{EntryPoints, named_peer};
@@ -42,7 +42,7 @@ pub type Transport = Boxed<(PeerId, StreamMuxerBox)>;
 #[derive(Debug)]
 pub(crate) struct LookUp {
     pub(crate) query: kad::QueryId,
-    pub(crate) model: ModelHash,
+    pub(crate) want: Want,
     pub(crate) begun: Instant,
     /// From its beginning to the first names.
     pub(crate) first: Option<Duration>,
@@ -62,7 +62,7 @@ pub struct Overlay {
     listeners: HashMap<ListenerId, Multiaddr>,
     pub(crate) tables: Tables,
     pub(crate) offering: Offering,
-    /// Look-ups under way; one a wanted model and shard.
+    /// Look-ups under way; one a table and shard.
     pub(crate) look_ups: Vec<LookUp>,
     measured: VecDeque<Measured>,
     /// Control streams that were asked for.
@@ -162,12 +162,12 @@ impl Overlay {
             Command::Remember(anchors) => self.remember(anchors, now),
             Command::PublishOffer(offer) => self.publish_offer(&offer, now),
             Command::WithdrawOffer => self.withdraw_offer(),
-            Command::Want(model) => {
-                if !self.tables.want(model, now) {
-                    tracing::warn!(%model, "too many models are wanted; this one is not");
+            Command::Want(want) => {
+                if !self.tables.want(want, now) {
+                    tracing::warn!(%want, "there are too many tables of providers; this is none");
                 }
             }
-            Command::Unwant(model) => self.tables.unwant(model),
+            Command::Unwant(want) => self.tables.unwant(want),
             Command::PublishNotice(topic, notice) => self.publish_notice(topic, notice),
         }
         self.act(now);

@@ -21,7 +21,7 @@ use libp2p::{Multiaddr, noise, yamux};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::{Command, Config, Event, Overlay, Role, Status, Transport, keypair};
+use crate::{Command, Config, Event, Overlay, Role, Status, Transport, Want, keypair};
 
 /// When every test begins.
 pub(crate) const START: Timestamp = Timestamp::from_unix_secs(1_800_000_000);
@@ -32,12 +32,28 @@ pub(crate) fn model(byte: u8) -> ModelHash {
     ModelHash::from_bytes([byte; 32])
 }
 
+/// Providers of a model in any tier.
+pub(crate) fn want(byte: u8) -> Want {
+    Want { model: model(byte), minimum_tier: Tier::Open }
+}
+
 pub(crate) fn key(secret: u8) -> NodeKey {
     NodeKey::from_secret(&[secret; 32])
 }
 
-/// An offer of `models` by `key`, made at `issued` and valid for five minutes.
+/// An offer of `models` by `key` in tier open, made at `issued` and valid for five minutes.
 pub(crate) fn offer(
+    key: &NodeKey,
+    sequence: u64,
+    models: &[ModelHash],
+    issued: Timestamp,
+) -> SignedOffer {
+    offer_in(Tier::Open, key, sequence, models, issued)
+}
+
+/// The same in any tier.
+pub(crate) fn offer_in(
+    tier: Tier,
     key: &NodeKey,
     sequence: u64,
     models: &[ModelHash],
@@ -57,8 +73,8 @@ pub(crate) fn offer(
         expires: issued.after(Millis::from_secs(300)),
         network: -7_337,
         models: models.iter().map(model).collect(),
-        tier: Tier::Open,
-        evidence_digest: None,
+        tier,
+        evidence_digest: (tier > Tier::Open).then_some([7; 32]),
         payout: TonAddress { workchain: 0, hash: [1; 32] },
         load: Load::Idle,
         region: String::new(),

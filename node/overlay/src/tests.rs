@@ -4,6 +4,7 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test waits for one event among many")]
 
+use cocoon_protocol::attest::Tier;
 use cocoon_protocol::limits::CONTROL_FRAME_BYTES;
 use cocoon_protocol::units::Millis;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
@@ -13,9 +14,9 @@ use tokio::task::JoinHandle;
 
 use crate::behaviour::{Behaviour, BehaviourEvent};
 use crate::streams::{self, PeerStream, Protocol};
-use crate::testing::{START, TestNode, key, memory, model, offer};
+use crate::testing::{START, TestNode, key, memory, model, offer, offer_in, want};
 use crate::{
-    Anchor, Command, Config, Event, LinkEnd, Refusal, Role, Topic, address, keypair, limits,
+    Anchor, Command, Config, Event, LinkEnd, Refusal, Role, Topic, Want, address, keypair, limits,
 };
 
 #[tokio::test]
@@ -28,15 +29,38 @@ async fn a_fresh_consumer_finds_an_offer_through_an_entry_point() {
     entry.until(|status| status.index_records == 1).await;
 
     let mut consumer = TestNode::start(3, Role::Consumer).await;
-    consumer.tell(Command::Want(model(1))).await;
+    consumer.tell(Command::Want(want(1))).await;
     consumer.join(&entry).await;
     assert_eq!(consumer.next_offer().await, (provider.id(), 7));
     let status = consumer.status().await;
-    assert_eq!(status.warm, [(model(1), 1)]);
+    assert_eq!(status.warm, [(want(1), 1)]);
     assert_eq!(status.index_records, 0, "a consumer stores nothing for others");
     let anchors: Vec<_> = status.anchors.iter().map(|anchor| anchor.node).collect();
     assert!(anchors.contains(&provider.id()), "worth remembering: {anchors:?}");
     assert_eq!(provider.status().await.subscribers, 1);
+}
+
+#[tokio::test]
+async fn who_must_have_a_tee_is_named_nobody_else() {
+    let entry = TestNode::start(1, Role::Relay).await;
+    let (open, attested) =
+        (TestNode::start(2, Role::Provider).await, TestNode::start(3, Role::Provider).await);
+    open.join(&entry).await;
+    open.publish(1, &[model(1)]).await;
+    attested.join(&entry).await;
+    let offer = offer_in(Tier::Attested, &attested.key, 1, &[model(1)], attested.clock.now());
+    attested.tell(Command::PublishOffer(offer)).await;
+    // The open one's key, and two of the attested one, who serves both.
+    entry.until(|status| status.index_records == 3).await;
+
+    let mut consumer = TestNode::start(4, Role::Consumer).await;
+    let safe = Want { minimum_tier: Tier::Attested, ..want(1) };
+    consumer.tell(Command::Want(safe)).await;
+    consumer.join(&entry).await;
+    assert_eq!(consumer.next_offer().await.0, attested.id());
+    consumer.tell(Command::Want(want(1))).await;
+    assert_eq!(consumer.next_offer().await.0, open.id());
+    consumer.until(|status| status.warm == [(want(1), 2), (safe, 1)]).await;
 }
 
 #[tokio::test]
@@ -55,7 +79,7 @@ async fn an_offer_is_found_across_a_chain_of_nodes() {
     provider.publish(1, &[model(1)]).await;
     let mut consumer = TestNode::start(11, Role::Consumer).await;
     consumer.join(&nodes[4]).await;
-    consumer.tell(Command::Want(model(1))).await;
+    consumer.tell(Command::Want(want(1))).await;
     assert_eq!(consumer.next_offer().await.0, provider.id());
 }
 
@@ -65,7 +89,7 @@ async fn a_change_is_pushed_and_the_end_is_told() {
     let mut consumer = TestNode::start(2, Role::Consumer).await;
     provider.publish(1, &[model(1)]).await;
     consumer.join(&provider).await;
-    consumer.tell(Command::Want(model(1))).await;
+    consumer.tell(Command::Want(want(1))).await;
     assert_eq!(consumer.next_offer().await, (provider.id(), 1));
     provider.publish(2, &[model(1), model(2)]).await;
     assert_eq!(consumer.next_offer().await, (provider.id(), 2));
@@ -88,12 +112,12 @@ async fn a_dead_provider_is_noticed_and_the_living_one_stays() {
     }
     let mut consumer = TestNode::start(4, Role::Consumer).await;
     consumer.join(&entry).await;
-    consumer.tell(Command::Want(model(1))).await;
-    consumer.until(|status| status.warm == [(model(1), 2)]).await;
+    consumer.tell(Command::Want(want(1))).await;
+    consumer.until(|status| status.warm == [(want(1), 2)]).await;
     let dead = doomed.id();
     drop(doomed);
     assert_eq!(consumer.next_gone().await, dead);
-    assert_eq!(consumer.status().await.warm, [(model(1), 1)]);
+    assert_eq!(consumer.status().await.warm, [(want(1), 1)]);
 }
 
 #[tokio::test]
@@ -105,7 +129,7 @@ async fn a_remembered_peer_of_the_index_is_as_good_as_an_entry_point() {
         Anchor { node: old.id(), addresses: vec![old.address.clone().with_p2p(peer).unwrap()] };
     node.tell(Command::Remember(vec![anchor])).await;
     node.until(|status| status.index_peers == 1).await;
-    node.tell(Command::Want(model(1))).await;
+    node.tell(Command::Want(want(1))).await;
     let id = old.id();
     node.wait(|event| matches!(event, Event::PeerConnected(it) if it == id).then_some(())).await;
 }
@@ -118,7 +142,7 @@ async fn a_provider_that_comes_back_at_another_address_is_found_again() {
     provider.publish(1, &[model(1)]).await;
     let mut consumer = TestNode::start(3, Role::Consumer).await;
     consumer.join(&entry).await;
-    consumer.tell(Command::Want(model(1))).await;
+    consumer.tell(Command::Want(want(1))).await;
     assert_eq!(consumer.next_offer().await, (provider.id(), 1));
     let id = provider.id();
     drop(provider);
@@ -129,7 +153,7 @@ async fn a_provider_that_comes_back_at_another_address_is_found_again() {
     restarted.publish(2, &[model(1)]).await;
     assert_eq!(consumer.next_offer().await, (id, 2));
     let peer = address::peer_id(&id).unwrap();
-    let key = crate::index::key(&model(1), 0);
+    let key = crate::index::key(&want(1), 0);
     let kept = entry
         .ask(move |overlay| overlay.swarm.behaviour_mut().kad.store_mut().addresses(&key, &peer));
     assert_eq!(kept.await, std::slice::from_ref(&restarted.address), "the old one is forgotten");
@@ -141,12 +165,12 @@ async fn a_model_that_is_no_longer_wanted_lets_its_providers_go() {
     let mut consumer = TestNode::start(2, Role::Consumer).await;
     provider.publish(1, &[model(1), model(2)]).await;
     consumer.join(&provider).await;
-    consumer.tell(Command::Want(model(1))).await;
-    consumer.tell(Command::Want(model(2))).await;
-    consumer.until(|status| status.warm == [(model(1), 1), (model(2), 1)]).await;
-    consumer.tell(Command::Unwant(model(1))).await;
-    assert_eq!(consumer.status().await.warm, [(model(2), 1)]);
-    consumer.tell(Command::Unwant(model(2))).await;
+    consumer.tell(Command::Want(want(1))).await;
+    consumer.tell(Command::Want(want(2))).await;
+    consumer.until(|status| status.warm == [(want(1), 1), (want(2), 1)]).await;
+    consumer.tell(Command::Unwant(want(1))).await;
+    assert_eq!(consumer.status().await.warm, [(want(2), 1)]);
+    consumer.tell(Command::Unwant(want(2))).await;
     assert_eq!(consumer.next_gone().await, provider.id());
     provider.until(|status| status.subscribers == 0).await;
 }
@@ -229,7 +253,7 @@ fn hostile_provider(secret: u8, entry: &TestNode, frames: Vec<u8>) -> (PeerId, J
         loop {
             match swarm.select_next_some().await {
                 SwarmEvent::ConnectionEstablished { .. } => {
-                    let key = crate::index::key(&model(1), 0);
+                    let key = crate::index::key(&want(1), 0);
                     swarm.behaviour_mut().kad.start_providing(key).unwrap();
                 }
                 SwarmEvent::Behaviour(BehaviourEvent::Identify(
@@ -238,7 +262,7 @@ fn hostile_provider(secret: u8, entry: &TestNode, frames: Vec<u8>) -> (PeerId, J
                     for address in info.listen_addrs {
                         swarm.behaviour_mut().kad.add_address(&peer_id, address);
                     }
-                    let key = crate::index::key(&model(1), 0);
+                    let key = crate::index::key(&want(1), 0);
                     swarm.behaviour_mut().kad.start_providing(key).unwrap();
                 }
                 SwarmEvent::Behaviour(BehaviourEvent::Streams(streams::Event::Inbound {
@@ -300,7 +324,7 @@ async fn offers_that_are_not_the_peers_own_current_ones_never_leave_the_overlay(
         let (_, hostile) = hostile_provider(20, &entry, frames);
         entry.until(|status| status.index_records == 1).await;
         consumer.join(&entry).await;
-        consumer.tell(Command::Want(model(1))).await;
+        consumer.tell(Command::Want(want(1))).await;
         let refused = crate::Refused::Control(expected);
         consumer.until(|status| status.refused.contains_key(&refused)).await;
         hostile.abort();
@@ -380,7 +404,7 @@ async fn random_bytes_on_every_protocol_hurt_nobody() {
     driver.abort();
     let mut consumer = TestNode::start(3, Role::Consumer).await;
     consumer.join(&victim).await;
-    consumer.tell(Command::Want(model(1))).await;
+    consumer.tell(Command::Want(want(1))).await;
     assert_eq!(consumer.next_offer().await.0, victim.id());
 }
 

@@ -1,18 +1,21 @@
-//! The consumer's side of discovery: a warm table of providers for every model that is wanted.
+//! The consumer's side of discovery: a warm table of providers for everything that is wanted.
 //!
 //! Owns: whom to contact, whose offers hold, when to look again, and who makes room for whom.
 //! Must not: touch the swarm. Events come in with their time; actions go out, in order.
 //! Invariant: for every provider whose offer went out as an action, its end goes out too.
+//!
+//! A provider stands in the tables that it was found for, and in no other: those who reach a high
+//! tier would otherwise fill the table of a low one too, and nobody would ever see the rest.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cocoon_protocol::identity::ModelHash;
 use cocoon_protocol::offer::VerifiedOffer;
 use cocoon_protocol::units::Timestamp;
 use libp2p::PeerId;
 
+use crate::command::Want;
 use crate::control::{Link, LinkId};
 use crate::draw::Draw;
 use crate::limits;
@@ -20,12 +23,12 @@ use crate::limits;
 /// What the table wants done.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// Ask the index for providers of the model.
-    LookUp(ModelHash),
+    /// Ask the index for such providers.
+    LookUp(Want),
     /// Enough were found: end the look-up.
-    StopLookUp(ModelHash),
+    StopLookUp(Want),
     /// Open a control stream to the peer.
-    Contact(PeerId, ModelHash),
+    Contact(PeerId, Want),
     /// A contacted peer sent its first offer, so long after it was to be contacted.
     Contacted(PeerId, Duration),
     /// A provider's current offer.
@@ -35,7 +38,7 @@ pub(crate) enum Action {
 }
 
 #[derive(Debug)]
-struct Want {
+struct Table {
     looking: bool,
     look_up_at: Option<Instant>,
     pause: Duration,
@@ -53,8 +56,8 @@ struct Warm {
 
 #[derive(Debug)]
 struct Provider {
-    /// The model that it was contacted for.
-    sought: ModelHash,
+    /// The tables that it stands in, or will if its offer is as the index has it. Never empty.
+    sought: BTreeSet<Want>,
     since: Instant,
     heard: Instant,
     link: Option<(LinkId, Link)>,
@@ -63,8 +66,13 @@ struct Provider {
 }
 
 impl Provider {
-    fn offers(&self, model: ModelHash) -> bool {
-        self.warm.as_ref().is_some_and(|warm| warm.offer.offer().model(model).is_some())
+    const fn is_warm(&self) -> bool {
+        self.warm.is_some()
+    }
+
+    /// Whether it may stand in this table, by what is known of it.
+    fn meets(&self, want: &Want) -> bool {
+        self.warm.as_ref().is_none_or(|warm| want.is_met_by(warm.offer.offer()))
     }
 
     /// How dispensable it is: the longer its round trip, the more. A newcomer whose round trip is
@@ -86,7 +94,7 @@ impl Provider {
 /// All warm tables of a node. One provider may stand in several.
 #[derive(Debug)]
 pub(crate) struct Tables {
-    wants: BTreeMap<ModelHash, Want>,
+    wanted: BTreeMap<Want, Table>,
     providers: BTreeMap<PeerId, Provider>,
     paused: BTreeMap<PeerId, Instant>,
     actions: VecDeque<Action>,
@@ -96,7 +104,7 @@ pub(crate) struct Tables {
 impl Tables {
     pub(crate) fn new(seed: &[u8; 32]) -> Self {
         Self {
-            wants: BTreeMap::new(),
+            wanted: BTreeMap::new(),
             providers: BTreeMap::new(),
             paused: BTreeMap::new(),
             actions: VecDeque::new(),
@@ -109,16 +117,15 @@ impl Tables {
         self.actions.pop_front()
     }
 
-    /// Starts to keep a table for `model`; looks for providers at once. False when too many are
-    /// wanted already.
-    pub(crate) fn want(&mut self, model: ModelHash, now: Instant) -> bool {
-        if self.wants.contains_key(&model) {
+    /// Starts to keep a table; looks for providers at once. False when there are too many already.
+    pub(crate) fn want(&mut self, want: Want, now: Instant) -> bool {
+        if self.wanted.contains_key(&want) {
             return true;
         }
-        if self.wants.len() >= limits::WANTED_MODELS {
+        if self.wanted.len() >= limits::TABLES {
             return false;
         }
-        let want = Want {
+        let table = Table {
             looking: false,
             look_up_at: Some(now),
             pause: limits::LOOK_UP_MIN,
@@ -126,50 +133,44 @@ impl Tables {
             exploring: false,
             candidates: Vec::new(),
         };
-        self.wants.insert(model, want);
-        self.look_up_if_due(model, now);
+        self.wanted.insert(want, table);
+        self.look_up_if_due(want, now);
         true
     }
 
-    /// Ends the table of `model`; providers that stand in no other are let go.
-    pub(crate) fn unwant(&mut self, model: ModelHash) {
-        if self.wants.remove(&model).is_some_and(|want| want.looking) {
-            self.actions.push_back(Action::StopLookUp(model));
+    /// Ends a table; providers that stand in no other are let go.
+    pub(crate) fn unwant(&mut self, want: Want) {
+        if self.wanted.remove(&want).is_some_and(|table| table.looking) {
+            self.actions.push_back(Action::StopLookUp(want));
         }
-        let useless: Vec<_> = self
-            .providers
-            .iter()
-            .filter(|(_, provider)| match &provider.warm {
-                Some(_) => !self.wants.keys().any(|wanted| provider.offers(*wanted)),
-                None => provider.sought == model,
-            })
-            .map(|(peer, _)| *peer)
-            .collect();
-        for peer in useless {
-            self.drop_provider(peer);
+        let peers: Vec<_> = self.providers.keys().copied().collect();
+        for peer in peers {
+            self.remove(peer, want);
         }
     }
 
-    /// A look-up found providers; contacts as many as there are places, drawn at random.
+    /// A look-up found providers; takes as many as there are places, drawn at random.
     pub(crate) fn found(
         &mut self,
-        model: ModelHash,
+        want: Want,
         providers: impl IntoIterator<Item = PeerId>,
         now: Instant,
     ) {
         self.paused.retain(|_, until| *until > now);
-        let Some(want) = self.wants.get_mut(&model) else {
+        let Some(table) = self.wanted.get_mut(&want) else {
             return;
         };
         for peer in providers {
-            let known = self.providers.contains_key(&peer) || self.paused.contains_key(&peer);
-            let full = want.candidates.len() >= limits::CANDIDATES_PER_MODEL;
-            if !known && !full && !want.candidates.contains(&peer) {
-                want.candidates.push(peer);
+            let known = self.providers.get(&peer);
+            let useless = known.is_some_and(|it| it.sought.contains(&want) || !it.meets(&want))
+                || self.paused.contains_key(&peer);
+            let full = table.candidates.len() >= limits::CANDIDATES_PER_TABLE;
+            if !useless && !full && !table.candidates.contains(&peer) {
+                table.candidates.push(peer);
             }
         }
-        want.candidates.sort_unstable();
-        self.fill(model, now);
+        table.candidates.sort_unstable();
+        self.fill(want, now);
     }
 
     /// The peer is said to be where it was not before: that it could not be reached counts no more.
@@ -178,33 +179,33 @@ impl Tables {
     }
 
     /// A look-up ended; the next is due after a pause, unless the table is full.
-    pub(crate) fn look_up_ended(&mut self, model: ModelHash, now: Instant) {
-        let warm = self.warm_count(model);
-        let Some(want) = self.wants.get_mut(&model) else {
+    pub(crate) fn look_up_ended(&mut self, want: Want, now: Instant) {
+        let warm = self.warm_count(want);
+        let Some(table) = self.wanted.get_mut(&want) else {
             return;
         };
-        want.looking = false;
-        if warm >= limits::WARM_PER_MODEL {
-            want.pause = limits::LOOK_UP_MIN;
-            want.look_up_at = None;
+        table.looking = false;
+        if warm >= limits::WARM_PER_TABLE {
+            table.pause = limits::LOOK_UP_MIN;
+            table.look_up_at = None;
             return;
         }
         let longest = if warm == 0 { limits::LOOK_UP_MAX_EMPTY } else { limits::LOOK_UP_MAX };
-        want.pause = want.pause.min(longest);
-        want.look_up_at = Some(later(now, want.pause));
-        want.pause = want.pause.saturating_mul(2);
+        table.pause = table.pause.min(longest);
+        table.look_up_at = Some(later(now, table.pause));
+        table.pause = table.pause.saturating_mul(2);
     }
 
-    /// The index grew: models without any provider are looked up again at once.
+    /// The index grew: what has no provider at all is looked up again at once.
     pub(crate) fn index_grew(&mut self, now: Instant) {
         let empty: Vec<_> =
-            self.wants.keys().copied().filter(|model| self.warm_count(*model) == 0).collect();
-        for model in empty {
-            if let Some(want) = self.wants.get_mut(&model) {
-                want.look_up_at = Some(now);
-                want.pause = limits::LOOK_UP_MIN;
+            self.wanted.keys().copied().filter(|want| self.warm_count(*want) == 0).collect();
+        for want in empty {
+            if let Some(table) = self.wanted.get_mut(&want) {
+                table.look_up_at = Some(now);
+                table.pause = limits::LOOK_UP_MIN;
             }
-            self.look_up_if_due(model, now);
+            self.look_up_if_due(want, now);
         }
     }
 
@@ -224,18 +225,10 @@ impl Tables {
         let Some(provider) = self.providers.get(&peer) else {
             return;
         };
-        let models: Vec<_> = self
-            .wants
-            .keys()
-            .copied()
-            .filter(|model| provider.sought == *model || provider.offers(*model))
-            .collect();
+        let left = provider.sought.clone();
         self.paused.insert(peer, later(now, limits::CONTACT_PAUSE));
         self.drop_provider(peer);
-        for model in models {
-            self.fill(model, now);
-            self.look_again(model, now);
-        }
+        self.replace(&left, now);
     }
 
     /// Whether the stream `id` is the one that `peer` is subscribed on.
@@ -275,17 +268,15 @@ impl Tables {
         if known.is_some_and(|known| known >= offer.offer().sequence) {
             return;
         }
-        let served: Vec<_> = self
-            .wants
-            .keys()
-            .copied()
-            .filter(|model| offer.offer().model(*model).is_some())
-            .collect();
-        if served.is_empty() {
-            // It was found under a model that it does not serve, or stopped serving.
+        let is_met = |want: &Want| want.is_met_by(offer.offer());
+        let (stays, left): (BTreeSet<_>, BTreeSet<_>) =
+            provider.sought.iter().copied().partition(is_met);
+        if stays.is_empty() {
+            // The index promised what it does not offer, or it has stopped to offer it.
             self.lost(peer, now);
             return;
         }
+        provider.sought.clone_from(&stays);
         let expires = later(now, offer.offer().expires.since(clock).to_duration());
         let first = provider.warm.replace(Warm { offer: Arc::clone(&offer), expires }).is_none();
         if first {
@@ -293,9 +284,10 @@ impl Tables {
             self.actions.push_back(Action::Contacted(peer, after));
         }
         self.actions.push_back(Action::Offer(offer));
-        for model in served {
-            self.make_room(model, protected, now);
+        for want in stays {
+            self.make_room(want, protected, now);
         }
+        self.replace(&left, now);
     }
 
     /// Does what is due: gives up silent and expired providers, looks up, explores.
@@ -309,19 +301,19 @@ impl Tables {
         for peer in over {
             self.lost(peer, now);
         }
-        let models: Vec<_> = self.wants.keys().copied().collect();
-        for model in models {
-            self.explore_if_due(model, now);
-            self.look_up_if_due(model, now);
+        let wanted: Vec<_> = self.wanted.keys().copied().collect();
+        for want in wanted {
+            self.explore_if_due(want, now);
+            self.look_up_if_due(want, now);
         }
     }
 
     /// When [`Self::tick`] has something to do.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         let deadlines = self.providers.values().map(Provider::deadline);
-        let look_ups = self.wants.values().filter(|want| !want.looking);
-        let look_ups = look_ups.filter_map(|want| want.look_up_at);
-        let explorations = self.wants.values().map(|want| want.explore_at);
+        let look_ups = self.wanted.values().filter(|table| !table.looking);
+        let look_ups = look_ups.filter_map(|table| table.look_up_at);
+        let explorations = self.wanted.values().map(|table| table.explore_at);
         deadlines.chain(look_ups).chain(explorations).min()
     }
 
@@ -335,117 +327,131 @@ impl Tables {
         self.providers.iter().filter(|(_, provider)| provider.warm.is_some()).map(|(peer, _)| *peer)
     }
 
-    /// Every wanted model, with how many providers are warm.
-    pub(crate) fn counts(&self) -> Vec<(ModelHash, usize)> {
-        self.wants.keys().map(|model| (*model, self.warm_count(*model))).collect()
+    /// Everything wanted, with how many providers are warm.
+    pub(crate) fn counts(&self) -> Vec<(Want, usize)> {
+        self.wanted.keys().map(|want| (*want, self.warm_count(*want))).collect()
     }
 
-    fn warm_count(&self, model: ModelHash) -> usize {
-        self.providers.values().filter(|provider| provider.offers(model)).count()
+    fn warm_count(&self, want: Want) -> usize {
+        let members = self.providers.values().filter(|it| it.sought.contains(&want));
+        members.filter(|it| it.is_warm()).count()
     }
 
     /// Providers in the table and on the way into it.
-    fn taken(&self, model: ModelHash) -> usize {
-        let takes = |provider: &&Provider| {
-            provider.offers(model) || (provider.warm.is_none() && provider.sought == model)
-        };
-        self.providers.values().filter(takes).count()
+    fn taken(&self, want: Want) -> usize {
+        self.providers.values().filter(|it| it.sought.contains(&want)).count()
     }
 
-    fn fill(&mut self, model: ModelHash, now: Instant) {
-        let taken = self.taken(model);
-        let Some(want) = self.wants.get_mut(&model) else {
+    fn fill(&mut self, want: Want, now: Instant) {
+        let taken = self.taken(want);
+        let Some(table) = self.wanted.get_mut(&want) else {
             return;
         };
-        let extra = if want.exploring { limits::EXPLORE_COUNT } else { 0 };
-        let mut places = limits::WARM_PER_MODEL.saturating_add(extra).saturating_sub(taken);
-        while places > 0 && !want.candidates.is_empty() {
-            let peer = want.candidates.swap_remove(self.draw.below(want.candidates.len()));
-            if self.providers.contains_key(&peer) {
-                continue;
+        let extra = if table.exploring { limits::EXPLORE_COUNT } else { 0 };
+        let mut places = limits::WARM_PER_TABLE.saturating_add(extra).saturating_sub(taken);
+        while places > 0 && !table.candidates.is_empty() {
+            let peer = table.candidates.swap_remove(self.draw.below(table.candidates.len()));
+            if let Some(known) = self.providers.get_mut(&peer) {
+                // It is at hand, because another table has it.
+                if !known.meets(&want) || !known.sought.insert(want) {
+                    continue;
+                }
+            } else {
+                let provider = Provider {
+                    sought: BTreeSet::from([want]),
+                    since: now,
+                    heard: now,
+                    link: None,
+                    warm: None,
+                    round_trip: None,
+                };
+                self.providers.insert(peer, provider);
+                self.actions.push_back(Action::Contact(peer, want));
             }
-            let provider = Provider {
-                sought: model,
-                since: now,
-                heard: now,
-                link: None,
-                warm: None,
-                round_trip: None,
-            };
-            self.providers.insert(peer, provider);
-            self.actions.push_back(Action::Contact(peer, model));
             places = places.saturating_sub(1);
         }
-        if places == 0 && want.looking {
-            self.actions.push_back(Action::StopLookUp(model));
+        if places == 0 && table.looking {
+            self.actions.push_back(Action::StopLookUp(want));
+        }
+    }
+
+    /// Takes a provider out of one table; one that stands in no other is let go.
+    fn remove(&mut self, peer: PeerId, want: Want) {
+        let Some(provider) = self.providers.get_mut(&peer) else {
+            return;
+        };
+        if provider.sought.remove(&want) && provider.sought.is_empty() {
+            self.drop_provider(peer);
         }
     }
 
     fn drop_provider(&mut self, peer: PeerId) {
-        if self.providers.remove(&peer).is_some_and(|provider| provider.warm.is_some()) {
+        if self.providers.remove(&peer).is_some_and(|provider| provider.is_warm()) {
             self.actions.push_back(Action::Gone(peer));
         }
     }
 
-    /// Evicts the worst of a table that has more than its places.
-    fn make_room(&mut self, model: ModelHash, protected: &BTreeSet<PeerId>, now: Instant) {
-        while self.warm_count(model) > limits::WARM_PER_MODEL {
+    /// Takes the worst out of a table that has more than its places.
+    fn make_room(&mut self, want: Want, protected: &BTreeSet<PeerId>, now: Instant) {
+        while self.warm_count(want) > limits::WARM_PER_TABLE {
             let spare = self.providers.iter().filter(|(peer, provider)| {
-                provider.offers(model) && !protected.contains(peer) && self.is_spare(provider)
+                provider.is_warm() && provider.sought.contains(&want) && !protected.contains(peer)
             });
             let worst = spare.max_by_key(|(_, provider)| provider.badness(now));
             let Some(peer) = worst.map(|(peer, _)| *peer) else {
                 break;
             };
-            self.drop_provider(peer);
-            if let Some(want) = self.wants.get_mut(&model) {
-                want.exploring = false;
+            self.remove(peer, want);
+            if let Some(table) = self.wanted.get_mut(&want) {
+                table.exploring = false;
             }
         }
     }
 
-    /// Whether no table needs the provider: all that it stands in have more than their places.
-    fn is_spare(&self, provider: &Provider) -> bool {
-        let mut served = self.wants.keys().filter(|model| provider.offers(**model));
-        served.all(|model| self.warm_count(*model) > limits::WARM_PER_MODEL)
+    /// Looks for others in the tables that have lost a provider.
+    fn replace(&mut self, left: &BTreeSet<Want>, now: Instant) {
+        for want in left {
+            self.fill(*want, now);
+            self.look_again(*want, now);
+        }
     }
 
-    fn look_again(&mut self, model: ModelHash, now: Instant) {
-        if self.taken(model) >= limits::WARM_PER_MODEL {
+    fn look_again(&mut self, want: Want, now: Instant) {
+        if self.taken(want) >= limits::WARM_PER_TABLE {
             return;
         }
-        let empty = self.warm_count(model) == 0;
-        if let Some(want) = self.wants.get_mut(&model) {
+        let empty = self.warm_count(want) == 0;
+        if let Some(table) = self.wanted.get_mut(&want) {
             if empty {
-                want.pause = limits::LOOK_UP_MIN;
+                table.pause = limits::LOOK_UP_MIN;
             }
-            let soon = later(now, want.pause);
-            want.look_up_at = Some(want.look_up_at.map_or(soon, |at| at.min(soon)));
+            let soon = later(now, table.pause);
+            table.look_up_at = Some(table.look_up_at.map_or(soon, |at| at.min(soon)));
         }
     }
 
-    fn explore_if_due(&mut self, model: ModelHash, now: Instant) {
-        let full = self.warm_count(model) >= limits::WARM_PER_MODEL;
-        let Some(want) = self.wants.get_mut(&model) else {
+    fn explore_if_due(&mut self, want: Want, now: Instant) {
+        let full = self.warm_count(want) >= limits::WARM_PER_TABLE;
+        let Some(table) = self.wanted.get_mut(&want) else {
             return;
         };
-        if want.explore_at > now {
+        if table.explore_at > now {
             return;
         }
-        want.explore_at = later(now, limits::EXPLORE_EVERY);
-        want.exploring = full;
-        want.candidates.clear();
-        want.look_up_at = Some(now);
+        table.explore_at = later(now, limits::EXPLORE_EVERY);
+        table.exploring = full;
+        table.candidates.clear();
+        table.look_up_at = Some(now);
     }
 
-    fn look_up_if_due(&mut self, model: ModelHash, now: Instant) {
-        let Some(want) = self.wants.get_mut(&model) else {
+    fn look_up_if_due(&mut self, want: Want, now: Instant) {
+        let Some(table) = self.wanted.get_mut(&want) else {
             return;
         };
-        if !want.looking && want.look_up_at.is_some_and(|at| at <= now) {
-            want.looking = true;
-            want.look_up_at = None;
-            self.actions.push_back(Action::LookUp(model));
+        if !table.looking && table.look_up_at.is_some_and(|at| at <= now) {
+            table.looking = true;
+            table.look_up_at = None;
+            self.actions.push_back(Action::LookUp(want));
         }
     }
 }
@@ -459,7 +465,8 @@ mod tests {
     use super::*;
     use crate::address::peer_id;
     use crate::control::{Link, link};
-    use crate::testing::{START, key, model, offer};
+    use crate::testing::{START, key, model, offer_in, want};
+    use cocoon_protocol::attest::Tier;
     use proptest::prelude::*;
 
     /// Tables, and what their actions so far mean to the world outside.
@@ -512,12 +519,22 @@ mod tests {
         }
 
         fn found(&mut self, secrets: std::ops::Range<u8>) {
-            self.tables.found(model(1), secrets.map(peer), self.now);
+            self.tables.found(want(1), secrets.map(peer), self.now);
             self.settle();
         }
 
         fn offer(&mut self, secret: u8, sequence: u64, protected: &BTreeSet<PeerId>) {
-            let signed = offer(&key(secret), sequence, &[model(1)], self.clock);
+            self.offer_in(Tier::Open, secret, sequence, protected);
+        }
+
+        fn offer_in(
+            &mut self,
+            tier: Tier,
+            secret: u8,
+            sequence: u64,
+            protected: &BTreeSet<PeerId>,
+        ) {
+            let signed = offer_in(tier, &key(secret), sequence, &[model(1)], self.clock);
             let verified = signed.verify(self.clock).unwrap();
             let (peer, now, clock) = (peer(secret), self.now, self.clock);
             let (id, link) = new_link(u64::from(secret), peer);
@@ -538,20 +555,24 @@ mod tests {
         fn warm(&self) -> usize {
             self.tables.counts()[0].1
         }
+
+        fn warm_of(&self, want: Want) -> usize {
+            self.tables.counts().into_iter().find(|(it, _)| *it == want).unwrap().1
+        }
     }
 
     fn full() -> World {
         let mut world = World::new();
-        world.tables.want(model(1), world.now);
+        world.tables.want(want(1), world.now);
         world.settle();
         world.found(1..31);
         let contacted = std::mem::take(&mut world.contacted);
-        assert_eq!(contacted.len(), limits::WARM_PER_MODEL);
+        assert_eq!(contacted.len(), limits::WARM_PER_TABLE);
         for secret in (1..31).filter(|secret| contacted.contains(&peer(*secret))) {
             world.offer(secret, 1, &BTreeSet::new());
         }
-        assert_eq!(world.warm(), limits::WARM_PER_MODEL);
-        world.tables.look_up_ended(model(1), world.now);
+        assert_eq!(world.warm(), limits::WARM_PER_TABLE);
+        world.tables.look_up_ended(want(1), world.now);
         world
     }
 
@@ -559,7 +580,7 @@ mod tests {
     fn a_want_looks_up_at_once_and_fills_its_places_only() {
         let world = full();
         assert_eq!(world.look_ups, 1);
-        assert!(world.tables.wants[&model(1)].look_up_at.is_none(), "full: nothing to look for");
+        assert!(world.tables.wanted[&want(1)].look_up_at.is_none(), "full: nothing to look for");
     }
 
     #[test]
@@ -589,7 +610,7 @@ mod tests {
                 world.offer(secret, 1, &protected);
             }
         }
-        assert_eq!(world.warm(), limits::WARM_PER_MODEL);
+        assert_eq!(world.warm(), limits::WARM_PER_TABLE);
         assert!(world.offered.contains(&before[7]), "the slowest has a session");
         assert!(!world.offered.contains(&before[6]));
         assert!(world.contacted.iter().all(|new| world.offered.contains(new)), "newcomers stay");
@@ -599,7 +620,7 @@ mod tests {
     fn an_offer_that_is_not_renewed_and_a_silent_provider_end() {
         let mut world = full();
         world.pass(limits::SILENCE - Duration::from_secs(1));
-        assert_eq!(world.warm(), limits::WARM_PER_MODEL);
+        assert_eq!(world.warm(), limits::WARM_PER_TABLE);
         let alive: Vec<_> = world.offered.iter().copied().take(1).collect();
         for _ in 0..20 {
             world.tables.heard(alive[0], world.now);
@@ -616,18 +637,18 @@ mod tests {
     #[test]
     fn look_ups_that_find_nothing_slow_down_and_growth_of_the_index_revives_them() {
         let mut world = World::new();
-        world.tables.want(model(1), world.now);
+        world.tables.want(want(1), world.now);
         let mut pauses = Vec::new();
         for _ in 0..7 {
             world.settle();
-            world.tables.look_up_ended(model(1), world.now);
-            let wake = world.tables.wants[&model(1)].look_up_at.unwrap();
+            world.tables.look_up_ended(want(1), world.now);
+            let wake = world.tables.wanted[&want(1)].look_up_at.unwrap();
             pauses.push((wake - world.now).as_secs());
             world.pass(wake - world.now);
         }
         assert_eq!(pauses, [1, 2, 4, 8, 15, 15, 15]);
         let before = world.look_ups;
-        world.tables.look_up_ended(model(1), world.now);
+        world.tables.look_up_ended(want(1), world.now);
         world.tables.index_grew(world.now);
         world.settle();
         assert_eq!(world.look_ups, before + 1);
@@ -636,12 +657,12 @@ mod tests {
     #[test]
     fn an_unreachable_candidate_is_replaced_and_left_alone_for_a_while() {
         let mut world = World::new();
-        world.tables.want(model(1), world.now);
+        world.tables.want(want(1), world.now);
         world.found(1..20);
         let failed = world.contacted[0];
         world.tables.lost(failed, world.now);
         world.settle();
-        assert_eq!(world.contacted.len(), limits::WARM_PER_MODEL + 1, "the next is tried");
+        assert_eq!(world.contacted.len(), limits::WARM_PER_TABLE + 1, "the next is tried");
         world.contacted.clear();
         for other in 1..20 {
             world.tables.lost(peer(other), world.now);
@@ -652,26 +673,78 @@ mod tests {
         assert!(world.contacted.is_empty(), "all have just failed");
         world.pass(limits::CONTACT_PAUSE);
         world.found(1..20);
-        assert_eq!(world.contacted.len(), limits::WARM_PER_MODEL);
+        assert_eq!(world.contacted.len(), limits::WARM_PER_TABLE);
+    }
+
+    const ATTESTED: Want = Want {
+        model: cocoon_protocol::identity::ModelHash::from_bytes([1; 32]),
+        minimum_tier: Tier::Attested,
+    };
+
+    #[test]
+    fn gaming_cards_take_no_place_of_those_who_must_have_a_tee() {
+        let mut world = full();
+        world.tables.want(ATTESTED, world.now);
+        world.contacted.clear();
+        world.tables.found(ATTESTED, (40..44).map(peer), world.now);
+        world.settle();
+        assert_eq!(world.contacted.len(), 4, "a full table of open ones is no reason to wait");
+        for secret in 40..43 {
+            world.offer_in(Tier::Attested, secret, 1, &BTreeSet::new());
+        }
+        assert_eq!(world.warm_of(ATTESTED), 3);
+        assert_eq!(world.warm_of(want(1)), limits::WARM_PER_TABLE, "they were not found for it");
+        // What it publishes is not what it offers.
+        world.offer_in(Tier::Open, 43, 1, &BTreeSet::new());
+        assert!(!world.offered.contains(&peer(43)));
+        world.contacted.clear();
+        world.tables.found(ATTESTED, [peer(43)], world.now);
+        world.settle();
+        assert!(world.contacted.is_empty(), "left alone for a while");
+    }
+
+    #[test]
+    fn a_provider_at_hand_joins_a_second_table_without_being_contacted_again() {
+        let mut world = World::new();
+        world.tables.want(want(1), world.now);
+        world.tables.want(ATTESTED, world.now);
+        world.settle();
+        world.found(1..3);
+        world.offer_in(Tier::Attested, 1, 1, &BTreeSet::new());
+        world.offer_in(Tier::Open, 2, 1, &BTreeSet::new());
+        world.tables.found(ATTESTED, [peer(1), peer(2)], world.now);
+        world.settle();
+        assert_eq!(world.contacted.len(), 2);
+        assert_eq!((world.warm_of(want(1)), world.warm_of(ATTESTED)), (2, 1));
+        // It stays in one table when the other ends, and leaves one that it no longer meets.
+        world.tables.unwant(want(1));
+        world.settle();
+        assert_eq!(world.offered, BTreeSet::from([peer(1)]));
+        world.tables.want(want(1), world.now);
+        world.tables.found(want(1), [peer(1)], world.now);
+        world.offer_in(Tier::Open, 1, 2, &BTreeSet::new());
+        assert_eq!((world.warm_of(want(1)), world.warm_of(ATTESTED)), (1, 0));
+        assert!(world.tables.wanted[&ATTESTED].look_up_at.is_some(), "a place is free again");
     }
 
     #[test]
     fn wants_are_bounded() {
         let mut world = World::new();
-        for number in 0..=limits::WANTED_MODELS {
+        for number in 0..=limits::TABLES {
             let mut bytes = [0; 32];
             bytes[..8].copy_from_slice(&number.to_be_bytes());
-            let wanted = world.tables.want(ModelHash::from_bytes(bytes), world.now);
-            assert_eq!(wanted, number < limits::WANTED_MODELS);
+            let model = cocoon_protocol::identity::ModelHash::from_bytes(bytes);
+            let wanted = world.tables.want(Want { model, ..want(1) }, world.now);
+            assert_eq!(wanted, number < limits::TABLES);
         }
     }
 
     #[derive(Clone, Debug)]
     enum Step {
-        Want,
-        Unwant,
-        Found(u8, u8),
-        Offer(u8, u64),
+        Want(Want),
+        Unwant(Want),
+        Found(Want, u8, u8),
+        Offer(Tier, u8, u64),
         Lost(u8),
         Ended,
         Grew,
@@ -679,11 +752,15 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
+        let table = || prop_oneof![Just(want(1)), Just(ATTESTED)];
+        let tier = prop_oneof![Just(Tier::Open), Just(Tier::Attested)];
         prop_oneof![
-            1 => Just(Step::Want),
-            1 => Just(Step::Unwant),
-            3 => (1u8..40, 1u8..20).prop_map(|(from, count)| Step::Found(from, count)),
-            8 => (1u8..60, 1u64..5).prop_map(|(secret, sequence)| Step::Offer(secret, sequence)),
+            1 => table().prop_map(Step::Want),
+            1 => table().prop_map(Step::Unwant),
+            3 => (table(), 1u8..40, 1u8..20)
+                .prop_map(|(want, from, count)| Step::Found(want, from, count)),
+            8 => (tier, 1u8..60, 1u64..5)
+                .prop_map(|(tier, secret, sequence)| Step::Offer(tier, secret, sequence)),
             2 => (1u8..60).prop_map(Step::Lost),
             2 => Just(Step::Ended),
             1 => Just(Step::Grew),
@@ -700,18 +777,28 @@ mod tests {
             for step in steps {
                 let now = world.now;
                 match step {
-                    Step::Want => { world.tables.want(model(1), now); }
-                    Step::Unwant => world.tables.unwant(model(1)),
-                    Step::Found(from, count) => world.found(from..from + count),
-                    Step::Offer(secret, sequence) => world.offer(secret, sequence, &BTreeSet::new()),
+                    Step::Want(want) => {
+                        world.tables.want(want, now);
+                    }
+                    Step::Unwant(want) => world.tables.unwant(want),
+                    Step::Found(want, from, count) => {
+                        world.tables.found(want, (from..from + count).map(peer), now);
+                    }
+                    Step::Offer(tier, secret, sequence) => {
+                        world.offer_in(tier, secret, sequence, &BTreeSet::new());
+                    }
                     Step::Lost(secret) => world.tables.lost(peer(secret), now),
-                    Step::Ended => world.tables.look_up_ended(model(1), now),
+                    Step::Ended => world.tables.look_up_ended(want(1), now),
                     Step::Grew => world.tables.index_grew(now),
                     Step::Pass(secs) => world.pass(Duration::from_secs(secs)),
                 }
                 world.settle();
-                let most = limits::WARM_PER_MODEL + limits::EXPLORE_COUNT;
-                prop_assert!(world.tables.peers().count() <= most);
+                let most = limits::WARM_PER_TABLE + limits::EXPLORE_COUNT;
+                for table in world.tables.wanted.keys() {
+                    prop_assert!(world.tables.taken(*table) <= most);
+                }
+                let mut held = world.tables.providers.values();
+                prop_assert!(held.all(|it| !it.sought.is_empty()), "nobody is kept for nothing");
             }
         }
     }

@@ -6,6 +6,7 @@
 
 use cocoon_engine::EngineJob;
 use cocoon_engine::PrefixScope;
+use cocoon_overlay::Want;
 use cocoon_protocol::Input;
 use cocoon_protocol::identity::{JobId, NodeId};
 use cocoon_protocol::output::{Effect, EngineCommand, JobNews};
@@ -22,7 +23,9 @@ impl Driver {
     /// Does what the protocol asks for.
     pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Look { model } => self.world.sessions.look(model),
+            Effect::Look { model, minimum_tier } => {
+                self.world.sessions.look(Want { model, minimum_tier });
+            }
             Effect::Publish(offer) => self.world.sessions.publish(offer),
             Effect::OpenSession { peer, minimum_tier } => {
                 self.world.sessions.open(peer, minimum_tier, self.handle.clone());

@@ -12,11 +12,11 @@ use cocoon_attest::channel::{
     FrameReceiver, FrameSender, accept, connect,
 };
 use cocoon_attest::{Appraiser, Clock};
-use cocoon_overlay::Refusal;
+use cocoon_overlay::{Refusal, Want};
 use cocoon_protocol::Input;
 use cocoon_protocol::attest::{EvidenceKind, NetworkId, Tier};
 use cocoon_protocol::channel::VaultPublicKey;
-use cocoon_protocol::identity::{ModelHash, NodeId};
+use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::input::{Proved, SessionFailure};
 use cocoon_protocol::limits;
 use cocoon_protocol::offer::SignedOffer;
@@ -85,12 +85,12 @@ impl Sessions {
         Self { net, consumer, provider, offer, channels, tasks, serial }
     }
 
-    /// Finds providers of a model and keeps them warm.
-    pub(crate) fn look(&self, model: ModelHash) {
+    /// Finds such providers and keeps them warm.
+    pub(crate) fn look(&self, want: Want) {
         let net = self.net.clone();
         self.tasks.spawn_leaf(async move {
-            if net.want(model).await.is_err() {
-                tracing::debug!("the network is down; nobody looks for the model");
+            if net.want(want).await.is_err() {
+                tracing::debug!("the network is down; nobody looks for providers");
             }
         });
     }

@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use cocoon_overlay::{
     Command, Config, Event, Multiaddr, OpenError, Overlay, PeerStream, RequestId, StartError,
-    Status, Topic, Transport,
+    Status, Topic, Transport, Want,
 };
-use cocoon_protocol::identity::{ModelHash, NodeId};
+use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::offer::{SignedOffer, VerifiedOffer};
 use futures::StreamExt as _;
 use futures::future::Either;
@@ -122,14 +122,14 @@ impl NetHandle {
         self.tell(Command::WithdrawOffer).await
     }
 
-    /// Keeps a warm table of providers of `model`; their offers come as events.
-    pub async fn want(&self, model: ModelHash) -> Result<(), NetError> {
-        self.tell(Command::Want(model)).await
+    /// Keeps a warm table of such providers; their offers come as events.
+    pub async fn want(&self, want: Want) -> Result<(), NetError> {
+        self.tell(Command::Want(want)).await
     }
 
-    /// Ends the warm table of `model`.
-    pub async fn unwant(&self, model: ModelHash) -> Result<(), NetError> {
-        self.tell(Command::Unwant(model)).await
+    /// Ends that warm table.
+    pub async fn unwant(&self, want: Want) -> Result<(), NetError> {
+        self.tell(Command::Unwant(want)).await
     }
 
     /// Gossips a notice; it must pass this node's own check.
@@ -367,7 +367,7 @@ mod tests {
 
     use cocoon_overlay::{Refusal, Role};
     use cocoon_protocol::attest::Tier;
-    use cocoon_protocol::identity::{NodeKey, TonAddress};
+    use cocoon_protocol::identity::{ModelHash, NodeKey, TonAddress};
     use cocoon_protocol::offer::{Load, ModelOffer, Offer};
     use cocoon_protocol::units::{Millis, PricePerMillion, Prices, Timestamp, Tokens};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -378,6 +378,7 @@ mod tests {
     /// The time in these tests: offers need one, nothing else does.
     const NOW: Timestamp = Timestamp::from_unix_secs(1_800_000_000);
     const MODEL: ModelHash = ModelHash::from_bytes([5; 32]);
+    const WANT: Want = Want { model: MODEL, minimum_tier: Tier::Open };
 
     struct Node {
         key: NodeKey,
@@ -441,7 +442,7 @@ mod tests {
         let address = provider.net.listen(listen.parse().unwrap()).await.unwrap();
         provider.net.publish_offer(provider.offer(1)).await.unwrap();
         consumer.net.dial(address).await.unwrap();
-        consumer.net.want(MODEL).await.unwrap();
+        consumer.net.want(WANT).await.unwrap();
         let found = consumer
             .wait(|event| if let NetEvent::Offer(offer) = event { Some(offer) } else { None })
             .await;
@@ -467,7 +468,7 @@ mod tests {
         assert_eq!(answer, b"pong");
 
         let status = consumer.net.status().await.unwrap();
-        assert_eq!((status.peers, status.warm), (1, vec![(MODEL, 1)]));
+        assert_eq!((status.peers, status.warm), (1, vec![(WANT, 1)]));
         assert_eq!(status.anchors.len(), 1);
 
         provider.shutdown.cancel();

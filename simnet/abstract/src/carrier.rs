@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use cocoon_protocol::attest::Tier;
 use cocoon_protocol::identity::{ModelHash, NodeId};
 use cocoon_protocol::offer::SignedOffer;
 use cocoon_protocol::output::LedgerCommand;
@@ -11,6 +12,7 @@ use cocoon_protocol::wire::SessionMessage;
 use simnet_host::{Alarm, Clock, Fabric, HostId, Ledger, Observation, Observer, SessionId};
 use simnet_scenario::Moment;
 
+use crate::directory::Key;
 use crate::event::Event;
 use crate::overlay::Overlay;
 use crate::trace::Trace;
@@ -33,9 +35,9 @@ impl Fabric for Carrier<'_> {
         self.overlay.now
     }
 
-    fn look(&mut self, model: ModelHash) {
+    fn look(&mut self, model: ModelHash, minimum_tier: Tier) {
         if let Some(model) = self.overlay.directory.number(model) {
-            self.overlay.want(self.host, model);
+            self.overlay.want(self.host, Key::new(model, minimum_tier));
         }
     }
 

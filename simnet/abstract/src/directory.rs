@@ -1,4 +1,4 @@
-//! The index as a whole: who is on record for which model, whether they still live or not.
+//! The index as a whole: who is on record under which key, whether they still live or not.
 //!
 //! Owns: the records and their lives. Must not: model the way to them; a look-up's time and the
 //! size of its answer come from the calibration.
@@ -7,16 +7,60 @@
 //! long before (`node/overlay`, limits and `index::shard_of`), so that an answer is an even draw
 //! from all records. Here it is exactly that.
 
+use cocoon_protocol::attest::Tier;
 use cocoon_protocol::identity::ModelHash;
 use simnet_scenario::Moment;
 
 use crate::draws::Draws;
 
-/// All records of a model, by host.
+/// A key of the index: a model's number, and the lowest tier that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    model: u16,
+    minimum_tier: Tier,
+}
+
+impl Key {
+    pub(crate) const fn new(model: u16, minimum_tier: Tier) -> Self {
+        Self { model, minimum_tier }
+    }
+
+    /// A number for traces.
+    pub(crate) fn number(self) -> u32 {
+        u32::from(self.model) * 4 + self.minimum_tier as u32
+    }
+}
+
+/// What a provider's offer meets: models, one bit each, in a tier. The world has at most 32 models.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Range {
+    models: u32,
+    tier: Tier,
+}
+
+impl Range {
+    pub(crate) fn new(models: impl Iterator<Item = u16>, tier: Tier) -> Self {
+        Self { models: models.fold(0, |mask, model| mask | bit(model)), tier }
+    }
+
+    pub(crate) fn meets(self, key: Key) -> bool {
+        self.models & bit(key.model) != 0 && self.tier >= key.minimum_tier
+    }
+
+    fn models(self) -> impl Iterator<Item = u16> {
+        (0..32).filter(move |model| self.models & bit(*model) != 0)
+    }
+}
+
+const fn bit(model: u16) -> u32 {
+    1 << (model & 31)
+}
+
+/// All records of a model: by tier, those who reach it.
 #[derive(Debug)]
 struct Listing {
     model: ModelHash,
-    hosts: Vec<u32>,
+    hosts: [Vec<u32>; 3],
 }
 
 /// The index.
@@ -36,7 +80,8 @@ fn seconds(at: Moment) -> u32 {
 
 impl Directory {
     pub(crate) fn new(models: impl Iterator<Item = ModelHash>, hosts: usize) -> Self {
-        let listings = models.map(|model| Listing { model, hosts: Vec::new() }).collect();
+        let listing = |model| Listing { model, hosts: [const { Vec::new() }; 3] };
+        let listings = models.map(listing).collect();
         Self { listings, until: vec![0; hosts] }
     }
 
@@ -47,14 +92,16 @@ impl Directory {
     }
 
     /// A provider's records reach the index, or are renewed there.
-    pub(crate) fn publish(&mut self, models: impl Iterator<Item = u16>, host: u32, now: Moment) {
+    pub(crate) fn publish(&mut self, range: Range, host: u32, now: Moment) {
         let Some(until) = self.until.get_mut(place(host)) else { return };
         let is_new = *until == 0;
         *until = seconds(now).saturating_add(LIFETIME);
         if is_new {
-            for model in models {
-                if let Some(listing) = self.listings.get_mut(usize::from(model)) {
-                    listing.hosts.push(host);
+            for model in range.models() {
+                let listing = self.listings.get_mut(usize::from(model));
+                let reached = listing.into_iter().flat_map(|it| &mut it.hosts);
+                for hosts in reached.take(range.tier as usize + 1) {
+                    hosts.push(host);
                 }
             }
         }
@@ -63,14 +110,15 @@ impl Directory {
     /// Up to `most` different providers, evenly drawn.
     pub(crate) fn answer(
         &mut self,
-        model: u16,
+        key: Key,
         most: usize,
         now: Moment,
         draws: &mut Draws,
         found: &mut Vec<u32>,
     ) {
-        let Some(listing) = self.listings.get_mut(usize::from(model)) else { return };
-        let (now, hosts) = (seconds(now), &mut listing.hosts);
+        let listing = self.listings.get_mut(usize::from(key.model));
+        let hosts = listing.and_then(|it| it.hosts.get_mut(key.minimum_tier as usize));
+        let (now, Some(hosts)) = (seconds(now), hosts) else { return };
         // The drawn ones are moved to the end: a shuffle that stops after `most`.
         let mut left = hosts.len();
         while left > 0 && found.len() < most {

@@ -3,6 +3,7 @@
 //! Owns: the kinds of event, each in sixteen bytes. Must not: own anything; what is larger lies in
 //! a slab under its handle.
 
+use crate::directory::Key;
 use simnet_host::Alarm;
 
 /// Which life of a host an event is meant for: events of an earlier one are for nobody.
@@ -22,7 +23,7 @@ pub(crate) enum Event {
     /// A dial's answer reaches its consumer.
     Answer { session: u32, serial: u16, answer: Answer },
     /// A look-up brings providers.
-    Found { host: u32, life: Life, model: u16 },
+    Found { host: u32, life: Life, key: Key },
     /// A provider's first offer reaches a consumer that contacted it, or the contact has failed.
     Contacted { host: u32, life: Life, provider: u32, gave_up: bool },
     /// A pushed offer reaches a subscriber.
@@ -76,7 +77,7 @@ impl Event {
             }
             Self::Knock { session, serial } => pack(14, session, serial, 0),
             Self::Answer { session, serial, answer } => pack(15, session, serial, answer as u32),
-            Self::Found { host, life, model } => pack(16, host, life, model.into()),
+            Self::Found { host, life, key } => pack(16, host, life, key.number()),
             Self::Contacted { host, life, provider, gave_up } => {
                 pack(17 + u64::from(gave_up), host, life, provider)
             }

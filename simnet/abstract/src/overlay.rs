@@ -12,14 +12,14 @@ use simnet_host::{HostSpec, SessionId};
 use simnet_scenario::{Moment, Scenario, Seed};
 
 use crate::calibration::Values;
-use crate::directory::Directory;
+use crate::directory::{Directory, Key, Range};
 use crate::draws::Draws;
 use crate::event::{Event, Life};
 use crate::path::Paths;
 use crate::poison::Poison;
 use crate::session::{Session, State};
 use crate::slab::Slab;
-use crate::tables::{Action, Millis, Tables, bit};
+use crate::tables::{Action, Millis, Tables};
 use crate::traffic::{Protocol, Traffic};
 use crate::wheel::Wheel;
 
@@ -70,8 +70,8 @@ pub(crate) struct Station {
 #[derive(Debug)]
 pub(crate) struct Offering {
     pub(crate) current: Arc<VerifiedOffer>,
-    /// Its models, one bit each.
-    pub(crate) models: u32,
+    /// What it meets.
+    pub(crate) range: Range,
     pub(crate) subscribers: Vec<u32>,
     next_push: Moment,
     push_due: bool,
@@ -201,12 +201,12 @@ impl Overlay {
 
     // Discovery, the consumer's side.
 
-    /// A host wants a model.
-    pub(crate) fn want(&mut self, host: u32, model: u16) {
+    /// A host wants providers.
+    pub(crate) fn want(&mut self, host: u32, key: Key) {
         let now = millis(self.now);
         let mut actions = std::mem::take(&mut self.actions);
         if let Some(station) = self.station(host) {
-            station.tables.get_or_insert_default().want(model, now, &mut actions);
+            station.tables.get_or_insert_default().want(key, now, &mut actions);
         }
         self.actions = actions;
         self.carry_out(host);
@@ -218,9 +218,9 @@ impl Overlay {
         let Some(life) = self.station(host).map(|station| station.life) else { return };
         actions.retain(|action| {
             match *action {
-                Action::LookUp(model) => {
+                Action::LookUp(key) => {
                     let wait = self.values.look_up(&mut self.draws);
-                    self.after(wait, Event::Found { host, life, model });
+                    self.after(wait, Event::Found { host, life, key });
                 }
                 Action::Contact(provider) => {
                     let gave_up = false;
@@ -268,14 +268,14 @@ impl Overlay {
     pub(crate) fn publish(&mut self, host: u32, offer: Arc<VerifiedOffer>) {
         let numbers = offer.offer().models.iter();
         let numbers = numbers.filter_map(|it| self.directory.number(it.model));
-        let models = numbers.fold(0, |mask, model| mask | bit(model));
+        let range = Range::new(numbers, offer.offer().tier);
         let now = self.now;
         let Some(station) = self.stations.get_mut(index(host)) else { return };
         let life = station.life;
         match &mut station.offering {
             Some(offering) => {
                 offering.current = offer;
-                offering.models = models;
+                offering.range = range;
                 offering.push_due = true;
                 self.push(host);
             }
@@ -283,7 +283,7 @@ impl Overlay {
                 let next_push = now.after(PUSH_EVERY);
                 station.offering = Some(Box::new(Offering {
                     current: offer,
-                    models,
+                    range,
                     subscribers: Vec::new(),
                     next_push,
                     push_due: false,

@@ -7,6 +7,7 @@
 //! not sent as events (a provider that lives is heard; one that is gone is reported lost when its
 //! silence or its closed connection would be noticed), and an offer's expiry never comes before.
 
+use crate::directory::{Key, Range};
 use crate::draws::Draws;
 
 /// Times in a table: whole milliseconds since the start.
@@ -22,14 +23,16 @@ const LOOK_UP_MAX: Millis = 300_000;
 const CONTACT_TIMEOUT: Millis = 15_000;
 const CONTACT_PAUSE: Millis = 30_000;
 const CANDIDATES: usize = 64;
+/// Tables of one consumer: the bits of [`Known::sought`]. The overlay keeps 256.
+const TABLES: usize = 32;
 /// Never.
 const NEVER: Millis = Millis::MAX;
 
 /// What a table wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Ask the index for providers of the model.
-    LookUp(u16),
+    /// Ask the index for the providers under the key.
+    LookUp(Key),
     /// Open a control stream to the host.
     Contact(u32),
     /// The provider's offer is no longer kept current: it was warm.
@@ -38,10 +41,10 @@ pub(crate) enum Action {
     Leave(u32),
 }
 
-/// A model that is wanted.
+/// Providers that are wanted.
 #[derive(Debug)]
 struct Want {
-    model: u16,
+    key: Key,
     looking: bool,
     exploring: bool,
     pause: Millis,
@@ -54,22 +57,18 @@ struct Want {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     host: u32,
-    /// Models that it offers, one bit each; none while it is not warm.
-    offers: u32,
+    /// The tables that it stands in, or will if its offer is as the index has it: a bit for each of
+    /// the consumer's, in their order. A consumer keeps at most 32.
+    sought: u32,
     since: Millis,
     /// In microseconds; zero while it is not known.
     round_trip: u32,
-    /// The model that it was contacted for.
-    sought: u16,
+    is_warm: bool,
 }
 
 impl Known {
-    const fn is_warm(&self) -> bool {
-        self.offers != 0
-    }
-
-    const fn has(&self, model: u16) -> bool {
-        self.offers & bit(model) != 0
+    const fn is_in(&self, table: usize) -> bool {
+        self.sought & bit(table) != 0
     }
 
     /// How dispensable it is: the longer its round trip, the more.
@@ -83,9 +82,8 @@ impl Known {
     }
 }
 
-/// A model's bit. The world has at most 32 models.
-pub(crate) const fn bit(model: u16) -> u32 {
-    1 << (model & 31)
+const fn bit(table: usize) -> u32 {
+    1 << (table & 31)
 }
 
 /// All warm tables of a consumer.
@@ -100,14 +98,14 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// Starts to keep a table for a model; looks for providers at once.
-    pub(crate) fn want(&mut self, model: u16, now: Millis, out: &mut Vec<Action>) {
-        if self.wants.iter().any(|want| want.model == model) {
+    /// Starts to keep a table; looks for providers at once.
+    pub(crate) fn want(&mut self, key: Key, now: Millis, out: &mut Vec<Action>) {
+        if self.wants.len() >= TABLES || self.place(key).is_some() {
             return;
         }
         self.wants.reserve_exact(1);
         self.wants.push(Want {
-            model,
+            key,
             looking: true,
             exploring: false,
             pause: LOOK_UP_MIN,
@@ -115,36 +113,37 @@ impl Tables {
             explore_at: now.saturating_add(EXPLORE_EVERY),
             candidates: Vec::new(),
         });
-        out.push(Action::LookUp(model));
+        out.push(Action::LookUp(key));
     }
 
     /// A look-up has ended with these providers.
     pub(crate) fn found(
         &mut self,
-        model: u16,
+        key: Key,
         found: &[u32],
         now: Millis,
         draws: &mut Draws,
         out: &mut Vec<Action>,
     ) {
         self.paused.retain(|(_, until)| *until > now);
+        let Some(table) = self.place(key) else { return };
         let Self { wants, known, paused, .. } = self;
-        let Some(want) = wants.iter_mut().find(|want| want.model == model) else { return };
+        let Some(want) = wants.get_mut(table) else { return };
         for host in found {
-            let is_known = known.iter().any(|it| it.host == *host)
+            let useless = known.iter().any(|it| it.host == *host && it.is_in(table))
                 || paused.iter().any(|(it, _)| it == host)
                 || want.candidates.contains(host);
-            if !is_known && want.candidates.len() < CANDIDATES {
+            if !useless && want.candidates.len() < CANDIDATES {
                 want.candidates.push(*host);
             }
         }
-        self.fill(model, now, draws, out);
-        self.look_up_ended(model, now);
+        self.fill(table, now, draws, out);
+        self.look_up_ended(table, now);
     }
 
-    fn look_up_ended(&mut self, model: u16, now: Millis) {
-        let warm = self.warm(model);
-        let Some(want) = self.want_mut(model) else { return };
+    fn look_up_ended(&mut self, table: usize, now: Millis) {
+        let warm = self.warm(table);
+        let Some(want) = self.wants.get_mut(table) else { return };
         want.looking = false;
         if warm >= WARM {
             want.pause = LOOK_UP_MIN;
@@ -158,16 +157,22 @@ impl Tables {
     }
 
     /// A contacted provider's offer came. False when it is of no interest, or no longer.
-    pub(crate) fn offer(&mut self, host: u32, offers: u32, round_trip: u32) -> bool {
-        let wanted = self.wants.iter().fold(0, |mask, want| mask | bit(want.model));
+    pub(crate) fn offer(&mut self, host: u32, range: Range, now: Millis, round_trip: u32) -> bool {
+        let met = self.wants.iter().enumerate().filter(|(_, want)| range.meets(want.key));
+        let met = met.fold(0, |mask, (table, _)| mask | bit(table));
         let Some(known) = self.known.iter_mut().find(|known| known.host == host) else {
             return false;
         };
-        if offers & wanted == 0 {
+        if known.sought & met == 0 {
             return false;
         }
-        known.offers = offers & wanted;
+        let left = known.sought & !met;
+        known.sought &= met;
+        known.is_warm = true;
         known.round_trip = round_trip;
+        for table in (0..self.wants.len()).filter(|table| left & bit(*table) != 0) {
+            self.look_again(table, now);
+        }
         true
     }
 
@@ -180,21 +185,17 @@ impl Tables {
         is_protected: impl Fn(u32) -> bool,
         out: &mut Vec<Action>,
     ) {
-        let offers = self.known.iter().find(|known| known.host == host).map_or(0, |it| it.offers);
-        for at in 0..self.wants.len() {
-            let Some(model) = self.wants.get(at).map(|want| want.model) else { break };
-            if offers & bit(model) == 0 {
-                continue;
-            }
-            while self.warm(model) > WARM {
+        let joined = self.known.iter().find(|known| known.host == host).map_or(0, |it| it.sought);
+        for table in (0..self.wants.len()).filter(|table| joined & bit(*table) != 0) {
+            while self.warm(table) > WARM {
                 let spare = self.known.iter().filter(|known| {
-                    known.has(model) && !is_protected(known.host) && self.is_spare(known)
+                    known.is_warm && known.is_in(table) && !is_protected(known.host)
                 });
                 // The last of the worst, as the overlay's own `max_by_key` has it.
                 let worst = spare.max_by_key(|known| known.badness(now)).map(|known| known.host);
                 let Some(worst) = worst else { break };
-                self.drop_known(worst, out);
-                if let Some(want) = self.wants.get_mut(at) {
+                self.remove(worst, table, out);
+                if let Some(want) = self.wants.get_mut(table) {
                     want.exploring = false;
                 }
             }
@@ -214,22 +215,18 @@ impl Tables {
         };
         self.paused.push((host, now.saturating_add(CONTACT_PAUSE)));
         self.drop_known(host, out);
-        for at in 0..self.wants.len() {
-            let Some(model) = self.wants.get(at).map(|want| want.model) else { break };
-            if known.sought == model || known.has(model) {
-                self.fill(model, now, draws, out);
-                self.look_again(model, now);
-            }
+        for table in (0..self.wants.len()).filter(|table| known.is_in(*table)) {
+            self.fill(table, now, draws, out);
+            self.look_again(table, now);
         }
     }
 
     /// Does what is due.
     pub(crate) fn tick(&mut self, now: Millis, out: &mut Vec<Action>) {
         self.alarm = None;
-        for at in 0..self.wants.len() {
-            let Some(model) = self.wants.get(at).map(|want| want.model) else { break };
-            let full = self.warm(model) >= WARM;
-            let Some(want) = self.wants.get_mut(at) else { break };
+        for table in 0..self.wants.len() {
+            let full = self.warm(table) >= WARM;
+            let Some(want) = self.wants.get_mut(table) else { break };
             if want.explore_at <= now {
                 want.explore_at = now.saturating_add(EXPLORE_EVERY);
                 want.exploring = full;
@@ -239,7 +236,7 @@ impl Tables {
             if !want.looking && want.look_up_at <= now {
                 want.looking = true;
                 want.look_up_at = NEVER;
-                out.push(Action::LookUp(model));
+                out.push(Action::LookUp(want.key));
             }
         }
     }
@@ -266,37 +263,43 @@ impl Tables {
         self.known.iter().any(|known| known.host == host)
     }
 
-    fn want_mut(&mut self, model: u16) -> Option<&mut Want> {
-        self.wants.iter_mut().find(|want| want.model == model)
+    /// Which of the tables is this key's.
+    fn place(&self, key: Key) -> Option<usize> {
+        self.wants.iter().position(|want| want.key == key)
     }
 
-    /// Providers of the model whose offers hold.
-    pub(crate) fn warm(&self, model: u16) -> usize {
-        self.known.iter().filter(|known| known.has(model)).count()
+    /// Providers of a table whose offers hold.
+    fn warm(&self, table: usize) -> usize {
+        self.known.iter().filter(|known| known.is_warm && known.is_in(table)).count()
     }
 
-    fn taken(&self, model: u16) -> usize {
-        let takes =
-            |known: &&Known| known.has(model) || (!known.is_warm() && known.sought == model);
-        self.known.iter().filter(takes).count()
+    /// Providers in a table or on the way into it.
+    fn taken(&self, table: usize) -> usize {
+        self.known.iter().filter(|known| known.is_in(table)).count()
     }
 
-    fn fill(&mut self, model: u16, now: Millis, draws: &mut Draws, out: &mut Vec<Action>) {
-        let taken = self.taken(model);
+    fn fill(&mut self, table: usize, now: Millis, draws: &mut Draws, out: &mut Vec<Action>) {
+        let taken = self.taken(table);
         let Self { wants, known, .. } = self;
-        let Some(want) = wants.iter_mut().find(|want| want.model == model) else { return };
+        let Some(want) = wants.get_mut(table) else { return };
         let extra = if want.exploring { EXPLORE_COUNT } else { 0 };
         let mut places = (WARM + extra).saturating_sub(taken);
         while places > 0 && !want.candidates.is_empty() {
             let host = want.candidates.swap_remove(draws.place(want.candidates.len()));
-            if known.iter().any(|it| it.host == host) {
-                continue;
+            if let Some(at_hand) = known.iter_mut().find(|it| it.host == host) {
+                // The index names it under this key as well: its offer meets it.
+                if at_hand.is_in(table) {
+                    continue;
+                }
+                at_hand.sought |= bit(table);
+            } else {
+                if known.len() == known.capacity() {
+                    known.reserve_exact(2);
+                }
+                let (sought, round_trip, is_warm) = (bit(table), 0, false);
+                known.push(Known { host, sought, since: now, round_trip, is_warm });
+                out.push(Action::Contact(host));
             }
-            if known.len() == known.capacity() {
-                known.reserve_exact(2);
-            }
-            known.push(Known { host, offers: 0, since: now, round_trip: 0, sought: model });
-            out.push(Action::Contact(host));
             places -= 1;
         }
         if want.candidates.is_empty() {
@@ -304,27 +307,31 @@ impl Tables {
         }
     }
 
+    /// Takes a provider out of one table; one that stands in no other is let go.
+    fn remove(&mut self, host: u32, table: usize, out: &mut Vec<Action>) {
+        let Some(known) = self.known.iter_mut().find(|known| known.host == host) else { return };
+        known.sought &= !bit(table);
+        if known.sought == 0 {
+            self.drop_known(host, out);
+        }
+    }
+
     fn drop_known(&mut self, host: u32, out: &mut Vec<Action>) {
         let Some(at) = self.known.iter().position(|known| known.host == host) else { return };
         // The order stays that of contact: `badness` is compared in it.
         let known = self.known.remove(at);
-        if known.is_warm() {
+        if known.is_warm {
             out.push(Action::Gone(host));
         }
         out.push(Action::Leave(host));
     }
 
-    fn is_spare(&self, known: &Known) -> bool {
-        let mut served = self.wants.iter().filter(|want| known.has(want.model));
-        served.all(|want| self.warm(want.model) > WARM)
-    }
-
-    fn look_again(&mut self, model: u16, now: Millis) {
-        if self.taken(model) >= WARM {
+    fn look_again(&mut self, table: usize, now: Millis) {
+        if self.taken(table) >= WARM {
             return;
         }
-        let empty = self.warm(model) == 0;
-        let Some(want) = self.want_mut(model) else { return };
+        let empty = self.warm(table) == 0;
+        let Some(want) = self.wants.get_mut(table) else { return };
         if empty {
             want.pause = LOOK_UP_MIN;
         }
@@ -337,7 +344,20 @@ impl Tables {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cocoon_protocol::attest::Tier;
     use proptest::prelude::*;
+
+    const TIERS: [Tier; 2] = [Tier::Open, Tier::Attested];
+
+    /// One of two models in one of two tiers.
+    fn key(host: u32) -> Key {
+        let (model, tier) = (u16::try_from(host % 2).unwrap(), TIERS[host as usize / 2 % 2]);
+        Key::new(model, tier)
+    }
+
+    fn range(host: u32) -> Range {
+        Range::new([u16::try_from(host % 2).unwrap(), 2].into_iter(), TIERS[host as usize / 3 % 2])
+    }
 
     proptest! {
         #[test]
@@ -351,13 +371,13 @@ mod tests {
                 let mut out = Vec::new();
                 now += pass;
                 match what {
-                    0 => tables.want(u16::try_from(host % 3).unwrap(), now, &mut out),
+                    0 => tables.want(key(host), now, &mut out),
                     1 => {
                         let found: Vec<_> = (host..host + 20).collect();
-                        tables.found(u16::try_from(host % 3).unwrap(), &found, now, &mut draws, &mut out);
+                        tables.found(key(host), &found, now, &mut draws, &mut out);
                     }
                     2 => {
-                        if tables.offer(host, bit(u16::try_from(host % 3).unwrap()), host + 1) {
+                        if tables.offer(host, range(host), now, host + 1) {
                             warm.insert(host);
                             tables.make_room(host, now, |it| it == 7, &mut out);
                         } else if tables.knows(host) {
@@ -372,11 +392,12 @@ mod tests {
                         prop_assert!(warm.remove(&host), "gone, but never warm");
                     }
                 }
-                for model in 0..3 {
-                    prop_assert!(tables.warm(model) <= WARM + 1, "one is protected");
+                for table in 0..tables.wants.len() {
+                    prop_assert!(tables.warm(table) <= WARM + 1, "one is protected");
                 }
+                prop_assert!(tables.known.iter().all(|it| it.sought != 0));
                 let known: std::collections::BTreeSet<_> =
-                    tables.known.iter().filter(|it| it.is_warm()).map(|it| it.host).collect();
+                    tables.known.iter().filter(|it| it.is_warm).map(|it| it.host).collect();
                 prop_assert_eq!(&known, &warm);
             }
         }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::directory::Key;
 use simnet_host::script::HostEvent;
 use simnet_host::{Clock, DialFailure, Host, HostId, HostSpec, Ledger, Observer, Sample, Stimulus};
 use simnet_scenario::{Moment, Scenario, Seed};
@@ -162,9 +163,9 @@ impl<'a> World<'a> {
             }
             Event::Knock { session, serial } => self.on_knock(session, serial),
             Event::Answer { session, serial, answer } => self.on_answer(session, serial, answer),
-            Event::Found { host, life, model } => {
+            Event::Found { host, life, key } => {
                 if self.overlay.lives(host, life) {
-                    self.on_found(host, model);
+                    self.on_found(host, key);
                 }
             }
             Event::Contacted { host, life, provider, gave_up } => {
@@ -294,7 +295,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn on_found(&mut self, host: u32, model: u16) {
+    fn on_found(&mut self, host: u32, key: Key) {
         let mut found = std::mem::take(&mut self.found);
         found.clear();
         let overlay = &mut self.overlay;
@@ -303,14 +304,14 @@ impl<'a> World<'a> {
             Some(attackers) => found.extend(attackers.iter().take(most)),
             None => {
                 let (now, draws) = (overlay.now, &mut overlay.draws);
-                overlay.directory.answer(model, most, now, draws, &mut found);
+                overlay.directory.answer(key, most, now, draws, &mut found);
             }
         }
         found.retain(|provider| *provider != host);
         let now = millis(overlay.now);
         let station = overlay.stations.get_mut(index(host));
         if let Some(tables) = station.and_then(|station| station.tables.as_mut()) {
-            tables.found(model, &found, now, &mut overlay.draws, &mut overlay.actions);
+            tables.found(key, &found, now, &mut overlay.draws, &mut overlay.actions);
         }
         self.found = found;
         self.carry_out(host);
@@ -333,23 +334,26 @@ impl<'a> World<'a> {
             return;
         }
         let offering = self.overlay.station(provider).and_then(|station| station.offering.as_ref());
-        let offered = offering.map(|it| (Arc::clone(&it.current), it.models));
-        let Some((offer, models)) = offered else {
+        let offered = offering.map(|it| (Arc::clone(&it.current), it.range));
+        let Some((offer, range)) = offered else {
             self.lose(host, provider);
             return;
         };
+        let now = millis(self.overlay.now);
         let round_trip = self.overlay.paths.round_trip(host, provider) / 1_000;
         let round_trip = u32::try_from(round_trip).unwrap_or(u32::MAX).max(1);
         let wanted = self.is_believed(host, &offer)
             && self.overlay.subscribe(host, provider)
-            && self.overlay.tables(host).is_some_and(|it| it.offer(provider, models, round_trip));
+            && self
+                .overlay
+                .tables(host)
+                .is_some_and(|it| it.offer(provider, range, now, round_trip));
         if !wanted {
             self.lose(host, provider);
             return;
         }
         self.happen(host, Stimulus::OfferHeard(offer));
         let overlay = &mut self.overlay;
-        let now = millis(overlay.now);
         let mut actions = std::mem::take(&mut overlay.actions);
         if let Some(mut tables) = overlay.station(host).and_then(|it| it.tables.take()) {
             let is_protected = |it| overlay.is_protected(host, it);
@@ -432,9 +436,8 @@ impl<'a> World<'a> {
         }
         let overlay = &mut self.overlay;
         let offering = overlay.stations.get(index(host)).and_then(|it| it.offering.as_ref());
-        let Some(models) = offering.map(|it| it.models) else { return };
-        let numbers = (0..32).filter(|model| models & crate::tables::bit(*model) != 0);
-        overlay.directory.publish(numbers, host, overlay.now);
+        let Some(range) = offering.map(|it| it.range) else { return };
+        overlay.directory.publish(range, host, overlay.now);
         let again = u64::try_from(REPUBLISH_EVERY.as_nanos()).unwrap_or(u64::MAX);
         overlay.after(again, Event::Indexed { host, life });
     }

@@ -2,7 +2,8 @@
 //!
 //! Owns: the translation. Must not: hold policy, or lead back into the host.
 
-use cocoon_overlay::Command;
+use cocoon_overlay::{Command, Want};
+use cocoon_protocol::attest::Tier;
 use cocoon_protocol::identity::{ModelHash, NodeId};
 use cocoon_protocol::offer::SignedOffer;
 use cocoon_protocol::output::LedgerCommand;
@@ -41,8 +42,8 @@ impl Fabric for Carrier<'_> {
         World::now()
     }
 
-    fn look(&mut self, model: ModelHash) {
-        self.tell(Command::Want(model));
+    fn look(&mut self, model: ModelHash, minimum_tier: Tier) {
+        self.tell(Command::Want(Want { model, minimum_tier }));
     }
 
     fn publish(&mut self, offer: SignedOffer) {

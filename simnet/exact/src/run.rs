@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cocoon_overlay::address::peer_id;
-use cocoon_overlay::{Command, Config, Overlay, StartError, keypair};
+use cocoon_overlay::{Command, Config, Overlay, StartError, Want, keypair};
+use cocoon_protocol::attest::Tier;
 use libp2p::identity::Keypair;
 use simnet_core::{
     BuildError, Crash, Fault, NodeIndex, NodeSpec, PartsPerMillion, Scope, Simulation,
@@ -178,7 +179,9 @@ impl<'a> Run<'a> {
         };
         // Eight times closer than an honest neighbour would be by chance.
         let bits = self.acquaintance.index_nodes().max(1).ilog2().saturating_add(3).min(14);
-        let key = cocoon_overlay::index_key(&wanted.hash, 0);
+        // What only some can serve has the fewest honest names to drown the liars in.
+        let attested = Want { model: wanted.hash, minimum_tier: Tier::Attested };
+        let key = cocoon_overlay::index_key(&attested, 0);
         for keypair in grind(self.seed, &key, bits, ECLIPSE_LIARS) {
             let place = self.simulation.add_node(NodeSpec::default());
             self.liars.push((place, keypair));

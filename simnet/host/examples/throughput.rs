@@ -127,7 +127,7 @@ impl Fabric for View<'_> {
     fn now(&self) -> Moment {
         self.world.now
     }
-    fn look(&mut self, _: ModelHash) {
+    fn look(&mut self, _: ModelHash, _: Tier) {
         for turn in 0..8 {
             let at = (self.from * 7 + turn * 13) % self.world.offers.len();
             if let Some(offer) = self.world.offers[at].clone() {

@@ -2,6 +2,7 @@
 //!
 //! Owns: the port between a host and its tier. Must not: hold policy; a fabric does what it is told.
 
+use cocoon_protocol::attest::Tier;
 use cocoon_protocol::identity::{ModelHash, NodeId};
 use cocoon_protocol::offer::SignedOffer;
 use cocoon_protocol::output::LedgerCommand;
@@ -43,8 +44,9 @@ pub trait Fabric {
     /// The time of the run. A host's own clock differs from it by its skew.
     fn now(&self) -> Moment;
 
-    /// Keep a warm table of providers of this model; answered by `Stimulus::OfferHeard`.
-    fn look(&mut self, model: ModelHash);
+    /// Keep a warm table of providers of this model that say they reach this tier; answered by
+    /// `Stimulus::OfferHeard`.
+    fn look(&mut self, model: ModelHash, minimum_tier: Tier);
 
     /// Make this the offer that peers get.
     fn publish(&mut self, offer: SignedOffer);

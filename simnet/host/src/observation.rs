@@ -187,7 +187,7 @@ pub enum Observation {
         channel: ChannelId,
     },
 
-    /// The first offer of a model came in since it was wanted.
+    /// The first offer of a model came in, in the tier that was asked for, since it was wanted.
     RouteReady {
         /// Of which.
         model: ModelHash,

@@ -236,7 +236,8 @@ impl Consumer {
             return;
         }
         // The book may know the model or not: the overlay keeps its table warm for the next job.
-        out.effects.push(Effect::Look { model: demand.model });
+        let Demand { model, minimum_tier, .. } = demand;
+        out.effects.push(Effect::Look { model, minimum_tier });
         let stage = Stage::Looking { until: now.after(LOOK_FOR) };
         let (tried, last_error) = (BTreeSet::new(), None);
         let (submitted, busy, retry_after) = (now, Vec::new(), Millis::new(0));

@@ -19,6 +19,7 @@ pub use consumer::Patient;
 pub use gouging::Gouging;
 pub use plan::{Act, Plan};
 
+use cocoon_protocol::attest::Tier;
 use cocoon_protocol::identity::{ModelHash, NodeId};
 use cocoon_protocol::offer::SignedOffer;
 use cocoon_protocol::output::LedgerCommand;
@@ -140,8 +141,8 @@ impl Fabric for Guise<'_> {
         self.fabric.now()
     }
 
-    fn look(&mut self, model: ModelHash) {
-        self.fabric.look(model);
+    fn look(&mut self, model: ModelHash, minimum_tier: Tier) {
+        self.fabric.look(model, minimum_tier);
     }
 
     fn publish(&mut self, offer: SignedOffer) {

@@ -14,7 +14,7 @@ impl Shell<'_> {
     /// Does what the protocol asks for.
     pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Look { model } => self.look(model),
+            Effect::Look { model, minimum_tier } => self.look(model, minimum_tier),
             Effect::Publish(offer) => self.publish(offer),
             Effect::OpenSession { peer, minimum_tier } => self.dial(peer, minimum_tier),
             Effect::CloseSession { peer } => self.close_accepted(peer),

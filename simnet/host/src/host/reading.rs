@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cocoon_protocol::Input;
+use cocoon_protocol::attest::Tier;
 use cocoon_protocol::identity::{JobId, ModelHash, Network, NodeId};
 use cocoon_protocol::job::{JobError, JobSpec, Prompt, Sampling};
 use cocoon_protocol::limits;
@@ -43,10 +44,11 @@ pub(super) struct Reading {
     wanted: Vec<Wanted>,
 }
 
-/// A model that is looked for.
+/// Providers that are looked for.
 #[derive(Debug)]
 struct Wanted {
     model: ModelHash,
+    minimum_tier: Tier,
     since: Moment,
     heard: bool,
 }
@@ -224,16 +226,20 @@ impl Shell<'_> {
         }
     }
 
-    /// The protocol wants offers of a model.
-    pub(super) fn look(&mut self, model: ModelHash) {
-        let now = self.now;
+    /// The protocol wants offers of a model in a tier or above.
+    pub(super) fn look(&mut self, model: ModelHash, minimum_tier: Tier) {
+        let since = self.now;
         if let Some(reading) = &mut self.process.reading
-            && !reading.wanted.iter().any(|wanted| wanted.model == model)
+            && !reading.wanted.iter().any(|it| (it.model, it.minimum_tier) == (model, minimum_tier))
         {
+            // One that is known already, because less or more was wanted before, is no answer.
+            let book = self.process.node.consumer().map(|it| it.book());
+            let mut offers = book.into_iter().flat_map(|book| book.offers_for(model));
+            let heard = offers.any(|(offer, _)| offer.tier >= minimum_tier);
             reading.wanted.reserve_exact(1);
-            reading.wanted.push(Wanted { model, since: now, heard: false });
+            reading.wanted.push(Wanted { model, minimum_tier, since, heard });
         }
-        self.fabric.look(model);
+        self.fabric.look(model, minimum_tier);
     }
 
     /// An offer came in.
@@ -241,7 +247,7 @@ impl Shell<'_> {
         let Some(reading) = &mut self.process.reading else { return };
         for wanted in reading.wanted.iter_mut().filter(|wanted| !wanted.heard) {
             let model = wanted.model;
-            if offer.offer().model(model).is_some() {
+            if offer.offer().tier >= wanted.minimum_tier && offer.offer().model(model).is_some() {
                 wanted.heard = true;
                 let after = self.now.since(wanted.since);
                 self.fabric.observe(Observation::RouteReady { model, after });

@@ -109,7 +109,7 @@ impl Fabric for Recorder {
     fn now(&self) -> Moment {
         self.now
     }
-    fn look(&mut self, model: ModelHash) {
+    fn look(&mut self, model: ModelHash, _: Tier) {
         self.calls.push(Call::Look(model));
     }
     fn publish(&mut self, offer: SignedOffer) {
