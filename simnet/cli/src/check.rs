@@ -1,11 +1,13 @@
 //! `simnet check`: the same seed gives the same bytes, also under load; another gives others.
 //!
-//! Owns: which runs are made and what is compared. Must not: run two in one process.
+//! Owns: a process for each run, and the load beside one of them. Must not: run two in one process, or
+//! judge: `simnet_host::reproduction` does.
 
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
+use simnet_host::reproduction::{Attempt, Hashes, Reproduction};
 
 use crate::args::{Check, Source};
 use crate::exit::Exit;
@@ -14,13 +16,6 @@ use crate::{printer, run};
 /// What is checked where nothing is named: each tier, calm and under every fault.
 const DEFAULT: [&str; 5] =
     ["baseline-small", "churn", "crashes", "baseline-abstract", "crashes-abstract"];
-
-/// What two runs must have in common.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Hashes {
-    trace: String,
-    result: String,
-}
 
 /// Runs the command.
 pub(crate) fn run(args: &Check) -> Result<Exit> {
@@ -47,31 +42,19 @@ pub(crate) fn run(args: &Check) -> Result<Exit> {
 
 /// Checks one scenario.
 fn same(source: &Source, seed: u64) -> Result<bool> {
-    let first = hashes(source, seed)?;
-    let again = hashes(source, seed)?;
-    let load = Load::start()?;
-    let loaded = hashes(source, seed);
-    drop(load);
-    let loaded = loaded?;
-    let other = hashes(source, seed.wrapping_add(1))?;
-    let name = &source.scenario;
-    let mut faults = Vec::new();
-    if again != first {
-        faults.push("a second run of the same seed differs");
-    }
-    if loaded != first {
-        faults.push("a run of the same seed under load differs");
-    }
-    if other.trace == first.trace || other.result == first.result {
-        faults.push("another seed gives the same");
-    }
+    let runs = Reproduction::attempt(|attempt| {
+        let load = if attempt == Attempt::Loaded { Some(Load::start()?) } else { None };
+        let hashes = hashes(source, attempt.seed(seed));
+        drop(load);
+        hashes
+    })?;
+    let (name, faults, first) = (&source.scenario, runs.faults(), runs.of(Attempt::First));
     let (trace, result) = (short(&first.trace), short(&first.result));
     let word = if faults.is_empty() { "same " } else { "DIFFERS" };
     printer::out(&format!("{word}  {name:<22}  trace {trace}  result {result}"));
     if !faults.is_empty() {
-        for (run, it) in
-            [("first", &first), ("again", &again), ("loaded", &loaded), ("other", &other)]
-        {
+        for attempt in Attempt::ALL {
+            let (run, it) = (attempt.name(), runs.of(attempt));
             printer::out(&format!("    {run:<6}  trace {}  result {}", it.trace, it.result));
         }
         printer::out(&format!("    {}", faults.join("; ")));

@@ -93,6 +93,8 @@ pub(crate) fn carry(
     let teller = Teller::start(&shared, quiet);
     let start = Instant::now();
     let work = || -> Result<(Results, Outcome, Option<Violation>)> {
+        #[cfg(feature = "mutation")]
+        plant()?;
         let mut watch = Watch::new(scenario.clone(), seed, variant, destination);
         let mut control = |progress| shared.step(progress);
         let outcome = tier::run(scenario, seed, &mut watch, &mut control)?;
@@ -110,6 +112,17 @@ pub(crate) fn carry(
             .with_context(|| format!("{} cannot be written", folder.display()))?;
     }
     Ok(Finished { name, results, outcome, violation, machine, folder })
+}
+
+/// Plants the bug that the environment names, on the thread that simulates.
+#[cfg(feature = "mutation")]
+fn plant() -> Result<()> {
+    use simnet_host::mutation::{Mutation, plant};
+    if let Ok(name) = std::env::var("SIMNET_PLANT") {
+        let found = Mutation::named(&name);
+        plant(Some(found.with_context(|| format!("there is no planted bug `{name}`"))?));
+    }
+    Ok(())
 }
 
 /// What a run came to, for programs.

@@ -19,6 +19,7 @@ pub mod mutation;
 pub mod observation;
 pub mod policy;
 pub mod population;
+pub mod reproduction;
 pub mod run;
 pub mod script;
 pub mod stimulus;

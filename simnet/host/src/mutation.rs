@@ -20,19 +20,22 @@ pub enum Mutation {
     DoorOpen,
     /// The prompt leaves before the evidence is judged.
     PromptEarly,
+    /// The node ends a job, and its user is not told.
+    NewsLost,
     /// An order that the process's own randomness decides.
     RandomOrder,
 }
 
 impl Mutation {
     /// Every bug.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::VoucherLost,
         Self::PaidTwice,
         Self::SettlementReplayed,
         Self::Overserving,
         Self::DoorOpen,
         Self::PromptEarly,
+        Self::NewsLost,
         Self::RandomOrder,
     ];
 
@@ -50,6 +53,7 @@ impl Mutation {
             Self::Overserving => "overserving",
             Self::DoorOpen => "door-open",
             Self::PromptEarly => "prompt-early",
+            Self::NewsLost => "news-lost",
             Self::RandomOrder => "random-order",
         }
     }

@@ -143,6 +143,17 @@ pub enum Observation {
         paid: NanoTon,
     },
 
+    /// The jobs that users wait for are not those that the node works on, or the node has some and
+    /// means to look at none of them again. Always a violation: such a job never ends.
+    JobsAdrift {
+        /// Jobs that users wait for.
+        waiting: u32,
+        /// Jobs that the node works on.
+        held: u32,
+        /// Whether the node means to look at them again.
+        attended: bool,
+    },
+
     /// A consumer's promise became durable; the voucher may leave now.
     Promised {
         /// In which channel.

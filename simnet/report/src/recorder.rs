@@ -494,7 +494,9 @@ impl Observer for Recorder {
                     account.engine += micros_of(*engine);
                 }
             }
-            Observation::DoubleSpendRefused { .. } | Observation::Queued { .. } => {}
+            Observation::DoubleSpendRefused { .. }
+            | Observation::JobsAdrift { .. }
+            | Observation::Queued { .. } => {}
         }
     }
 

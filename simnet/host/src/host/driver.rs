@@ -74,6 +74,7 @@ impl Shell<'_> {
             Stimulus::Ledger(answer) => self.ledger_answers(*answer),
         }
         self.drive();
+        self.audit_jobs();
         self.leave_if_drained();
     }
 

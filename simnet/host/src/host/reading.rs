@@ -13,6 +13,7 @@ use std::time::Duration;
 use cocoon_protocol::Input;
 use cocoon_protocol::attest::Tier;
 use cocoon_protocol::identity::{JobId, ModelHash, Network, NodeId};
+use cocoon_protocol::job::consumer::Consumer;
 use cocoon_protocol::job::{JobError, JobSpec, Prompt, Sampling};
 use cocoon_protocol::limits;
 use cocoon_protocol::offer::VerifiedOffer;
@@ -28,6 +29,7 @@ use simnet_scenario::Moment;
 use super::driver::Shell;
 use super::session::Dialled;
 use crate::fabric::SessionId;
+use crate::mutation::{Mutation, planted};
 use crate::observation::{FailureKind, Observation, Queue};
 use crate::stimulus::{Alarm, Order};
 
@@ -292,6 +294,9 @@ impl Shell<'_> {
     /// Tells the user what became of the job.
     pub(super) fn inform(&mut self, job: JobId, news: JobNews) {
         let now = self.now;
+        if planted(Mutation::NewsLost) && matches!(news, JobNews::Finished { .. }) {
+            return;
+        }
         let Some(reading) = &mut self.process.reading else { return };
         match news {
             JobNews::Started { .. } => {
@@ -376,6 +381,27 @@ impl Shell<'_> {
         }
         let input = Input::JobFinished { peer, job, receipt: verified, salt };
         self.input_of(Some(from), input);
+    }
+
+    /// Whether every job that a user waits for is one that the node works on, and the node means to
+    /// look at them again: then none of them can be forgotten. Asked when nothing is under way
+    /// between the two.
+    pub(super) fn audit_jobs(&mut self) {
+        let Some(reading) = &self.process.reading else { return };
+        let quiet = self.process.commit.is_none()
+            && self.process.inbox.is_empty()
+            && self.process.end.is_none();
+        if !quiet {
+            return;
+        }
+        let waiting = reading.jobs.len();
+        let held = self.process.node.consumer().map_or(0, Consumer::jobs);
+        let attended = held == 0 || self.process.wake_at.is_some();
+        if waiting != held || !attended {
+            let count = |jobs| u32::try_from(jobs).unwrap_or(u32::MAX);
+            let (waiting, held) = (count(waiting), count(held));
+            self.fabric.observe(Observation::JobsAdrift { waiting, held, attended });
+        }
     }
 
     /// The job that a message in this session is about, if the session's provider serves it.

@@ -2,6 +2,11 @@
 //!
 //! Owns: the jobs that are not over, by age. Must not: remember those that are: one that ends again
 //! is unknown by then, which is the same fault.
+//!
+//! That every job ends is judged exactly: after every event each host compares the jobs that its
+//! users wait for with those that its node works on and means to look at again, so that a job which
+//! would never end is found at the event that loses it. A job that is looked at again and again and
+//! never ends has only its age against it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -12,6 +17,17 @@ use simnet_scenario::Moment;
 use super::Verdict;
 
 pub(super) const NAME: &str = "jobs-end-once";
+
+/// A host's jobs are not where they must be.
+pub(super) fn adrift(waiting: u32, held: u32, attended: bool) -> Verdict {
+    Err(if waiting != held {
+        format!("users wait for {waiting} jobs, and their node works on {held}")
+    } else if attended {
+        "jobs are said to be adrift and are not".to_owned()
+    } else {
+        format!("a node has {held} jobs and means to look at none of them again")
+    })
+}
 
 #[derive(Debug)]
 pub(super) struct Jobs {

@@ -46,7 +46,8 @@ pub struct Bounds {
     /// Hosts that may break the protocol: what they promise, hold or risk is not judged; what they
     /// do to others is.
     pub hostile: BTreeSet<HostId>,
-    /// How old a job may become. Every wait in the protocol has an end, but an answer may be long.
+    /// How old a job may become. A job that is forgotten is found when that happens; this is for one
+    /// that is put off again and again.
     pub oldest_job: Duration,
     /// When faults stop, and what must work again by when; `None` in runs that have no such end.
     pub healing: Option<Healing>,
@@ -248,6 +249,9 @@ impl Invariants {
             Observation::JobFailed { job, kind, .. } => {
                 self.liveness.failed(host, *kind);
                 (jobs::NAME, self.jobs.ended(*job))
+            }
+            Observation::JobsAdrift { waiting, held, attended } => {
+                (jobs::NAME, jobs::adrift(*waiting, *held, *attended))
             }
             Observation::Queued { queue, depth, bound } if honest => {
                 (queues::NAME, queues::queued(*queue, *depth, *bound))

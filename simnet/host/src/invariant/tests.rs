@@ -239,6 +239,14 @@ fn jobs_end_and_end_once() {
 }
 
 #[test]
+fn a_job_that_nobody_works_on_is_found_at_once() {
+    for (waiting, held, attended) in [(1, 0, true), (0, 1, true), (2, 2, false)] {
+        let adrift = Observation::JobsAdrift { waiting, held, attended };
+        watch().tell(CONSUMER, &[submitted(1), adrift]).breaks(jobs::NAME);
+    }
+}
+
+#[test]
 fn a_job_that_never_ends_is_found_by_its_age() {
     let bounds = Bounds { oldest_job: Duration::from_secs(100), ..Bounds::default() };
     let told = Watch::new(bounds).tell(CONSUMER, &[submitted(1), finished(1), submitted(2)]);
