@@ -19,6 +19,7 @@ mod entry;
 mod gossip;
 mod index;
 pub mod limits;
+mod linger;
 mod offering;
 mod overlay;
 mod streams;

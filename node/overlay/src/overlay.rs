@@ -19,6 +19,7 @@ use futures_timer::Delay;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{Boxed, ListenerId};
 use libp2p::core::upgrade::Version;
+use libp2p::core::{self, Transport as _};
 use libp2p::swarm::{DialError, Executor, SwarmEvent, dial_opts::DialOpts};
 use libp2p::{Multiaddr, PeerId, Swarm, TransportError, kad};
 
@@ -31,6 +32,7 @@ use crate::control::{Link, LinkId, LinkStream};
 use crate::entry::{EntryPoints, named_peer};
 use crate::gossip::{NoticeCheck, NoticeVerdict, Topic};
 use crate::limits;
+use crate::linger::Lingering;
 use crate::offering::Offering;
 use crate::streams::{PeerStream, Protocol, RequestId};
 use crate::warm::Tables;
@@ -109,10 +111,13 @@ impl Overlay {
             // QUIC before TCP, and the next address soon when one does not answer.
             .with_smart_dial()
             .with_dial_concurrency_factor(NonZeroU8::MIN.saturating_add(3))
-            // Saves the round trip that negotiating each stream would cost.
+            // Saves the round trip that negotiating each stream would cost; see `linger`.
             .with_substream_upgrade_protocol_override(Version::V1Lazy)
             .with_idle_connection_timeout(limits::IDLE_CONNECTION);
-        let mut swarm = Swarm::new(transport, behaviour, own, settings);
+        let transport = core::Transport::map(transport, |(peer, muxer), _| {
+            (peer, StreamMuxerBox::new(Lingering::new(muxer)))
+        });
+        let mut swarm = Swarm::new(transport.boxed(), behaviour, own, settings);
         for address in config.external_addresses {
             swarm.add_external_address(address);
         }

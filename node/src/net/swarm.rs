@@ -492,6 +492,33 @@ mod tests {
         two_nodes_meet_trade_and_part("/ip4/127.0.0.1/tcp/0").await;
     }
 
+    /// The index is worth nothing unless its nodes take what providers entrust to them.
+    async fn a_record_reaches_the_index(listen: &str) {
+        let relay = start(6, Role::Relay);
+        let mut provider = start(7, Role::Provider);
+        let address = relay.net.listen(listen.parse().unwrap()).await.unwrap();
+        provider.net.listen(listen.parse().unwrap()).await.unwrap();
+        provider.net.publish_offer(provider.offer(1)).await.unwrap();
+        provider.net.dial(address).await.unwrap();
+        provider.wait(|event| matches!(event, NetEvent::PeerConnected(_)).then_some(())).await;
+        let kept = async {
+            while relay.net.status().await.unwrap().index_records == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), kept).await.expect("the record is kept");
+    }
+
+    #[tokio::test]
+    async fn a_record_reaches_the_index_over_quic() {
+        a_record_reaches_the_index("/ip4/127.0.0.1/udp/0/quic-v1").await;
+    }
+
+    #[tokio::test]
+    async fn a_record_reaches_the_index_over_tcp() {
+        a_record_reaches_the_index("/ip4/127.0.0.1/tcp/0").await;
+    }
+
     #[tokio::test]
     async fn a_ninth_session_of_one_peer_is_told_busy() {
         let mut provider = start(3, Role::Provider);
