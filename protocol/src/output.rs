@@ -34,6 +34,11 @@ pub enum Effect {
         /// Those that say they reach at least this tier.
         minimum_tier: Tier,
     },
+    /// A provider is not what its offer says: let it go, and look for others in its place.
+    Avoid {
+        /// Who.
+        peer: NodeId,
+    },
     /// Make this the offer that peers get.
     Publish(SignedOffer),
     /// Open an attested session; answered by `SessionReady` or `SessionFailed`.

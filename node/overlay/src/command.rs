@@ -126,6 +126,9 @@ pub enum Command {
     Want(Want),
     /// End that warm table.
     Unwant(Want),
+    /// This provider is not what its offer says: it leaves every table, and is not contacted again
+    /// for as long as an offer lives.
+    Avoid(NodeId),
     /// Gossip a notice. It must pass the node's own check.
     PublishNotice(Topic, Vec<u8>),
 }

@@ -136,6 +136,11 @@ pub const LOOK_UP_MAX: Duration = Duration::from_secs(300);
 pub const CONTACT_TIMEOUT: Duration = Duration::from_secs(15);
 /// A candidate that failed is not contacted again for this long.
 pub const CONTACT_PAUSE: Duration = Duration::from_secs(30);
+/// A provider that did not prove what it offered is not contacted again for this long: an offer's
+/// life. To come back sooner it needs another identity, which proves no more.
+pub const AVOID: Duration = Duration::from_secs(600);
+/// Providers avoided at a time. When full, the one whose time ends first makes room.
+pub const AVOIDED: usize = 1_024;
 /// A provider tells its subscribers that it lives when it had nothing else to say for this long.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Silence after which a provider counts as gone: two missed keep-alives and some delay.

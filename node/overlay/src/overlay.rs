@@ -173,6 +173,11 @@ impl Overlay {
                 }
             }
             Command::Unwant(want) => self.tables.unwant(want),
+            Command::Avoid(node) => {
+                if let Some(peer) = address::peer_id(&node) {
+                    self.tables.avoid(peer, now);
+                }
+            }
             Command::PublishNotice(topic, notice) => self.publish_notice(topic, notice),
         }
         self.act(now);

@@ -97,6 +97,8 @@ pub(crate) struct Tables {
     wanted: BTreeMap<Want, Table>,
     providers: BTreeMap<PeerId, Provider>,
     paused: BTreeMap<PeerId, Instant>,
+    /// Those that lied, until when. Where they say that they are now changes nothing.
+    avoided: BTreeMap<PeerId, Instant>,
     actions: VecDeque<Action>,
     draw: Draw,
 }
@@ -107,6 +109,7 @@ impl Tables {
             wanted: BTreeMap::new(),
             providers: BTreeMap::new(),
             paused: BTreeMap::new(),
+            avoided: BTreeMap::new(),
             actions: VecDeque::new(),
             draw: Draw::new(seed, "warm"),
         }
@@ -157,13 +160,15 @@ impl Tables {
         now: Instant,
     ) {
         self.paused.retain(|_, until| *until > now);
+        self.avoided.retain(|_, until| *until > now);
         let Some(table) = self.wanted.get_mut(&want) else {
             return;
         };
         for peer in providers {
             let known = self.providers.get(&peer);
             let useless = known.is_some_and(|it| it.sought.contains(&want) || !it.meets(&want))
-                || self.paused.contains_key(&peer);
+                || self.paused.contains_key(&peer)
+                || self.avoided.contains_key(&peer);
             let full = table.candidates.len() >= limits::CANDIDATES_PER_TABLE;
             if !useless && !full && !table.candidates.contains(&peer) {
                 table.candidates.push(peer);
@@ -171,6 +176,30 @@ impl Tables {
         }
         table.candidates.sort_unstable();
         self.fill(want, now);
+    }
+
+    /// The peer is not what its offer says: others take its places, and it is not contacted again
+    /// for long.
+    pub(crate) fn avoid(&mut self, peer: PeerId, now: Instant) {
+        while self.avoided.len() >= limits::AVOIDED {
+            let first = self.avoided.iter().min_by_key(|(_, until)| **until);
+            let Some(first) = first.map(|(peer, _)| *peer) else { break };
+            self.avoided.remove(&first);
+        }
+        self.avoided.insert(peer, later(now, limits::AVOID));
+        for table in self.wanted.values_mut() {
+            table.candidates.retain(|candidate| *candidate != peer);
+        }
+        let Some(left) = self.providers.get(&peer).map(|provider| provider.sought.clone()) else {
+            return;
+        };
+        self.drop_provider(peer);
+        for want in &left {
+            if let Some(table) = self.wanted.get_mut(want) {
+                table.pause = limits::LOOK_UP_MIN;
+            }
+        }
+        self.replace(&left, now);
     }
 
     /// The peer is said to be where it was not before: that it could not be reached counts no more.
@@ -581,6 +610,42 @@ mod tests {
         let world = full();
         assert_eq!(world.look_ups, 1);
         assert!(world.tables.wanted[&want(1)].look_up_at.is_none(), "full: nothing to look for");
+    }
+
+    #[test]
+    fn a_liar_makes_room_at_once_and_does_not_come_back() {
+        let mut world = full();
+        let liar = *world.offered.first().unwrap();
+        world.tables.avoid(liar, world.now);
+        world.settle();
+        assert!(!world.offered.contains(&liar));
+        assert_eq!(world.contacted.len(), 1, "another takes its place");
+        // That it says to be elsewhere now changes nothing; time does.
+        world.contacted.clear();
+        let place = (1..31).find(|secret| peer(*secret) == liar).unwrap();
+        for _ in 0..2 {
+            world.tables.moved(&liar);
+            world.found(place..place + 1);
+            assert_eq!(world.contacted, []);
+        }
+        world.tables.lost(*world.offered.first().unwrap(), world.now);
+        world.settle();
+        assert!(!world.contacted.contains(&liar));
+        world.now += limits::AVOID + Duration::from_secs(1);
+        world.tables.found(want(1), [liar], world.now);
+        assert!(
+            world.tables.wanted[&want(1)].candidates.contains(&liar) || !world.contacted.is_empty()
+        );
+    }
+
+    #[test]
+    fn who_is_avoided_is_bounded() {
+        let mut tables = Tables::new(&[3; 32]);
+        let now = Instant::now();
+        for _ in 0..limits::AVOIDED + 10 {
+            tables.avoid(PeerId::random(), now);
+        }
+        assert_eq!(tables.avoided.len(), limits::AVOIDED);
     }
 
     #[test]

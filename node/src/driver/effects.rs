@@ -26,6 +26,7 @@ impl Driver {
             Effect::Look { model, minimum_tier } => {
                 self.world.sessions.look(Want { model, minimum_tier });
             }
+            Effect::Avoid { peer } => self.world.sessions.avoid(peer),
             Effect::Publish(offer) => self.world.sessions.publish(offer),
             Effect::OpenSession { peer, minimum_tier } => {
                 self.world.sessions.open(peer, minimum_tier, self.handle.clone());

@@ -95,6 +95,16 @@ impl Sessions {
         });
     }
 
+    /// Lets a provider go that is not what its offer says, and finds others in its place.
+    pub(crate) fn avoid(&self, peer: NodeId) {
+        let net = self.net.clone();
+        self.tasks.spawn_leaf(async move {
+            if net.avoid(peer).await.is_err() {
+                tracing::debug!("the network is down; nobody is let go");
+            }
+        });
+    }
+
     /// Makes this the offer that peers get.
     pub(crate) fn publish(&self, offer: SignedOffer) {
         self.offer.send_replace(Some(offer));

@@ -132,6 +132,11 @@ impl NetHandle {
         self.tell(Command::Unwant(want)).await
     }
 
+    /// Lets a provider go that is not what its offer says, and looks for others.
+    pub async fn avoid(&self, peer: NodeId) -> Result<(), NetError> {
+        self.tell(Command::Avoid(peer)).await
+    }
+
     /// Gossips a notice; it must pass this node's own check.
     pub async fn publish_notice(&self, topic: Topic, notice: Vec<u8>) -> Result<(), NetError> {
         self.tell(Command::PublishNotice(topic, notice)).await

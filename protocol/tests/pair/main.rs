@@ -170,6 +170,8 @@ fn refused_evidence_ends_the_job_with_the_reason_and_sends_nothing() {
     world.refuse_sessions = true;
     let job = world.submit(1);
     world.run();
+    assert_eq!(world.consumer.consumer().unwrap().jobs(), 1, "others may yet be found");
+    world.tick(Millis::from_secs(5));
     assert_eq!(
         *world.failure(job),
         JobError::AttestationRefused { provider: key(2).id(), reason: "debug guest".into() }

@@ -227,6 +227,7 @@ impl World {
                     self.mail.push_back((Side::Consumer, Input::Offer(Arc::new(offer))));
                 }
             }
+            Effect::Avoid { peer } => assert_eq!(peer, provider_id),
             Effect::Publish(offer) => self.offer = Some(offer),
             Effect::OpenSession { peer, .. } => {
                 assert_eq!(peer, provider_id);

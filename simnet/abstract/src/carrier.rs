@@ -41,6 +41,12 @@ impl Fabric for Carrier<'_> {
         }
     }
 
+    fn avoid(&mut self, provider: NodeId) {
+        if let Some(provider) = self.overlay.provider(provider) {
+            self.overlay.avoid(self.host, provider);
+        }
+    }
+
     fn publish(&mut self, offer: SignedOffer) {
         let Some(spec) = self.overlay.spec(self.host) else { return };
         let clock = Clock::new(spec.skew_ms).timestamp(self.overlay.now);

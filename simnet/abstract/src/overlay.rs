@@ -212,6 +212,19 @@ impl Overlay {
         self.carry_out(host);
     }
 
+    /// A provider is not what its offer says: it leaves the host's tables, and others are looked for.
+    pub(crate) fn avoid(&mut self, host: u32, provider: u32) {
+        let now = millis(self.now);
+        let Self { stations, draws, actions, .. } = self;
+        let station = stations.get_mut(index(host));
+        if let Some(tables) = station.and_then(|it| it.tables.as_deref_mut()) {
+            tables.avoid(provider, now, draws, actions);
+        }
+        // The host itself has told that it knows the provider no more.
+        self.actions.retain(|action| !matches!(action, Action::Gone(_)));
+        self.carry_out(host);
+    }
+
     /// Carries out what a host's tables want; providers that are gone are left for the caller.
     pub(crate) fn carry_out(&mut self, host: u32) {
         let mut actions = std::mem::take(&mut self.actions);

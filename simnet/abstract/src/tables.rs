@@ -22,6 +22,7 @@ const LOOK_UP_MAX_EMPTY: Millis = 15_000;
 const LOOK_UP_MAX: Millis = 300_000;
 const CONTACT_TIMEOUT: Millis = 15_000;
 const CONTACT_PAUSE: Millis = 30_000;
+const AVOID: Millis = 600_000;
 const CANDIDATES: usize = 64;
 /// Tables of one consumer: the bits of [`Known::sought`]. The overlay keeps 256.
 const TABLES: usize = 32;
@@ -216,6 +217,32 @@ impl Tables {
         self.paused.push((host, now.saturating_add(CONTACT_PAUSE)));
         self.drop_known(host, out);
         for table in (0..self.wants.len()).filter(|table| known.is_in(*table)) {
+            self.fill(table, now, draws, out);
+            self.look_again(table, now);
+        }
+    }
+
+    /// A provider is not what its offer says: others take its places, and it is not contacted again
+    /// for long.
+    pub(crate) fn avoid(
+        &mut self,
+        host: u32,
+        now: Millis,
+        draws: &mut Draws,
+        out: &mut Vec<Action>,
+    ) {
+        self.paused.push((host, now.saturating_add(AVOID)));
+        for want in &mut self.wants {
+            want.candidates.retain(|candidate| *candidate != host);
+        }
+        let Some(known) = self.known.iter().find(|known| known.host == host).copied() else {
+            return;
+        };
+        self.drop_known(host, out);
+        for table in (0..self.wants.len()).filter(|table| known.is_in(*table)) {
+            if let Some(want) = self.wants.get_mut(table) {
+                want.pause = LOOK_UP_MIN;
+            }
             self.fill(table, now, draws, out);
             self.look_again(table, now);
         }

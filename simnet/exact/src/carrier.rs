@@ -46,6 +46,10 @@ impl Fabric for Carrier<'_> {
         self.tell(Command::Want(Want { model, minimum_tier }));
     }
 
+    fn avoid(&mut self, provider: NodeId) {
+        self.tell(Command::Avoid(provider));
+    }
+
     fn publish(&mut self, offer: SignedOffer) {
         self.tell(Command::PublishOffer(offer));
     }

@@ -127,6 +127,8 @@ impl Fabric for View<'_> {
     fn now(&self) -> Moment {
         self.world.now
     }
+    fn avoid(&mut self, _: NodeId) {}
+
     fn look(&mut self, _: ModelHash, _: Tier) {
         for turn in 0..8 {
             let at = (self.from * 7 + turn * 13) % self.world.offers.len();

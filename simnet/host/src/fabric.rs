@@ -48,6 +48,9 @@ pub trait Fabric {
     /// `Stimulus::OfferHeard`.
     fn look(&mut self, model: ModelHash, minimum_tier: Tier);
 
+    /// This provider is not what its offer says: find others in its place.
+    fn avoid(&mut self, provider: NodeId);
+
     /// Make this the offer that peers get.
     fn publish(&mut self, offer: SignedOffer);
 

@@ -4,6 +4,7 @@
 //! Must not: see text. The edge moves text and reports counts.
 //! Invariant: what is promised for a job never exceeds the cost of what it received.
 
+mod attempts;
 mod jobs;
 mod preparing;
 mod running;
@@ -20,10 +21,9 @@ use crate::job::{FinishReason, JobError, ProviderRefusal, RunningJob};
 use crate::limits;
 use crate::offer::{Book, VerifiedOffer};
 use crate::output::{Effect, JobNews, Output};
-use crate::record::{Interrupted, Record};
 use crate::reputation::{Experience, Reputation};
-use crate::selection::{Balanced, Candidate, Demand, Patience, Policy, Retry};
-use crate::units::{Millis, NanoTon, Timestamp, Tokens};
+use crate::selection::{Balanced, Candidate, Demand, Patience, Policy};
+use crate::units::{Millis, Timestamp, Tokens};
 use crate::wire::SessionMessage;
 use jobs::Jobs;
 
@@ -69,6 +69,8 @@ struct Job {
     draw: u64,
     submitted: Timestamp,
     tried: BTreeSet<NodeId>,
+    /// How many of them did not prove what they offered: they have seen nothing of the job.
+    unproved: usize,
     /// Those of them that were only busy, and when the last of them wants to be asked again.
     busy: Vec<NodeId>,
     retry_after: Millis,
@@ -239,9 +241,10 @@ impl Consumer {
         let Demand { model, minimum_tier, .. } = demand;
         out.effects.push(Effect::Look { model, minimum_tier });
         let stage = Stage::Looking { until: now.after(LOOK_FOR) };
-        let (tried, last_error) = (BTreeSet::new(), None);
+        let (tried, unproved, last_error) = (BTreeSet::new(), 0, None);
         let (submitted, busy, retry_after) = (now, Vec::new(), Millis::new(0));
-        let new = Job { demand, draw, submitted, tried, busy, retry_after, last_error, stage };
+        let new =
+            Job { demand, draw, submitted, tried, unproved, busy, retry_after, last_error, stage };
         self.jobs.insert(job, new, &self.policy.patience());
         self.advance(job, now, out);
     }
@@ -292,6 +295,11 @@ impl Consumer {
         out: &mut Output,
     ) {
         self.sessions.remove(&peer);
+        if matches!(failure, SessionFailure::Refused { .. }) {
+            // Offers cost nothing: whoever makes many that prove nothing would fill what we know.
+            self.book.remove(peer);
+            out.effects.push(Effect::Avoid { peer });
+        }
         let (error, experience) = match failure {
             SessionFailure::Unreachable { reason } => {
                 (JobError::Unreachable { reason: reason.clone() }, Experience::Failed)
@@ -388,136 +396,6 @@ impl Consumer {
             self.fail(job, error, out);
         } else {
             self.attempt_failed(job, error, experience, now, out);
-        }
-    }
-
-    /// This provider will not serve the job. Before anything was streamed the next one is tried.
-    fn attempt_failed(
-        &mut self,
-        job: JobId,
-        error: JobError,
-        experience: Experience,
-        now: Timestamp,
-        out: &mut Output,
-    ) {
-        let Some(found) = self.jobs.get_mut(job) else {
-            return;
-        };
-        let Some(peer) = found.candidate().map(|candidate| candidate.provider) else {
-            return;
-        };
-        let took = found.took(now);
-        self.reputation.record(peer, found.demand.model, experience, took, now);
-        found.tried.insert(peer);
-        let patience = self.policy.patience();
-        let again = match patience.retry {
-            Retry::Never => false,
-            Retry::BeforeText => found.tried.len() < patience.attempts,
-        };
-        if let Stage::Running(running) = &found.stage {
-            let text = running.received > Tokens::ZERO || running.cancelled;
-            let lost = if matches!(error, JobError::Unreachable { .. }) {
-                // What reached its reader is paid, here or with the next greeting: a provider
-                // remembers who leaves with unpaid text, and need not serve them again.
-                self.promise_received(job, out);
-                JobError::ProviderLost { provider: peer }
-            } else {
-                error
-            };
-            self.interrupt(job, peer, now, out);
-            if text || !again {
-                self.fail(job, lost, out);
-            } else {
-                self.start_over(job, lost, &patience, now, out);
-            }
-            return;
-        }
-        if let Some(payer) = self.funds.payer(peer) {
-            payer.abandon(job);
-        }
-        if let JobError::Refused(ProviderRefusal::Busy { retry_after }) = &error {
-            found.busy.push(peer);
-            found.retry_after = found.retry_after.max(*retry_after);
-        }
-        found.last_error = Some(error.clone());
-        self.jobs.enter(job, Stage::Looking { until: now }, &patience);
-        if again {
-            self.advance(job, now, out);
-        } else {
-            self.give_up(job, error, now, out);
-        }
-    }
-
-    /// Nobody is left to try. Those who were only busy are asked again when they said, until the
-    /// job has waited for as long as it may.
-    pub(super) fn give_up(
-        &mut self,
-        job: JobId,
-        error: JobError,
-        now: Timestamp,
-        out: &mut Output,
-    ) {
-        let patience = self.policy.patience();
-        if let Some(found) = self.jobs.get_mut(job) {
-            // Not all at the same moment.
-            let apart = Millis::new(found.draw.checked_rem(1_000).unwrap_or(0));
-            let until = now.after(found.retry_after).after(apart);
-            if !found.busy.is_empty() && until <= found.submitted.after(patience.queue) {
-                for peer in std::mem::take(&mut found.busy) {
-                    found.tried.remove(&peer);
-                }
-                found.retry_after = Millis::new(0);
-                self.jobs.enter(job, Stage::Waiting { until }, &patience);
-                return;
-            }
-        }
-        self.fail(job, error, out);
-    }
-
-    /// Nothing was streamed yet, so that the next provider can begin anew. The user knows which
-    /// tier has the job by now, and what the lost prompt cost counts towards the cap.
-    fn start_over(
-        &mut self,
-        job: JobId,
-        error: JobError,
-        patience: &Patience,
-        now: Timestamp,
-        out: &mut Output,
-    ) {
-        let Some(found) = self.jobs.get_mut(job) else {
-            return;
-        };
-        if let Stage::Running(running) = &found.stage {
-            let spent = running.candidate.prices.cost(running.prompt, Tokens::ZERO);
-            let spent = spent.unwrap_or(NanoTon::ZERO);
-            let demand = &mut found.demand;
-            demand.max_cost = demand.max_cost.map(|cap| cap.saturating_sub(spent));
-            demand.minimum_tier = demand.minimum_tier.max(running.tier);
-        }
-        found.last_error = Some(error);
-        self.jobs.enter(job, Stage::Looking { until: now }, patience);
-        self.advance(job, now, out);
-    }
-
-    fn interrupt(&mut self, job: JobId, provider: NodeId, now: Timestamp, out: &mut Output) {
-        let paid = self.funds.payer(provider).and_then(|payer| payer.abandon(job));
-        let paid = paid.unwrap_or(NanoTon::ZERO);
-        out.persist.push(Record::Interrupted(Interrupted { job, provider, paid, at: now }));
-    }
-
-    fn fail(&mut self, job: JobId, error: JobError, out: &mut Output) {
-        self.forget(job);
-        inform(out, job, JobNews::Failed(error));
-    }
-
-    fn forget(&mut self, job: JobId) {
-        let Some(found) = self.jobs.remove(job) else {
-            return;
-        };
-        if let Some(candidate) = found.candidate()
-            && let Some(payer) = self.funds.payer(candidate.provider)
-        {
-            payer.abandon(job);
         }
     }
 

@@ -54,7 +54,12 @@ impl Consumer {
                     let stage = Stage::Preparing { candidate, since: now };
                     self.jobs.enter(job, stage, &self.policy.patience());
                 }
-                Err(JobError::NoProvider { .. }) if until > now => return,
+                // The tables of a model and of each tier fill one by one.
+                Err(JobError::NoProvider { .. } | JobError::TierNotAvailable { .. })
+                    if until > now =>
+                {
+                    return;
+                }
                 Ok(None) | Err(_) if found.last_error.is_some() => {
                     let found = self.jobs.get_mut(job);
                     let error = found.and_then(|found| found.last_error.take());

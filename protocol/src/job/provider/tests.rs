@@ -134,6 +134,7 @@ impl World {
             Effect::Engine(EngineCommand::Forget { .. }) => seen.forgotten += 1,
             Effect::Publish(_) => seen.published += 1,
             Effect::Look { .. }
+            | Effect::Avoid { .. }
             | Effect::OpenSession { .. }
             | Effect::Send { .. }
             | Effect::SendJob { .. }

@@ -145,6 +145,10 @@ impl Fabric for Guise<'_> {
         self.fabric.look(model, minimum_tier);
     }
 
+    fn avoid(&mut self, provider: NodeId) {
+        self.fabric.avoid(provider);
+    }
+
     fn publish(&mut self, offer: SignedOffer) {
         self.fabric.publish(offer);
     }

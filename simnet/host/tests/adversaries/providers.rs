@@ -130,6 +130,27 @@ fn forged_evidence_and_a_cheaper_model_see_no_prompt_of_an_attested_job() {
     }
 }
 
+/// Bound: the time of a session for each liar and consumer. Offers cost nothing, so that there may be
+/// more liars than attempts of a job.
+#[test]
+fn liars_in_any_number_end_no_job() {
+    let forger = |id| {
+        let mut spec = dishonest(provider_at(id, 10), Act::Nothing);
+        spec.provider.as_mut().unwrap().genuine = Tier::Open;
+        spec
+    };
+    let mut specs = vec![consumer_by(1, "cocoon-node"), provider_at(2, 100)];
+    specs.extend((10..30).map(forger));
+    let mut world = World::new(specs);
+    ask_many(&mut world, 0, 10, EVERY);
+    assert_eq!((prompts_to_hostile(&world), served(&world)), (0, 10));
+    let refused = |fact: &Observation| matches!(fact, Observation::SessionFailed { .. });
+    let refused = world.facts.iter().filter(|(_, _, fact)| refused(fact)).count();
+    assert_eq!(refused, 20, "each is tried once");
+    let slowest = slowest_first_token(&world);
+    assert!(slowest < Duration::from_secs(8), "{slowest:?}");
+}
+
 /// Bound: the offer's price, which the consumer chose. Over time the gouger loses its custom.
 #[test]
 fn a_gouger_earns_less_than_an_honest_provider() {

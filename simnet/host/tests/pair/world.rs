@@ -112,6 +112,7 @@ impl Fabric for Recorder {
     fn look(&mut self, model: ModelHash, _: Tier) {
         self.calls.push(Call::Look(model));
     }
+    fn avoid(&mut self, _: NodeId) {}
     fn publish(&mut self, offer: SignedOffer) {
         self.calls.push(Call::Publish(offer));
     }
