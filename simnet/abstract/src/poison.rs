@@ -28,13 +28,11 @@ struct Group {
 
 impl Poison {
     pub(crate) fn new(scenario: &Scenario, specs: &[Arc<HostSpec>], ppm: u32) -> Self {
-        let consumers: Vec<u32> =
-            specs.iter().filter(|spec| spec.consumer.is_some()).map(|spec| spec.id.0).collect();
         let eclipses = scenario.adversaries.iter().enumerate();
-        let eclipses = eclipses.filter(|(_, it)| it.kind == AdversaryKind::Eclipse);
-        let groups = eclipses.filter_map(|(group, adversary)| {
-            let number = usize::try_from(adversary.victim.unwrap_or(0)).unwrap_or(0);
-            let victim = *consumers.get(number % consumers.len().max(1))?;
+        let eclipses = eclipses.filter(|(_, it)| it.kind == AdversaryKind::Eclipse && it.attacks());
+        let groups = eclipses.filter_map(|(group, _)| {
+            let hunted = |spec: &&Arc<HostSpec>| spec.victim_of.map(usize::from) == Some(group);
+            let victim = specs.iter().find(hunted)?.id.0;
             let is_attacker = |spec: &&Arc<HostSpec>| {
                 let group = scenario.adversaries.get(group);
                 spec.provider.is_some()

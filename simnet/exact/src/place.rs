@@ -104,7 +104,7 @@ impl Acquaintance {
         hosts: &[Arc<HostSpec>],
         address: impl Fn(HostId) -> Multiaddr,
     ) -> Self {
-        let serving = hosts.iter().filter(|spec| serves_index(spec));
+        let serving = hosts.iter().filter(|spec| serves_index(spec) && !spec.is_absent());
         let index: Vec<_> = serving
             .filter_map(|spec| {
                 let node = spec.key.id();

@@ -169,7 +169,7 @@ impl<'a> Run<'a> {
     fn plan_eclipses(&mut self) {
         let eclipses = self.scenario.adversaries.iter();
         let from: Vec<_> = eclipses
-            .filter(|it| it.kind == AdversaryKind::Eclipse)
+            .filter(|it| it.kind == AdversaryKind::Eclipse && it.attacks())
             .map(|it| Moment::START.after(it.from.duration()))
             .collect();
         let models = population::models(self.scenario);
@@ -189,23 +189,25 @@ impl<'a> Run<'a> {
         self.world.put(*first, Entry::Eclipse);
     }
 
-    /// The liars connect to every node of the index, which they have crawled, and name the hosts of
-    /// their owner.
+    /// The liars connect to every node of the index, which they have crawled, and to their victim, and
+    /// name the hosts of their owner.
     fn eclipse(&mut self) {
         let named = |(place, keypair): &(NodeIndex, Keypair)| {
             (keypair.public().to_peer_id(), self.simulation.address(*place))
         };
         let routes: Vec<_> = self.liars.iter().map(named).collect();
-        let owned = self.hosts.iter().filter(|spec| {
-            spec.adversary.as_ref().is_some_and(|it| it.kind == AdversaryKind::Eclipse)
-        });
+        let owned = self.hosts.iter().filter(|spec| spec.attacks_as(AdversaryKind::Eclipse));
         let accomplices: Vec<_> = owned
             .filter_map(|spec| {
                 let place = self.places.get(index(spec.id))?;
                 Some((peer_id(&spec.key.id())?, self.simulation.address(*place)))
             })
             .collect();
-        let targets: Vec<_> = self.acquaintance.crawl().collect();
+        // Their victim they call themselves: whoever knows a consumer's address can.
+        let victims = self.hosts.iter().filter(|spec| spec.victim_of.is_some());
+        let victims = victims.filter_map(|spec| self.places.get(index(spec.id)));
+        let victims = victims.map(|place| self.simulation.address(*place));
+        let targets: Vec<_> = self.acquaintance.crawl().chain(victims).collect();
         for (place, keypair) in std::mem::take(&mut self.liars) {
             let plan = Plan {
                 listen: self.simulation.address(place),
@@ -466,7 +468,7 @@ impl<'a> Run<'a> {
             self.simulation.restart(place, port);
         }
         let failed = |source| RunError::Overlay { host, source };
-        if spec.adversary.as_ref().is_some_and(|it| it.kind == AdversaryKind::RelayDropper) {
+        if spec.attacks_as(AdversaryKind::RelayDropper) {
             return self.drop_records(&spec, place).map_err(failed);
         }
         let mut overlay = self.overlay(&spec, place, life).map_err(failed)?;

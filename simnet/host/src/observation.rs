@@ -198,6 +198,16 @@ pub enum Observation {
         channel: ChannelId,
     },
 
+    /// This host has a current offer of a provider of which it had none.
+    Met {
+        /// Whose.
+        provider: NodeId,
+    },
+    /// The offer that it had of a provider is no longer kept current.
+    Forgot {
+        /// Whose.
+        provider: NodeId,
+    },
     /// The first offer of a model came in, in the tier that was asked for, since it was wanted.
     RouteReady {
         /// Of which.

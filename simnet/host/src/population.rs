@@ -93,6 +93,8 @@ struct Place {
     model: usize,
     /// Which group of adversaries.
     group: Option<usize>,
+    /// Which group is after it.
+    victim_of: Option<usize>,
 }
 
 /// Who is what.
@@ -133,11 +135,12 @@ impl Cast {
             Role::Anybody => false,
         };
         let whole = self.places.iter().filter(|place| fits(place)).count();
-        let victim = self.victim(adversary);
-        let mut candidates: Vec<usize> = (0..self.places.len())
-            .filter(|it| Some(*it) != victim)
-            .filter(|it| self.places.get(*it).is_some_and(|it| fits(it) && it.group.is_none()))
-            .collect();
+        if let Some(victim) = self.victim(adversary).and_then(|it| self.places.get_mut(it)) {
+            victim.victim_of = Some(group);
+        }
+        let free = |it: &Place| fits(it) && it.group.is_none() && it.victim_of.is_none();
+        let mut candidates: Vec<usize> =
+            (0..self.places.len()).filter(|it| self.places.get(*it).is_some_and(free)).collect();
         let stream = u64::try_from(group).unwrap_or(u64::MAX);
         shuffle(&mut seed.stream("adversaries", stream), &mut candidates);
         let count = adversary.portion.of(u32::try_from(whole).unwrap_or(u32::MAX));
@@ -157,7 +160,8 @@ impl Cast {
             return None;
         }
         let number = usize::try_from(adversary.victim.unwrap_or(0)).unwrap_or(0);
-        let consumes = |place: &Place| !place.provides && !place.index_only;
+        let consumes =
+            |place: &Place| !place.provides && !place.index_only && place.group.is_none();
         let consumers = self.places.iter().enumerate().filter(|(_, place)| consumes(place));
         consumers.map(|(index, _)| index).cycle().nth(number)
     }
@@ -288,11 +292,14 @@ fn host(
         hostile: false,
         behaviour: None,
         adversary: None,
+        victim_of: place.victim_of.and_then(|group| u16::try_from(group).ok()),
         consumer,
         provider,
     };
     if let Some(adversary) = adversary {
-        Plan::dress(&mut host, &adversary);
+        if adversary.attacks() {
+            Plan::dress(&mut host, &adversary);
+        }
         host.adversary = Some(Arc::new(adversary));
     }
     Ok(host)

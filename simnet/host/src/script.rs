@@ -383,6 +383,11 @@ impl Script {
                 let event = if begins { WorldEvent::Cut(number) } else { WorldEvent::Heal(number) };
                 Some(Event::World(event))
             }
+            // It is nobody's turn either: the others start when they would start beside it.
+            Entry::Start(host) if self.hosts.get(place(host)).is_some_and(|it| it.is_absent()) => {
+                self.push_next_start();
+                None
+            }
             Entry::Start(host) => {
                 for cause in [Cause::Session, Cause::Loss, Cause::Crash] {
                     self.push_down(now, host, cause, true);
@@ -443,7 +448,8 @@ fn cuts(scenario: &Scenario, seed: Seed, hosts: &[Arc<HostSpec>]) -> Vec<Cut> {
     let table = Regions::of(scenario.network.topology);
     let faults = scenario.faults.partitions.iter();
     let faults = faults.map(|it| (it.from, it.until, &it.regions, Portion::Share(it.share)));
-    let foul = scenario.adversaries.iter().filter(|it| it.kind == AdversaryKind::Partition);
+    let foul = scenario.adversaries.iter();
+    let foul = foul.filter(|it| it.kind == AdversaryKind::Partition && it.attacks());
     let foul =
         foul.map(|it| (it.from, it.until.unwrap_or(scenario.duration), &it.regions, it.portion));
     faults

@@ -86,6 +86,37 @@ fn adversaries_are_as_many_as_was_asked_and_are_what_they_are() {
     }
 }
 
+/// What a difference between an attack and its control may be put down to: nothing else differs.
+#[test]
+fn a_control_has_the_same_hosts_and_the_same_jobs() {
+    let text = |control: &str| {
+        format!(
+            "duration = \"60 s\"\n[population]\nnodes = 60\nproviders = 15\n[[adversaries]]\n\
+             kind = \"eclipse\"\nportion = 6\nvictim = 1\n{control}\
+             [[adversaries]]\nkind = \"free-rider\"\nportion = 3\n{}",
+            control.replace("absent", "honest")
+        )
+    };
+    let attack = script(&scenario(&text("")), 1);
+    let control = script(&scenario(&text("control = \"absent\"\n")), 1);
+    assert_eq!(control.0.iter().filter(|host| host.hostile).count(), 0);
+    assert_eq!(control.0.iter().filter(|host| host.is_absent()).count(), 6);
+    for (one, two) in attack.0.iter().zip(&control.0) {
+        assert_eq!((one.key.id(), one.link, one.region), (two.key.id(), two.link, two.region));
+        assert_eq!((one.class, one.victim_of), (two.class, two.victim_of));
+        assert_eq!(one.adversary.is_some(), two.adversary.is_some());
+    }
+    let victims: Vec<_> = attack.0.iter().filter(|it| it.victim_of.is_some()).collect();
+    assert!(victims.len() == 1 && victims[0].consumer.is_some() && !victims[0].hostile);
+    let absent = |host: &simnet_host::HostId| control.0[host.0 as usize].is_absent();
+    let others: Vec<_> = attack
+        .1
+        .filter(|(_, it)| !matches!(it, Event::Host(host, HostEvent::Start) if absent(host)))
+        .collect();
+    assert_eq!(others, control.1.collect::<Vec<_>>());
+    assert!(others.iter().any(|(_, it)| matches!(it, Event::Host(_, HostEvent::Submit(_)))));
+}
+
 #[test]
 fn the_stream_is_in_order_and_the_same_every_time() {
     let scenario = scenario(

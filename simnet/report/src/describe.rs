@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use cocoon_protocol::attest::Tier;
 use cocoon_protocol::identity::{ModelHash, NodeId};
 use simnet_host::HostSpec;
 use simnet_host::population;
@@ -29,6 +30,8 @@ pub struct HostLabel {
     pub consumer: bool,
     /// Whether it provides.
     pub provider: bool,
+    /// The tier that it really has, if it provides.
+    pub tier: Option<Tier>,
     /// Index into [`Description::regions`].
     pub region: u16,
     /// Index into [`Description::classes`].
@@ -100,11 +103,13 @@ impl Description {
                 node: host.key.id(),
                 consumer: host.consumer.is_some(),
                 provider: host.provider.is_some(),
+                tier: host.provider.as_ref().map(|it| it.genuine),
                 region: host.region,
                 class: host.class,
                 adversary,
             }
         });
+        let victims = hosts.iter().filter(|it| it.victim_of.is_some()).map(|it| it.id.0).collect();
         let hosts = labels.collect();
         Self {
             scenario: scenario.name.clone(),
@@ -118,7 +123,7 @@ impl Description {
             behaviours,
             models: population::models(scenario).into_iter().map(|it| (it.hash, it.name)).collect(),
             hosts,
-            victims: Vec::new(),
+            victims,
             warm_up: Moment::START.after(scenario.warm_up.duration()),
         }
     }

@@ -3,7 +3,7 @@
 //! Owns: names, units, and which direction is better. Must not: compute anything that is not a quotient
 //! or a pick from a summary.
 
-use crate::results::{Ending, Summary};
+use crate::results::{Ending, Summary, TierSummary};
 
 /// Which direction of a figure is better for the network's users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,11 @@ const fn real(value: u64) -> f64 {
 
 fn quotient(above: f64, below: f64) -> Option<f64> {
     (below > 0.0).then(|| above / below)
+}
+
+/// Finished of those that ended.
+fn success(jobs: &TierSummary) -> Option<f64> {
+    quotient(real(jobs.finished), real(jobs.finished + jobs.failed))
 }
 
 /// Of a distribution that has values: one of its numbers, in a unit `per` times as large.
@@ -166,8 +171,38 @@ pub const FIGURES: &[Figure] = &[
         },
     ),
     figure("victim_success", "jobs finished of victims' jobs ended", "", Better::More, |it, _| {
-        quotient(real(it.victims.finished), real(it.victims.finished + it.victims.failed))
+        success(&it.victims.jobs)
     }),
+    figure("victim_attested_success", "the same, attested or above", "", Better::More, |it, _| {
+        success(&it.victims.attested)
+    }),
+    figure("victim_without_route", "victims' time without a route", "", Better::Less, |it, _| {
+        quotient(real(it.victims.without_route_us), real(it.victims.watched_us))
+    }),
+    figure(
+        "victim_without_attested",
+        "victims' time without a route to a TEE",
+        "",
+        Better::Less,
+        |it, _| quotient(real(it.victims.without_attested_us), real(it.victims.watched_us)),
+    ),
+    figure(
+        "victim_offers_hostile",
+        "adversaries among the providers that victims met",
+        "",
+        Better::Less,
+        |it, _| quotient(real(it.victims.offers_of_adversaries), real(it.victims.offers_met)),
+    ),
+    figure(
+        "offers_hostile",
+        "adversaries among the providers that consumers met",
+        "",
+        Better::Less,
+        |it, _| {
+            let any = it.population.adversaries > 0;
+            any.then(|| quotient(real(it.offers_of_adversaries), real(it.offers_met)))?
+        },
+    ),
     figure("attested_success", "jobs finished, attested or above", "", Better::More, |it, _| {
         let above = || it.jobs.tiers.iter().filter(|it| it.0.as_str() != "open");
         let finished: u64 = above().map(|it| it.1.finished).sum();

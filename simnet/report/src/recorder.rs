@@ -9,6 +9,7 @@ mod jobs;
 mod money;
 mod series;
 mod summarise;
+mod views;
 
 use std::collections::BTreeMap;
 
@@ -30,6 +31,7 @@ use account::Account;
 use jobs::{Ended, Jobs};
 use money::Money;
 use series::Series;
+use views::Views;
 
 /// What a recorder keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,7 @@ pub struct Recorder {
     accounts: Vec<Account>,
     jobs: Jobs,
     money: Money,
+    views: Views,
     series: Series,
     /// The completion price that each provider offered last; 0 before its first offer.
     offered: Vec<(u64, Option<Load>, u64)>,
@@ -172,6 +175,7 @@ impl Recorder {
             offered: vec![(0, None, 0); about.hosts.len()],
             jobs: Jobs::new(regions),
             money: Money::default(),
+            views: Views::new(&about),
             series: Series::default(),
             prices: Histogram::default(),
             sessions: [0; 3],
@@ -234,13 +238,15 @@ impl Recorder {
                 }
                 if !hostile {
                     self.series.now.submitted += 1;
+                    self.views.wanted(at, host);
                 }
             }
-            Observation::PromptSent { job, provider, .. } => {
+            Observation::PromptSent { job, provider, hostile, .. } => {
                 let provider = self.names.host(provider);
-                self.jobs.prompt_sent(&job, provider);
+                let attested = self.jobs.prompt_sent(&job, provider, hostile);
                 if let Some(account) = provider.and_then(|it| self.account(it)) {
                     account.prompts += 1;
+                    account.attested_prompts += u64::from(attested);
                 }
             }
             Observation::FirstToken { job, after }
@@ -366,8 +372,15 @@ impl Recorder {
                     ]
                 });
             }
-            Observation::Exposed { job, value, .. } => {
-                self.jobs.exposed(&job, value.as_nano());
+            Observation::Exposed { job, value, peer_owes, step, .. } => {
+                let millisteps =
+                    |owed: u64| owed.saturating_mul(1_000).checked_div(step.as_nano()).unwrap_or(0);
+                let debtor = self.jobs.exposed(&job, value.as_nano());
+                if let Some(account) = debtor.and_then(|it| self.account(it)) {
+                    account.job_ahead = account.job_ahead.max(millisteps(value.as_nano()));
+                    account.channel_ahead =
+                        account.channel_ahead.max(millisteps(peer_owes.as_nano()));
+                }
                 if let Some(account) = self.account(host) {
                     account.exposure = account.exposure.max(value.as_nano());
                 }
@@ -402,7 +415,20 @@ impl Recorder {
                 self.session(at, host, peer, if refused { 2 } else { 1 }, None);
             }
             Observation::Offered { load, prices } => self.offer(at, host, load, prices),
+            Observation::Met { provider } => self.saw(at, host, provider, true),
+            Observation::Forgot { provider } => self.saw(at, host, provider, false),
             _ => {}
+        }
+    }
+
+    /// A consumer has an offer of a provider, or no longer has.
+    fn saw(&mut self, at: u64, host: u32, provider: NodeId, comes: bool) {
+        let label = |number: u32| self.about.hosts.get(usize::try_from(number).ok()?);
+        if label(host).is_some_and(|it| it.adversary.is_none())
+            && let Some(number) = self.names.host(provider)
+            && let Some(provider) = label(number)
+        {
+            self.views.offer(at, host, (number, provider), comes);
         }
     }
 
@@ -464,6 +490,7 @@ impl Observer for Recorder {
                 detail: rule,
             }),
             Observation::Started { .. } => {
+                self.views.began(at, host);
                 if let Some(account) = self.account(host) {
                     account.start(at);
                 }
@@ -487,6 +514,8 @@ impl Observer for Recorder {
             | Observation::Settled { .. } => self.money_fact(at, host, fact),
             Observation::RouteReady { .. }
             | Observation::Offered { .. }
+            | Observation::Met { .. }
+            | Observation::Forgot { .. }
             | Observation::SessionOpened { .. }
             | Observation::SessionFailed { .. } => self.network_fact(at, host, fact),
             Observation::Worked { engine } => {

@@ -96,8 +96,12 @@ pub struct Summary {
     pub steady_bytes: u64,
     /// Time that hosts ran after the warm-up, all together, µs.
     pub steady_uptime_us: u64,
-    /// Jobs of the honest consumers that an adversary is after; they are among the others too.
-    pub victims: TierSummary,
+    /// The honest consumers that an adversary is after; their jobs are among the others too.
+    pub victims: VictimSummary,
+    /// Providers that honest consumers came to know by their offers, each as often as it was met.
+    pub offers_met: u64,
+    /// Those of them that are adversaries.
+    pub offers_of_adversaries: u64,
     /// Time of engines' places that was used, µs.
     pub engine_us: u64,
     /// Processes that died.
@@ -158,6 +162,9 @@ pub struct JobSummary {
     pub tiers: BTreeMap<String, TierSummary>,
     /// Failures by kind.
     pub failures: BTreeMap<String, u64>,
+    /// Failures of those that asked for the attested tier or above, by kind, and whether an
+    /// adversary had the prompt at some time.
+    pub attested_failures: BTreeMap<String, u64>,
     /// Jobs of adversaries, which are in none of the others.
     pub of_adversaries: u64,
     /// Jobs of honest consumers submitted before the warm-up's end, which are in none of the others.
@@ -173,6 +180,27 @@ pub struct TierSummary {
     pub finished: u64,
     /// Failed.
     pub failed: u64,
+}
+
+/// The honest consumers that an adversary is after, all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VictimSummary {
+    /// How many.
+    pub hosts: u64,
+    /// Their jobs, submitted after the warm-up.
+    pub jobs: TierSummary,
+    /// Those of them that asked for the attested tier or above.
+    pub attested: TierSummary,
+    /// Time from the first job of each to the end, µs.
+    pub watched_us: u64,
+    /// Time of it in which they had no current offer of an honest provider, µs.
+    pub without_route_us: u64,
+    /// Time of it in which they had none of an honest provider with a TEE, µs.
+    pub without_attested_us: u64,
+    /// Providers that they came to know by their offers, each as often as it was met.
+    pub offers_met: u64,
+    /// Those of them that are adversaries.
+    pub offers_of_adversaries: u64,
 }
 
 /// Dials.
@@ -275,6 +303,22 @@ pub struct AdversarySummary {
     pub income_nanoton: u64,
     /// Prompts of others that reached them.
     pub prompts_received: u64,
+    /// Those of them whose users asked for the attested tier or above.
+    pub attested_prompts: u64,
+    /// Jobs that their own users submitted.
+    pub jobs_submitted: u64,
+    /// Those of them that ended with a receipt.
+    pub jobs_finished: u64,
+    /// Time of their engines' places that was used, µs.
+    pub engine_us: u64,
+    /// What honest consumers promised for jobs that failed with them, nanoTON.
+    pub paid_lost_nanoton: u64,
+    /// What they were served beyond what they paid, nanoTON.
+    pub unpaid_nanoton: u64,
+    /// The most that one of their jobs was ahead of its payments, thousandths of a step.
+    pub job_ahead_millisteps: u64,
+    /// The most that one of them owed one provider at a time, thousandths of a step.
+    pub channel_ahead_millisteps: u64,
     /// Jobs of others that they served to the receipt.
     pub jobs_served: u64,
     /// Jobs of honest consumers that failed with them.

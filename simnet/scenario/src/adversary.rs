@@ -75,6 +75,15 @@ impl AdversaryKind {
         }
     }
 
+    /// The run that it is compared with: identities that come to attack would not be there, all
+    /// others would be honest.
+    pub const fn control(self) -> Control {
+        match self.role() {
+            Role::NewProviders => Control::Absent,
+            Role::Providers | Role::Consumers | Role::IndexOnly | Role::Anybody => Control::Honest,
+        }
+    }
+
     /// The name, as a scenario has it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -110,6 +119,17 @@ impl AdversaryKind {
             Self::Partition => &["regions"],
         }
     }
+}
+
+/// A run without the attack, in which all other hosts are the same: what an adversary gains or does
+/// is the difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Control {
+    /// Its hosts do what honest hosts of their kind do. For those who are there anyway.
+    Honest,
+    /// Its hosts never run. For those who come to attack.
+    Absent,
 }
 
 /// Whose part an adversary's portion is taken from.
@@ -172,9 +192,18 @@ pub struct Adversary {
     /// Partition: which regions are cut off; then `portion` is not used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub regions: Vec<String>,
+    /// Makes the run the control of itself: nobody attacks, everything else is the same, host by
+    /// host and job by job. Default: they attack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Control>,
 }
 
 impl Adversary {
+    /// Whether it attacks; else the run is a control.
+    pub const fn attacks(&self) -> bool {
+        self.control.is_none()
+    }
+
     /// Its price as a multiple of an honest one.
     pub fn price_factor(&self) -> f64 {
         self.price_factor.unwrap_or(match self.kind {

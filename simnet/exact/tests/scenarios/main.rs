@@ -173,13 +173,57 @@ fn the_same_seed_gives_the_same_trace_in_another_process() {
     }
 }
 
+/// Everybody has a TEE and every job must have one, but for the attackers: they claim it.
+const ATTESTED: &str = r#"
+duration = "100 s"
+warm_up = "10 s"
+[population]
+nodes = 40
+providers = 14
+index_only = 8
+nat = { public = 1, cone = 0, symmetric = 0 }
+hardware = { h100 = 1 }
+[models.small]
+memory = "5 GB"
+context = 8192
+[demand]
+rate = "3 /s"
+[demand.minimum_tier]
+open = 0
+attested = 1
+confidential = 0
+[[demand.bursts]]
+from = "70 s"
+until = "100 s"
+times = 0
+"#;
+
+/// With this attack: every attested job of everybody, the victim's among them, is served.
+fn attested_under(attack: &str) -> String {
+    let scenario = scenario(&format!("{ATTESTED}[[adversaries]]\n{attack}claims = \"attested\"\n"));
+    let (watch, _) = run(&scenario, 8);
+    assert!(watch.submitted > 150, "{watch:?}");
+    assert_eq!(watch.failed, 0, "{watch:?}");
+    assert!(watch.finished * 100 >= watch.submitted * 99, "{watch:?}");
+    assert_eq!(watch.prompts_to_hostile, 0, "{watch:?}");
+    format!("met {} of {} hostile", watch.met_hostile, watch.met)
+}
+
 #[test]
-fn an_eclipse_of_a_models_key_leaves_jobs_that_are_served() {
-    isolated("an_eclipse_of_a_models_key_leaves_jobs_that_are_served", || {
-        let eclipse = "[[adversaries]]\nkind = \"eclipse\"\nportion = 6\nfrom = \"10 s\"\n";
-        let scenario = scenario(&format!("duration = \"120 s\"\n{SIMPLE}{eclipse}"));
-        let (watch, _) = run(&scenario, 8);
-        assert!(watch.finished > 0, "{watch:?}");
-        format!("{watch:?}")
+fn an_eclipse_of_a_consumer_costs_no_attested_job() {
+    isolated("an_eclipse_of_a_consumer_costs_no_attested_job", || {
+        let said = attested_under("kind = \"eclipse\"\nportion = 12\nvictim = 0\n");
+        // It is attacked: without liars in the index six of twenty would be the attacker's.
+        assert!(!said.contains("met 0 of"), "{said}");
+        said
+    });
+}
+
+#[test]
+fn sybils_at_thirty_percent_cost_no_attested_job() {
+    isolated("sybils_at_thirty_percent_cost_no_attested_job", || {
+        let said = attested_under("kind = \"sybil\"\nportion = \"30 %\"\n");
+        assert!(!said.contains("met 0 of"), "{said}");
+        said
     });
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns: sums. Must not: judge; `check` repeats what the invariants found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cocoon_protocol::channel::ChannelId;
@@ -23,6 +23,11 @@ pub(crate) struct Watch {
     failures: BTreeMap<String, u32>,
     pub(crate) restarts: u32,
     pub(crate) cost: u64,
+    pub(crate) prompts_to_hostile: u32,
+    hostile: BTreeSet<NodeId>,
+    /// Offers that came in, each provider as often as it was met; those of adversaries.
+    pub(crate) met: u32,
+    pub(crate) met_hostile: u32,
     promised: BTreeMap<ChannelId, u64>,
     held: BTreeMap<ChannelId, u64>,
     submissions: Vec<u64>,
@@ -38,6 +43,7 @@ impl std::fmt::Debug for Watch {
         let mut shown = f.debug_struct("Watch");
         shown.field("submitted", &self.submitted).field("finished", &self.finished);
         shown.field("failures", &self.failures).field("restarts", &self.restarts);
+        shown.field("met", &self.met).field("met_hostile", &self.met_hostile);
         shown.field("served_again", &self.served_again).field("returns", &self.returns);
         shown.finish_non_exhaustive()
     }
@@ -80,6 +86,8 @@ impl Observer for Watch {
         let mut invariants = Invariants::new(Bounds::of(&self.scenario, hosts));
         invariants.begin(hosts);
         self.invariants = Some(invariants);
+        let hostile = hosts.iter().filter(|spec| spec.hostile);
+        self.hostile = hostile.map(|spec| spec.key.id()).collect();
         self.hosts = hosts.iter().map(|spec| (spec.key.id(), spec.id)).collect();
     }
 
@@ -109,7 +117,12 @@ impl Observer for Watch {
             Observation::Crashed => {
                 self.back.remove(&host);
             }
-            Observation::PromptSent { provider, .. } => {
+            Observation::Met { provider } => {
+                self.met += 1;
+                self.met_hostile += u32::from(self.hostile.contains(provider));
+            }
+            Observation::PromptSent { provider, hostile, .. } => {
+                self.prompts_to_hostile += u32::from(*hostile);
                 let returned = self.hosts.get(provider).and_then(|it| self.back.remove(it));
                 if let Some(returned) = returned {
                     self.served_again += 1;

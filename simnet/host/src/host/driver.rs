@@ -60,7 +60,7 @@ impl Shell<'_> {
             Stimulus::Submit(order) => self.submit(order),
             Stimulus::Cancel(job) => self.cancel(job),
             Stimulus::OfferHeard(offer) => self.offer_heard(offer),
-            Stimulus::OfferLost(provider) => self.input(Input::OfferGone(provider)),
+            Stimulus::OfferLost(provider) => self.offer_lost(provider),
             Stimulus::SessionUp { session, peer, evidence } => {
                 self.session_up(session, peer, evidence);
             }

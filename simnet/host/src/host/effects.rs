@@ -15,7 +15,10 @@ impl Shell<'_> {
     pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Look { model, minimum_tier } => self.look(model, minimum_tier),
-            Effect::Avoid { peer } => self.fabric.avoid(peer),
+            Effect::Avoid { peer } => {
+                self.fabric.observe(Observation::Forgot { provider: peer });
+                self.fabric.avoid(peer);
+            }
             Effect::Publish(offer) => self.publish(offer),
             Effect::OpenSession { peer, minimum_tier } => self.dial(peer, minimum_tier),
             Effect::CloseSession { peer } => self.close_accepted(peer),

@@ -246,7 +246,12 @@ impl Shell<'_> {
 
     /// An offer came in.
     pub(super) fn offer_heard(&mut self, offer: Arc<VerifiedOffer>) {
+        let provider = offer.offer().provider;
+        let is_met = !self.knows(provider);
         let Some(reading) = &mut self.process.reading else { return };
+        if is_met {
+            self.fabric.observe(Observation::Met { provider });
+        }
         for wanted in reading.wanted.iter_mut().filter(|wanted| !wanted.heard) {
             let model = wanted.model;
             if offer.offer().tier >= wanted.minimum_tier && offer.offer().model(model).is_some() {
@@ -258,6 +263,19 @@ impl Shell<'_> {
         self.input(Input::Offer(offer));
         let book = self.process.node.consumer().map_or(0, |consumer| consumer.book().len());
         self.deepen(Queue::Book, book, limits::BOOK_OFFERS);
+    }
+
+    /// A provider's offer is no longer kept current.
+    pub(super) fn offer_lost(&mut self, provider: NodeId) {
+        if self.knows(provider) {
+            self.fabric.observe(Observation::Forgot { provider });
+        }
+        self.input(Input::OfferGone(provider));
+    }
+
+    fn knows(&self, provider: NodeId) -> bool {
+        let consumer = self.process.node.consumer();
+        consumer.is_some_and(|it| it.book().offer(provider).is_some())
     }
 
     /// The job's request goes out.

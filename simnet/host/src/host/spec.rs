@@ -13,8 +13,9 @@ use cocoon_protocol::job::provider::ProviderConfig;
 use cocoon_protocol::offer::ModelOffer;
 use cocoon_protocol::units::{Millis, NanoTon};
 use cocoon_protocol::{pricing, selection};
+use simnet_scenario::adversary::Control;
 use simnet_scenario::population::ChurnClass;
-use simnet_scenario::{Adversary, Link, Seed};
+use simnet_scenario::{Adversary, AdversaryKind, Link, Seed};
 
 use crate::behaviour::Plan;
 use crate::engine::EngineSpec;
@@ -49,6 +50,9 @@ pub struct HostSpec {
     /// The scenario's group of adversaries that it belongs to. What of it is the host's own stands in
     /// [`Self::behaviour`] and its parameters; places in the overlay are the tier's part.
     pub adversary: Option<Arc<Adversary>>,
+    /// The scenario's group of adversaries that is after this very host, by its place in the
+    /// scenario. It is honest.
+    pub victim_of: Option<u16>,
     /// What it is as a consumer, if it is one.
     pub consumer: Option<ConsumerSpec>,
     /// What it is as a provider, if it is one.
@@ -56,6 +60,16 @@ pub struct HostSpec {
 }
 
 impl HostSpec {
+    /// Whether it never runs: the control of an attack by hosts that would not be there without it.
+    pub fn is_absent(&self) -> bool {
+        self.adversary.as_ref().is_some_and(|it| it.control == Some(Control::Absent))
+    }
+
+    /// Whether it is an adversary of this kind, and attacks.
+    pub fn attacks_as(&self, kind: AdversaryKind) -> bool {
+        self.adversary.as_ref().is_some_and(|it| it.kind == kind && it.attacks())
+    }
+
     /// A host without a role, in the first region, with a right clock and a disk that does no harm.
     pub fn plain(id: HostId, seed: Seed) -> Self {
         Self {
@@ -71,6 +85,7 @@ impl HostSpec {
             hostile: false,
             behaviour: None,
             adversary: None,
+            victim_of: None,
             consumer: None,
             provider: None,
         }

@@ -45,6 +45,7 @@ fn consumer(number: u8) -> HostSpec {
         hostile: false,
         behaviour: None,
         adversary: None,
+        victim_of: None,
         consumer: Some(consumer),
         provider: None,
     }

@@ -48,6 +48,7 @@ fn host(number: u32) -> HostSpec {
         hostile: false,
         behaviour: None,
         adversary: None,
+        victim_of: None,
         consumer: None,
         provider: None,
     }

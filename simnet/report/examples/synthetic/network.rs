@@ -109,6 +109,7 @@ pub(crate) fn description(shape: &Shape, variant: &str) -> Description {
         node: NodeId::from_bytes(bytes("host", u64::from(host))),
         consumer: !provides(host, shape),
         provider: provides(host, shape),
+        tier: provides(host, shape).then_some(cocoon_protocol::attest::Tier::Open),
         region: region(&mut draws),
         class: if provides(host, shape) { 1 + (host % 2) as u16 } else { 0 },
         adversary: adversary(host, shape),

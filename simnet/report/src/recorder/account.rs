@@ -15,6 +15,7 @@ pub(super) struct Account {
     pub(super) failed: u64,
     pub(super) served: u64,
     pub(super) prompts: u64,
+    pub(super) attested_prompts: u64,
     pub(super) spend: u64,
     pub(super) income: u64,
     pub(super) settled: u64,
@@ -23,6 +24,10 @@ pub(super) struct Account {
     pub(super) jobs_lost: u64,
     pub(super) paid_lost: u64,
     pub(super) unpaid: u64,
+    /// As a consumer: the most that a job, and all with one provider, were ahead of its payments, in
+    /// thousandths of a step.
+    pub(super) job_ahead: u64,
+    pub(super) channel_ahead: u64,
 }
 
 impl Account {

@@ -51,6 +51,8 @@ pub(super) struct OpenJob {
     /// Whether it is in the figures: of an honest consumer, and after the warm-up.
     pub(super) counts: bool,
     victim: bool,
+    /// Whether an adversary had its prompt at some time.
+    met_adversary: bool,
 }
 
 /// How a job ended.
@@ -84,10 +86,13 @@ pub(super) struct Jobs {
     hostile_open: u64,
     pub(super) of_adversaries: u64,
     pub(super) before_warm_up: u64,
-    pub(super) victims: Counts,
+    /// Of those that an adversary is after: all, and those of the attested tier or above.
+    pub(super) victims: [Counts; 2],
     /// By minimum tier: open, attested, confidential.
     pub(super) tiers: [Counts; 3],
     pub(super) failures: BTreeMap<&'static str, u64>,
+    /// Of those of the attested tier or above, and whether an adversary had the prompt.
+    pub(super) attested_failures: BTreeMap<(&'static str, bool), u64>,
     pub(super) first_token: Histogram,
     pub(super) duration: Histogram,
     pub(super) cost: Histogram,
@@ -118,9 +123,10 @@ impl Jobs {
             hostile_open: 0,
             of_adversaries: 0,
             before_warm_up: 0,
-            victims: Counts::default(),
+            victims: [Counts::default(); 2],
             tiers: [Counts::default(); 3],
             failures: BTreeMap::new(),
+            attested_failures: BTreeMap::new(),
             first_token: Histogram::default(),
             duration: Histogram::default(),
             cost: Histogram::default(),
@@ -160,6 +166,7 @@ impl Jobs {
             hostile_consumer: hostile,
             counts: warm && !hostile,
             victim: about.victims.contains(&consumer),
+            met_adversary: false,
         };
         self.next += 1;
         if hostile {
@@ -167,16 +174,30 @@ impl Jobs {
             self.hostile_open += 1;
         } else if warm {
             self.tiers[tier_place(tier)].submitted += 1;
-            self.victims.submitted += u64::from(open.victim);
+            self.count_victim(&open, |counts| counts.submitted += 1);
         } else {
             self.before_warm_up += 1;
         }
         self.open.insert(job, open);
     }
 
-    pub(super) fn prompt_sent(&mut self, job: &JobId, provider: Option<u32>) {
-        if let Some(open) = self.open.get_mut(job) {
-            open.provider = provider;
+    /// Its prompt leaves; true if its user asked for the attested tier or above.
+    pub(super) fn prompt_sent(
+        &mut self,
+        job: &JobId,
+        provider: Option<u32>,
+        hostile: bool,
+    ) -> bool {
+        let Some(open) = self.open.get_mut(job) else { return false };
+        open.provider = provider;
+        open.met_adversary |= hostile;
+        open.tier >= Tier::Attested
+    }
+
+    fn count_victim(&mut self, open: &OpenJob, count: impl Fn(&mut Counts)) {
+        if open.victim {
+            let concerned = if open.tier >= Tier::Attested { 2 } else { 1 };
+            self.victims.iter_mut().take(concerned).for_each(count);
         }
     }
 
@@ -193,10 +214,11 @@ impl Jobs {
         !open.hostile_consumer
     }
 
-    pub(super) fn exposed(&mut self, job: &JobId, value: u64) {
-        if let Some(open) = self.open.get_mut(job) {
-            open.exposed = value;
-        }
+    /// So much of it is served and not paid; whose it is, if it is an adversary's.
+    pub(super) fn exposed(&mut self, job: &JobId, value: u64) -> Option<u32> {
+        let open = self.open.get_mut(job)?;
+        open.exposed = value;
+        open.hostile_consumer.then_some(open.consumer)
     }
 
     /// Counts a job that ended; `None` if it never was submitted.
@@ -217,13 +239,17 @@ impl Jobs {
         let counts = &mut self.tiers[tier_place(open.tier)];
         if let Some(kind) = ended.failure {
             counts.failed += 1;
-            self.victims.failed += u64::from(open.victim);
+            self.count_victim(&open, |counts| counts.failed += 1);
+            if open.tier >= Tier::Attested {
+                let cause = (failure_word(kind), open.met_adversary);
+                *self.attested_failures.entry(cause).or_default() += 1;
+            }
             self.paid_for_failed += ended.cost;
             *self.failures.entry(failure_word(kind)).or_default() += 1;
             return Some(open);
         }
         counts.finished += 1;
-        self.victims.finished += u64::from(open.victim);
+        self.count_victim(&open, |counts| counts.finished += 1);
         self.duration.record(ended.after);
         self.cost.record(ended.cost);
         let tokens = u64::from(ended.prompt) + u64::from(ended.completion);

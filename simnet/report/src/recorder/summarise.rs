@@ -43,6 +43,7 @@ pub(super) fn finish(mut recorder: Recorder, outcome: &Outcome) -> Result<Result
     let uptime: u64 = recorder.accounts.iter().map(|it| it.uptime(end)).sum();
     let sent: u64 = recorder.series.totals().values().sum();
     let warm = recorder.warm.unwrap_or((uptime, sent));
+    let [victims, attested] = recorder.jobs.victims.map(|it| tier_summary(&it));
     let summary = Summary {
         population: population(&recorder.about),
         jobs: job_summary(&recorder, unfinished),
@@ -50,11 +51,7 @@ pub(super) fn finish(mut recorder: Recorder, outcome: &Outcome) -> Result<Result
         duration_us: Quantiles::of(&recorder.jobs.duration),
         route_ready_us: Quantiles::of(&recorder.routes),
         session_open_us: Quantiles::of(&recorder.session_open),
-        sessions: SessionSummary {
-            open: recorder.sessions[0],
-            unreachable: recorder.sessions[1],
-            refused: recorder.sessions[2],
-        },
+        sessions: sessions(&recorder),
         money: money(&recorder),
         income_nanoton: spread(&incomes),
         spend_nanoton: spread(&spends),
@@ -68,7 +65,9 @@ pub(super) fn finish(mut recorder: Recorder, outcome: &Outcome) -> Result<Result
         warm_up_us: micros(recorder.about.warm_up).min(end),
         steady_bytes: sent.saturating_sub(warm.1),
         steady_uptime_us: uptime.saturating_sub(warm.0),
-        victims: tier_summary(&recorder.jobs.victims),
+        victims: recorder.views.summary(end, victims, attested),
+        offers_met: recorder.views.met[0],
+        offers_of_adversaries: recorder.views.met[1],
         engine_us: recorder.accounts.iter().map(|it| it.engine).sum(),
         crashes: recorder.accounts.iter().map(|it| u64::from(it.crashes)).sum(),
         adversaries,
@@ -98,6 +97,11 @@ pub(super) fn finish(mut recorder: Recorder, outcome: &Outcome) -> Result<Result
         tables: recorder.tables.finish()?,
         curves,
     })
+}
+
+const fn sessions(recorder: &Recorder) -> SessionSummary {
+    let [open, unreachable, refused] = recorder.sessions;
+    SessionSummary { open, unreachable, refused }
 }
 
 fn money(recorder: &Recorder) -> MoneySummary {
@@ -237,6 +241,14 @@ fn adversary_rows(recorder: &mut Recorder, fair: f64) -> Vec<AdversarySummary> {
         sum.hosts += 1;
         sum.income_nanoton += account.income;
         sum.prompts_received += account.prompts;
+        sum.attested_prompts += account.attested_prompts;
+        sum.jobs_submitted += account.submitted;
+        sum.jobs_finished += account.finished;
+        sum.engine_us += account.engine;
+        sum.paid_lost_nanoton += account.paid_lost;
+        sum.unpaid_nanoton += account.unpaid;
+        sum.job_ahead_millisteps = sum.job_ahead_millisteps.max(account.job_ahead);
+        sum.channel_ahead_millisteps = sum.channel_ahead_millisteps.max(account.channel_ahead);
         sum.jobs_served += account.served;
         sum.jobs_lost += account.jobs_lost;
         sum.gain_nanoton += gain;
@@ -290,6 +302,12 @@ const fn tier_summary(counts: &jobs::Counts) -> TierSummary {
     TierSummary { submitted: counts.submitted, finished: counts.finished, failed: counts.failed }
 }
 
+/// A kind of failure and how often it was, in words.
+fn cause(((word, met_adversary), count): (&(&str, bool), &u64)) -> (String, u64) {
+    let after = if *met_adversary { ", an adversary had the prompt" } else { "" };
+    (format!("{word}{after}"), *count)
+}
+
 fn job_summary(recorder: &Recorder, unfinished: u64) -> JobSummary {
     use cocoon_protocol::attest::Tier;
     let jobs = &recorder.jobs;
@@ -314,6 +332,7 @@ fn job_summary(recorder: &Recorder, unfinished: u64) -> JobSummary {
         completion_tokens: jobs.completion_tokens,
         tiers,
         failures: jobs.failures.iter().map(|it| ((*it.0).to_owned(), *it.1)).collect(),
+        attested_failures: jobs.attested_failures.iter().map(cause).collect(),
         of_adversaries: jobs.of_adversaries,
         before_warm_up: jobs.before_warm_up,
     }
