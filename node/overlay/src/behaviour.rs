@@ -15,6 +15,7 @@ use crate::command::{Config, StartError};
 use crate::gossip::{self, Gossip};
 use crate::index::ProviderStore;
 use crate::limits::{self, ConnectionLimits};
+use crate::slim::Slim;
 use crate::{book, connections, streams};
 
 /// Our own Kademlia: nodes of other networks never enter the routing table.
@@ -30,7 +31,8 @@ pub(crate) struct Behaviour {
     pub(crate) book: book::Behaviour,
     pub(crate) kad: kad::Behaviour<ProviderStore>,
     pub(crate) streams: streams::Behaviour,
-    pub(crate) identify: identify::Behaviour,
+    /// Its handler is two thirds of all handlers' size, so it has a box of its own.
+    pub(crate) identify: Slim<identify::Behaviour>,
     pub(crate) ping: ping::Behaviour,
     pub(crate) gossip: Gossip,
 }
@@ -55,7 +57,7 @@ impl Behaviour {
             book: book::Behaviour::default(),
             kad: kademlia(config, own),
             streams: streams::Behaviour::new(),
-            identify: identify::Behaviour::new(identify),
+            identify: Slim(identify::Behaviour::new(identify)),
             ping: ping::Behaviour::new(ping::Config::new()),
             gossip: gossip::behaviour()?,
         })

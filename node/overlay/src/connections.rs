@@ -34,6 +34,8 @@ struct Peer {
     /// Each connection, with the subnet that it is counted under.
     connections: BTreeMap<ConnectionId, Option<Subnet>>,
     remote: Multiaddr,
+    /// Whether this node dialled it.
+    dialled: bool,
     closing: bool,
 }
 
@@ -100,11 +102,15 @@ impl Behaviour {
         self.close(idle.into_iter().take(surplus).map(|(_, id)| id).collect())
     }
 
-    /// Closes peers with whom nothing was done for [`IDLE_CONNECTION`], except protected ones: most
-    /// were met in the course of some look-up. Returns how many are being closed.
+    /// Closes peers that this node dialled and with whom nothing was done for [`IDLE_CONNECTION`],
+    /// except protected ones: most were met in the course of some look-up. Those who dialled us do
+    /// the same at their end, and know better what they want with us; if they do not, the watermark
+    /// ends it. Both ends sweeping, an entry point would throw out everybody who keeps to it, and
+    /// they would all come back, again and again. Returns how many are being closed.
     pub(crate) fn sweep(&mut self, protected: &BTreeSet<PeerId>, now: Instant) -> usize {
         let idle = self.peers.iter().filter(|(id, peer)| {
-            !peer.closing
+            peer.dialled
+                && !peer.closing
                 && now.saturating_duration_since(peer.active) >= IDLE_CONNECTION
                 && !protected.contains(id)
         });
@@ -142,8 +148,10 @@ impl Behaviour {
             active: now,
             connections: BTreeMap::new(),
             remote: remote.clone(),
+            dialled: false,
             closing: false,
         });
+        peer.dialled |= established.endpoint.is_dialer();
         peer.connections.insert(established.connection_id, counted);
         peer.remote = remote.clone();
     }
@@ -234,20 +242,35 @@ mod tests {
 
     fn connect(behaviour: &mut Behaviour, peer: PeerId, id: usize, remote: &str) -> bool {
         let remote: Multiaddr = remote.parse().unwrap();
-        let id = ConnectionId::new_unchecked(id);
-        if behaviour.handle_established_inbound_connection(id, peer, &remote, &remote).is_err() {
+        let connection = ConnectionId::new_unchecked(id);
+        let admitted =
+            behaviour.handle_established_inbound_connection(connection, peer, &remote, &remote);
+        if admitted.is_err() {
             return false;
         }
-        let endpoint =
-            ConnectedPoint::Listener { local_addr: remote.clone(), send_back_addr: remote };
+        let local_addr = remote.clone();
+        let endpoint = ConnectedPoint::Listener { local_addr, send_back_addr: remote };
+        establish(behaviour, peer, id, &endpoint);
+        true
+    }
+
+    fn dial(behaviour: &mut Behaviour, peer: PeerId, id: usize) {
+        let endpoint = ConnectedPoint::Dialer {
+            address: "/memory/1".parse().unwrap(),
+            role_override: Endpoint::Dialer,
+            port_use: PortUse::New,
+        };
+        establish(behaviour, peer, id, &endpoint);
+    }
+
+    fn establish(behaviour: &mut Behaviour, peer: PeerId, id: usize, endpoint: &ConnectedPoint) {
         behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
             peer_id: peer,
-            connection_id: id,
-            endpoint: &endpoint,
+            connection_id: ConnectionId::new_unchecked(id),
+            endpoint,
             failed_addresses: &[],
             other_established: 0,
         }));
-        true
     }
 
     fn closing(behaviour: &mut Behaviour) -> Vec<PeerId> {
@@ -287,14 +310,15 @@ mod tests {
         let mut behaviour = Behaviour::new(ConnectionLimits::of(Role::Provider));
         let peers: Vec<_> = (0..3).map(|_| PeerId::random()).collect();
         for (id, peer) in peers.iter().enumerate() {
-            connect(&mut behaviour, *peer, id, "/memory/1");
+            dial(&mut behaviour, *peer, id);
         }
+        connect(&mut behaviour, PeerId::random(), 3, "/memory/1");
         let protected = BTreeSet::from([peers[0]]);
         let later = Instant::now() + IDLE_CONNECTION;
         behaviour.touch(&peers[1], later);
         assert_eq!(behaviour.sweep(&protected, later - Duration::from_secs(1)), 0);
         assert_eq!(behaviour.sweep(&protected, later), 1);
-        assert_eq!(behaviour.sweep(&protected, later), 0, "it is being closed");
+        assert_eq!(behaviour.sweep(&protected, later), 0, "it is being closed; who came stays");
         assert_eq!(closing(&mut behaviour), [peers[2]]);
     }
 

@@ -1,4 +1,4 @@
-//! Entry points: addresses that a node dials to join, and dials again when they are lost.
+//! Entry points: addresses that a node dials to join, and dials again when they are lost and needed.
 //!
 //! Owns: their back-off. Must not: dial; it says which are due, and is told what became of it.
 
@@ -15,6 +15,8 @@ enum State {
     Waiting(Instant),
     Dialling(ConnectionId),
     Connected(PeerId),
+    /// It was connected, and the node knows enough others: it is due then, or when it is needed.
+    Resting(Instant),
 }
 
 #[derive(Debug)]
@@ -52,7 +54,7 @@ impl EntryPoints {
 
     /// Addresses to dial now.
     pub(crate) fn due(&self, now: Instant) -> Vec<Multiaddr> {
-        let due = |point: &&EntryPoint| matches!(point.state, State::Waiting(at) if at <= now);
+        let due = |point: &&EntryPoint| point.due_at().is_some_and(|at| at <= now);
         self.points.iter().filter(due).map(|point| point.address.clone()).collect()
     }
 
@@ -82,11 +84,26 @@ impl EntryPoints {
         }
     }
 
-    /// The last connection with `peer` ended.
-    pub(crate) fn disconnected(&mut self, peer: PeerId, now: Instant) {
+    /// The last connection with `peer` ended. An entry point that can be spared rests then: not for
+    /// ever, because after a long cut entry points bring the halves of a network together again.
+    pub(crate) fn disconnected(&mut self, peer: PeerId, is_spare: bool, now: Instant) {
         for point in &mut self.points {
             if point.state == State::Connected(peer) {
-                point.back_off(now);
+                if is_spare {
+                    let until = now.checked_add(limits::ENTRY_REST).unwrap_or(now);
+                    point.state = State::Resting(until);
+                } else {
+                    point.back_off(now);
+                }
+            }
+        }
+    }
+
+    /// They are needed: those that rest are due.
+    pub(crate) fn wake(&mut self, now: Instant) {
+        for point in &mut self.points {
+            if matches!(point.state, State::Resting(_)) {
+                point.state = State::Waiting(now);
             }
         }
     }
@@ -109,7 +126,7 @@ impl EntryPoints {
     pub(crate) fn peers(&self) -> impl Iterator<Item = PeerId> {
         self.points.iter().filter_map(|point| match point.state {
             State::Connected(peer) => Some(peer),
-            State::Waiting(_) | State::Dialling(_) => None,
+            State::Waiting(_) | State::Dialling(_) | State::Resting(_) => None,
         })
     }
 
@@ -120,15 +137,18 @@ impl EntryPoints {
 
     /// When the next one is due.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        let waiting = self.points.iter().filter_map(|point| match point.state {
-            State::Waiting(at) => Some(at),
-            State::Dialling(_) | State::Connected(_) => None,
-        });
-        waiting.min()
+        self.points.iter().filter_map(EntryPoint::due_at).min()
     }
 }
 
 impl EntryPoint {
+    const fn due_at(&self) -> Option<Instant> {
+        match self.state {
+            State::Waiting(at) | State::Resting(at) => Some(at),
+            State::Dialling(_) | State::Connected(_) => None,
+        }
+    }
+
     fn back_off(&mut self, now: Instant) {
         self.state = State::Waiting(now.checked_add(self.pause).unwrap_or(now));
         self.pause = self.pause.saturating_mul(2).min(limits::ENTRY_RETRY_MAX);
@@ -161,12 +181,31 @@ mod tests {
         let peer = PeerId::random();
         points.connected(ConnectionId::new_unchecked(99), peer);
         assert_eq!((points.count(), points.wake_at()), ((1, 1), None));
-        points.disconnected(peer, now);
+        points.disconnected(peer, false, now);
         assert_eq!(
             points.wake_at(),
             Some(now + limits::ENTRY_RETRY_MIN),
             "success resets the pause"
         );
+    }
+
+    #[test]
+    fn an_entry_point_that_is_not_missed_rests_until_it_is_needed() {
+        let mut points = EntryPoints::default();
+        let (peer, connection) = (PeerId::random(), ConnectionId::new_unchecked(1));
+        let address: Multiaddr = "/memory/1".parse().unwrap();
+        let now = Instant::now();
+        points.add(address.clone(), now);
+        points.dialling(&address, connection);
+        points.wake(now);
+        assert!(points.due(now).is_empty(), "a dial is under way");
+        points.connected(connection, peer);
+        points.disconnected(peer, true, now);
+        assert_eq!((points.count(), points.wake_at()), ((1, 0), Some(now + limits::ENTRY_REST)));
+        assert!(points.due(now).is_empty());
+        assert_eq!(points.due(now + limits::ENTRY_REST), std::slice::from_ref(&address));
+        points.wake(now);
+        assert_eq!(points.due(now), [address]);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod limits;
 mod linger;
 mod offering;
 mod overlay;
+mod slim;
 mod streams;
 #[cfg(test)]
 mod testing;

@@ -62,7 +62,8 @@ impl ConnectionLimits {
 /// A connection younger than this is never closed as idle: its first stream may be on the way.
 pub const CONNECTION_GRACE: Duration = Duration::from_secs(10);
 /// A connection without any stream is closed by the swarm after this time; one without any use, by
-/// us: gossip holds a stream on every connection, and each costs both ends some 35 kB.
+/// whoever dialled it: gossip holds a stream on every connection, and each costs both ends some
+/// 25 kB.
 pub const IDLE_CONNECTION: Duration = Duration::from_secs(15);
 /// How often connections without any use are looked for.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -151,8 +152,18 @@ pub const PUSH_EVERY: Duration = Duration::from_secs(5);
 /// sends one in five seconds, so only a hostile one meets this; its stream is closed.
 pub const CONTROL_BURST: u32 = 8;
 
-/// Entry points kept connected: built in, configured, and remembered ones.
+/// Entry points: built in, configured, and remembered ones.
 pub const ENTRY_POINTS: usize = 64;
+/// A node that knows so many of the index leaves an entry point alone for a while after it ended
+/// their connection, because it has too many for instance: everybody would dial it again, all the
+/// time, and the few entry points there are would do nothing but shake hands.
+pub const ENOUGH_INDEX_PEERS: usize = 8;
+/// The same holds only with so many connections, the least that gossip wants in a mesh. With fewer
+/// the node dials its entry points at once.
+pub const ENOUGH_CONNECTIONS: usize = 3;
+/// How long such an entry point is left alone. Then it is dialled again: without entry points, two
+/// halves of a network that were cut apart for long might know nobody of each other any more.
+pub const ENTRY_REST: Duration = Duration::from_secs(600);
 /// First pause before an entry point is dialled again; doubles up to the next.
 pub const ENTRY_RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest pause before an entry point is dialled again.

@@ -34,6 +34,7 @@ use crate::gossip::{NoticeCheck, NoticeVerdict, Topic};
 use crate::limits;
 use crate::linger::Lingering;
 use crate::offering::Offering;
+use crate::slim::Slim;
 use crate::streams::{PeerStream, Protocol, RequestId};
 use crate::warm::Tables;
 
@@ -54,7 +55,7 @@ pub(crate) struct LookUp {
 /// The overlay of one node. Poll it as a [`Stream`]; it never ends. After [`Self::handle`] or
 /// [`Self::open_session`] it must be polled again for the command to take effect.
 pub struct Overlay {
-    pub(crate) swarm: Swarm<Behaviour>,
+    pub(crate) swarm: Swarm<Slim<Behaviour>>,
     pub(crate) node: NodeId,
     pub(crate) clock: Box<dyn Fn() -> Timestamp + Send>,
     notice_check: NoticeCheck,
@@ -105,7 +106,7 @@ impl Overlay {
         executor: impl Executor + Send + 'static,
     ) -> Result<Self, StartError> {
         let keypair = keypair(&config.key)?;
-        let behaviour = Behaviour::new(&config, &keypair)?;
+        let behaviour = Slim(Behaviour::new(&config, &keypair)?);
         let own = keypair.public().to_peer_id();
         let settings = libp2p::swarm::Config::with_executor(executor)
             // QUIC before TCP, and the next address soon when one does not answer.
@@ -258,6 +259,13 @@ impl Overlay {
         self.events.push_back(Event::ListenFailed { address, error });
     }
 
+    /// Whether the node can do without its entry points: it knows nodes of the index, and is
+    /// connected to others.
+    fn knows_enough(&self) -> bool {
+        self.index_peers.len() >= limits::ENOUGH_INDEX_PEERS
+            && self.swarm.behaviour().connections.count() >= limits::ENOUGH_CONNECTIONS
+    }
+
     fn dial_entry_points(&mut self, now: Instant) {
         for address in self.entry_points.due(now) {
             let options = match named_peer(&address) {
@@ -319,7 +327,10 @@ impl Overlay {
                 self.on_connected(peer_id, num_established.get() == 1, now);
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
-                self.entry_points.disconnected(peer_id, now);
+                self.entry_points.disconnected(peer_id, self.knows_enough(), now);
+                if !self.knows_enough() {
+                    self.entry_points.wake(now);
+                }
                 if let Some(node) = address::node_id(&peer_id) {
                     self.events.push_back(Event::PeerDisconnected(node));
                 }
