@@ -1,14 +1,16 @@
 //! A global allocator that leaves untouched what a program allocates and hardly uses.
 //!
-//! Owns: blocks of more than one page and at most two. Must not: serve any other size; the
+//! Owns: blocks of more than one page and at most three. Must not: serve any other size; the
 //! allocator below does.
 //!
 //! libp2p-kad 0.49 allocates room for 256 buckets of 20 entries with every behaviour, 256 blocks of
 //! 6,400 bytes, and a node of a network of thousands fills a dozen of them. Ordinary allocators write
 //! into such blocks (headers, lists of free blocks) or lay them across each other's pages, so nearly
-//! all of it becomes resident: 1.6 MB a node. [`Sparse`] gives every block two pages of its own and
+//! all of it becomes resident: 1.6 MB a node. [`Sparse`] gives every block pages of its own and
 //! keeps its accounts elsewhere: the system provides a page when the program first writes to it, and
-//! never if it does not. It also serves gossipsub's and the codecs' buffers of 8 KiB.
+//! never if it does not. It also serves the codecs' buffers of 8 KiB to read and 8,224 bytes to
+//! write, two for each end of every stream: gossipsub alone holds 33 kB of them for each end of a
+//! connection, of which a page or two are ever used.
 //!
 //! Measured figures are in the crate's documentation. It costs nothing to leave it out.
 
@@ -17,17 +19,17 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 const PAGE: usize = 4096;
-/// A block's room: two pages.
-const BLOCK: usize = 2 * PAGE;
+/// A block's room: three pages.
+const BLOCK: usize = 3 * PAGE;
 /// Address space that is reserved, and blocks in it. Nothing of it is memory before it is used.
-const RESERVED: usize = 64 << 30;
+const RESERVED: usize = 96 << 30;
 const BLOCKS: u32 = 1 << 23;
 /// Blocks start at multiples of a cache line; alignments beyond it are the other allocator's.
 const LINE: usize = 64;
 
 const _: () = assert!(RESERVED / BLOCK == BLOCKS as usize, "as many blocks as fit");
 
-/// Serves blocks of 4,097 to 8,192 bytes from pages of their own, and all others from `A`.
+/// Serves blocks of 4,097 to 12,288 bytes from pages of their own, and all others from `A`.
 ///
 /// ```standalone_crate
 /// use simnet_core::allocator::Sparse;
@@ -147,8 +149,9 @@ impl<A> Sparse<A> {
             }
         };
         // Blocks of one size would otherwise all begin at the same place of a page and compete for
-        // the same sets of the processor's caches. What a block does not need shifts its start.
-        let shifts = BLOCK.saturating_sub(layout.size()) / LINE;
+        // the same sets of the processor's caches. What a block does not need of its last page shifts
+        // its start: so it touches no page more.
+        let shifts = layout.size().next_multiple_of(PAGE).saturating_sub(layout.size()) / LINE;
         let shift = (number as usize % shifts.saturating_add(1)).saturating_mul(LINE);
         #[expect(unsafe_code, reason = "addresses within the reserved space")]
         // SAFETY: `number` is below BLOCKS, so the block lies in the reserved space, and the shift

@@ -129,5 +129,5 @@ pub use simulation::{
 };
 pub use traffic::{Count, Directions, Traffic};
 pub use transport::{
-    ByteStream, ByteTransport, ByteUpgrade, MuxedStream, MuxedTransport, MuxedUpgrade, Muxer,
+    ByteStream, ByteTransport, Establishing, ModelTransport, MuxedStream, MuxedTransport, Muxer,
 };

@@ -31,7 +31,7 @@ use crate::network::{self, Crash, Fault, Layer, Scope};
 use crate::node::{NodeIndex, NodeSpec};
 use crate::trace::{Event, Kind, Record, Trace, digest};
 use crate::traffic::Traffic;
-use crate::transport::{self, ByteTransport, MuxedTransport};
+use crate::transport::{self, ByteTransport};
 
 /// One simulation a process: libp2p numbers connections and listeners in statics of the process, so
 /// a second run would not repeat what a process of its own does.
@@ -269,14 +269,14 @@ impl Simulation {
     /// A node's transport, like QUIC, for `peer`: the fast one. One for each life of a node.
     #[must_use]
     pub fn transport(&self, node: NodeIndex, peer: PeerId) -> Boxed<(PeerId, StreamMuxerBox)> {
-        let transport = MuxedTransport::new(node, peer);
+        let transport = transport::muxed::transport(node, peer);
         transport.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed()
     }
 
     /// A node's transport of plain bytes, like TCP, to be upgraded.
     #[must_use]
     pub fn byte_transport(&self, node: NodeIndex) -> ByteTransport {
-        ByteTransport::new(node)
+        transport::bytes::transport(node)
     }
 
     /// The same with libp2p's real noise and yamux over it: a TCP stack in full, at two to three

@@ -302,10 +302,6 @@ impl Network {
         self.woken.extend(waker);
     }
 
-    fn buffer(&mut self) -> Vec<u8> {
-        self.buffers.pop().unwrap_or_default()
-    }
-
     fn give_back(&mut self, mut buffer: Vec<u8>) {
         if self.buffers.len() < SPARE_BUFFERS && (1..=SPARE_BUFFER).contains(&buffer.capacity()) {
             buffer.clear();

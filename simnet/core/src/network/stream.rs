@@ -2,7 +2,7 @@
 //!
 //! Owns: reading, writing, closing, and the window. Must not: know links.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::task::{Context, Poll, Waker};
 
@@ -40,7 +40,8 @@ pub(super) struct Half {
     /// Bytes of the first chunk that have been read.
     offset: usize,
     expected: u64,
-    early: BTreeMap<u64, Chunk>,
+    /// Few at most, and hardly ever any: a flight overtakes another only by jitter or loss.
+    early: Vec<(u64, Chunk)>,
     is_end_arrived: bool,
     /// Bytes that were ever written, read, and known by the writer to have been read.
     written: u64,
@@ -297,12 +298,12 @@ impl Network {
         side: Side,
         most: usize,
     ) -> Option<(u64, Chunk)> {
-        let spare = self.buffer();
         let stream = self.streams.get_mut(id)?;
         let half = stream.halves.at_mut(side);
         let rest = match half.unsent.len() > most {
             true => half.unsent.split_off(most),
-            false => spare,
+            // Most streams write once; the next write takes a buffer if there is one to spare.
+            false => Vec::new(),
         };
         let bytes = std::mem::replace(&mut half.unsent, rest);
         let is_last = half.is_finished && half.unsent.is_empty() && !half.is_finish_sent;
@@ -326,9 +327,9 @@ impl Network {
         let connection = stream.connection;
         let is_new = writer == stream.opener && !std::mem::replace(&mut stream.is_announced, true);
         let half = stream.halves.at_mut(writer);
-        half.early.insert(number, chunk);
         let mut unwanted = 0_u64;
-        while let Some(chunk) = half.early.remove(&half.expected) {
+        let mut next = half.in_order(number, chunk);
+        while let Some(chunk) = next {
             half.expected = half.expected.wrapping_add(1);
             half.is_end_arrived |= chunk.is_last;
             if half.is_abandoned {
@@ -336,6 +337,7 @@ impl Network {
             } else if !chunk.bytes.is_empty() {
                 half.arrived.push_back(chunk.bytes);
             }
+            next = half.take_early();
         }
         half.read = half.read.saturating_add(unwanted);
         let waker = if half.is_readable() { half.reading.take() } else { None };
@@ -402,6 +404,25 @@ impl Network {
 }
 
 impl Half {
+    /// The chunk, if it is the next; else it is put aside.
+    fn in_order(&mut self, number: u64, chunk: Chunk) -> Option<Chunk> {
+        if number == self.expected {
+            return Some(chunk);
+        }
+        self.early.push((number, chunk));
+        None
+    }
+
+    /// The next chunk, if it came too early.
+    fn take_early(&mut self) -> Option<Chunk> {
+        let place = self.early.iter().position(|(number, _)| *number == self.expected)?;
+        let (_, chunk) = self.early.swap_remove(place);
+        if self.early.is_empty() {
+            self.early = Vec::new();
+        }
+        Some(chunk)
+    }
+
     fn take_credits(&mut self, now: u64) {
         while let Some((_, read)) = self.credits.front().filter(|(at, _)| *at <= now).copied() {
             self.credited = self.credited.max(read);

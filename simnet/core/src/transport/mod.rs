@@ -3,19 +3,21 @@
 //! Owns: libp2p's traits, and addresses as multiaddrs. Must not: hold state beyond names of entries
 //! in the network's tables.
 
-mod bytes;
-mod muxed;
+pub(crate) mod bytes;
+mod model;
+pub(crate) mod muxed;
 
 use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
 use std::task::{Context, Poll};
 
-pub use bytes::{ByteStream, ByteTransport, ByteUpgrade};
+pub use bytes::{ByteStream, ByteTransport};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
-pub use muxed::{MuxedStream, MuxedTransport, MuxedUpgrade, Muxer};
+pub use model::{Establishing, ModelTransport};
+pub use muxed::{MuxedStream, MuxedTransport, Muxer};
 
 use crate::network::{self, Connection, Dial, Layer, Side, Stream, Target};
 use crate::node::{Nat, NodeIndex, private_ip};

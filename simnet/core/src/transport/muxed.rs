@@ -1,18 +1,16 @@
 //! Connections that are authenticated and multiplexed, like QUIC's.
 //!
-//! Owns: the transport, muxer and stream of that layer. Must not: model bytes; the network does.
+//! Owns: the muxer and stream of that layer. Must not: model bytes; the network does.
 
-use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures::{AsyncRead, AsyncWrite};
+use libp2p::PeerId;
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
-use libp2p::core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
-use libp2p::{Multiaddr, PeerId};
 
-use super::{Dialling, End, Socket, finish, gone, read, write};
+use super::{End, ModelTransport, finish, gone, read, write};
 use crate::network::{self, Layer, Side, Stream};
 use crate::node::NodeIndex;
 use crate::slab::Id;
@@ -21,89 +19,13 @@ use crate::slab::Id;
 /// streams that do not wait for each other, nothing negotiated. Peer ids travel in the handshake.
 ///
 /// [`Simulation::transport`](crate::Simulation::transport) makes one, boxed as a swarm wants it.
-#[derive(Debug)]
-pub struct MuxedTransport(Socket);
+pub type MuxedTransport = ModelTransport<(PeerId, Muxer)>;
 
-impl MuxedTransport {
-    pub(crate) fn new(node: NodeIndex, peer: PeerId) -> Self {
-        Self(Socket::new(node, Layer::Muxed, Some(peer)))
-    }
-}
-
-/// A connection of [`MuxedTransport`] that comes into being.
-#[derive(Debug)]
-pub struct MuxedUpgrade {
-    dialling: Option<Dialling>,
-    end: Option<End>,
-}
-
-impl Future for MuxedUpgrade {
-    type Output = io::Result<(PeerId, Muxer)>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        if let Some(dialling) = &mut this.dialling {
-            match dialling.poll(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Ready(Ok((connection, side))) => {
-                    this.dialling = None;
-                    this.end = Some(End { connection, side });
-                }
-            }
-        }
-        let Some(end) = &this.end else { return Poll::Ready(Err(gone())) };
-        match end.poll_finished(context) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) => {}
-        }
-        match (end.remote_peer(), this.end.take()) {
-            (Some(peer), Some(end)) => Poll::Ready(Ok((peer, Muxer(end)))),
-            _ => Poll::Ready(Err(gone())),
-        }
-    }
-}
-
-impl libp2p::Transport for MuxedTransport {
-    type Output = (PeerId, Muxer);
-    type Error = io::Error;
-    type ListenerUpgrade = MuxedUpgrade;
-    type Dial = MuxedUpgrade;
-
-    fn listen_on(
-        &mut self,
-        id: ListenerId,
-        address: Multiaddr,
-    ) -> Result<(), TransportError<io::Error>> {
-        self.0.listen_on(id, address)
-    }
-
-    fn remove_listener(&mut self, id: ListenerId) -> bool {
-        self.0.remove_listener(id)
-    }
-
-    fn dial(
-        &mut self,
-        address: Multiaddr,
-        options: DialOpts,
-    ) -> Result<MuxedUpgrade, TransportError<io::Error>> {
-        let dialling = self.0.dial(address, options)?;
-        Ok(MuxedUpgrade { dialling: Some(dialling), end: None })
-    }
-
-    fn poll(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<TransportEvent<MuxedUpgrade, io::Error>> {
-        let socket = &mut self.0;
-        socket.poll(context).map(|happened| {
-            happened.event(socket, |connection| MuxedUpgrade {
-                dialling: None,
-                end: Some(End { connection, side: Side::Listener }),
-            })
-        })
-    }
+/// The transport of `node` at this layer, as `peer`.
+pub(crate) fn transport(node: NodeIndex, peer: PeerId) -> MuxedTransport {
+    ModelTransport::new(node, Layer::Muxed, Some(peer), |end| {
+        Some((end.remote_peer()?, Muxer(end)))
+    })
 }
 
 /// An end of a multiplexed connection.
