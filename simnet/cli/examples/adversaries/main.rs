@@ -21,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context as _, Result, bail};
 use simnet_report::Results;
 use simnet_report::results::Summary;
-use simnet_report::statistics::{Interval, mean_interval, paired_interval};
+use simnet_report::statistics::{Interval, mean_interval};
 
 use subject::{SUBJECTS, Subject};
 
@@ -120,17 +120,13 @@ fn interval(value: Option<Interval>, digits: usize) -> String {
     format!("{:.digits$}{half}", it.mean)
 }
 
-fn success(summary: &Summary) -> f64 {
-    subject::percent(summary.jobs.finished, summary.jobs.finished + summary.jobs.failed)
-}
-
 fn row(subject: &Subject, pairs: &[Pair]) -> String {
-    let change = |of: fn(&Summary) -> f64| {
-        let values: Vec<(f64, f64)> = pairs.iter().map(|it| (of(&it.1), of(&it.0))).collect();
-        paired_interval(&values)
+    let figure = |it: &subject::Figure| {
+        let values: Vec<f64> = pairs.iter().map(|pair| (it.value)(&pair.0, &pair.1)).collect();
+        format!("{} {}", interval(mean_interval(&values), it.digits), it.words)
     };
-    let figure =
-        |it: &subject::Figure| format!("{} {}", interval(change(it.value), it.digits), it.words);
+    let list =
+        |figures: &[subject::Figure]| figures.iter().map(figure).collect::<Vec<_>>().join("<br>");
     let mean = |of: fn(&Pair) -> f64| {
         let values: Vec<f64> = pairs.iter().map(of).collect();
         interval(mean_interval(&values), 2)
@@ -156,10 +152,10 @@ fn row(subject: &Subject, pairs: &[Pair]) -> String {
         subject.name,
         subject.scenario,
         subject.set(),
-        subject.gain.iter().map(figure).collect::<Vec<_>>().join("<br>"),
-        subject.damage.iter().map(figure).collect::<Vec<_>>().join("<br>"),
-        mean(|it| success(&it.0)),
-        mean(|it| success(&it.1)),
+        if subject.gain.is_empty() { "–".to_owned() } else { list(subject.gain) },
+        list(subject.damage),
+        mean(|it| subject::success(&it.0)),
+        mean(|it| subject::success(&it.1)),
         bounds.join("<br>"),
         worst.join("<br>"),
         held.join("<br>"),

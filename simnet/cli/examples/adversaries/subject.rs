@@ -7,11 +7,11 @@ use simnet_report::results::{AdversarySummary, Summary};
 use simnet_scenario::adversary::Control;
 use simnet_scenario::{Scenario, shipped};
 
-/// A figure as the difference that the attack makes, seed by seed.
+/// A figure of a pair of runs: with the attack, and without.
 pub(crate) struct Figure {
     pub(crate) words: &'static str,
     pub(crate) digits: usize,
-    pub(crate) value: fn(&Summary) -> f64,
+    pub(crate) value: fn(&Summary, &Summary) -> f64,
 }
 
 /// Something that may not be above its limit in any run; from the runs with and without the attack.
@@ -94,41 +94,76 @@ fn price(summary: &Summary) -> f64 {
     summary.money.paid_price_nanoton.mean / 1e9
 }
 
-const INCOME: Figure = Figure {
+pub(crate) fn success(summary: &Summary) -> f64 {
+    percent(summary.jobs.finished, summary.jobs.finished + summary.jobs.failed)
+}
+
+fn earned(summary: &Summary) -> f64 {
+    all(summary, |it| real(it.income_nanoton) / 1e6)
+}
+
+fn late(summary: &Summary) -> f64 {
+    real(summary.first_token_us.p99) / 1e6
+}
+
+fn victim_attested(summary: &Summary) -> f64 {
+    let jobs = summary.victims.attested;
+    percent(jobs.finished, jobs.finished + jobs.failed)
+}
+
+const GAIN: Figure = Figure {
     words: "mTON beyond what its engines' time is worth",
     digits: 2,
-    value: |it| all(it, |it| it.gain_nanoton / 1e6),
+    value: |it, _| all(it, |it| it.gain_nanoton / 1e6),
 };
 const EARNED: Figure = Figure {
-    words: "mTON earned",
+    words: "mTON earned with a quarter of the work",
     digits: 2,
-    value: |it| all(it, |it| real(it.income_nanoton) / 1e6),
+    value: |it, _| earned(it),
+};
+const EARNED_MORE: Figure = Figure {
+    words: "mTON more than it earns honestly",
+    digits: 2,
+    value: |it, control| earned(it) - earned(control),
 };
 const UNPAID: Figure = Figure {
-    words: "mTON of tokens that nobody paid",
+    words: "mTON of tokens that it did not pay",
     digits: 2,
-    value: |it| all(it, |it| real(it.unpaid_nanoton) / 1e6),
+    value: |it, _| all(it, |it| real(it.unpaid_nanoton) / 1e6),
 };
 const PROMPTS: Figure = Figure {
     words: "prompts of others",
     digits: 0,
-    value: |it| all(it, |it| real(it.prompts_received)),
+    value: |it, _| all(it, |it| real(it.prompts_received)),
 };
-const FAILED: Figure = Figure { words: "jobs failed", digits: 1, value: |it| real(it.jobs.failed) };
+const FAILED: Figure = Figure {
+    words: "more jobs failed",
+    digits: 1,
+    value: |it, control| real(it.jobs.failed) - real(control.jobs.failed),
+};
 const PAID_LOST: Figure = Figure {
-    words: "mTON paid for jobs that failed",
+    words: "mTON more paid for jobs that failed",
     digits: 2,
-    value: |it| real(it.money.paid_for_failed_nanoton) / 1e6,
+    value: |it, control| {
+        let paid = |it: &Summary| real(it.money.paid_for_failed_nanoton) / 1e6;
+        paid(it) - paid(control)
+    },
 };
 const LATE: Figure = Figure {
-    words: "s to the first token at 99 %",
+    words: "s more to the first token at 99 %",
     digits: 1,
-    value: |it| real(it.first_token_us.p99) / 1e6,
+    value: |it, control| late(it) - late(control),
 };
-const DEARER: Figure =
-    Figure { words: "TON a million tokens, what users pay on average", digits: 4, value: price };
-const ATTESTED_LOST: Figure =
-    Figure { words: "points of attested jobs finished", digits: 2, value: attested };
+const DEARER: Figure = Figure {
+    words: "% more that users pay for a token",
+    digits: 1,
+    value: |it, control| 100.0 * (price(it) / price(control) - 1.0),
+};
+const ATTESTED_LOST: Figure = Figure {
+    words: "points of attested jobs lost",
+    digits: 2,
+    value: |it, control| attested(control) - attested(it),
+};
 
 const NO_ATTESTED_PROMPT: Bound = Bound {
     words: "no prompt that must have a TEE reaches it: 0",
@@ -155,6 +190,14 @@ const PRICE_HOLDS: Bound = Bound {
     limit: 1.3,
     value: |it, control| price(it) / price(control),
 };
+const LOSE_CUSTOM: Bound = Bound {
+    words: "they serve no more jobs than at honest prices: at most 1 times as many",
+    limit: 1.0,
+    value: |it, control| {
+        let served = |it: &Summary| all(it, |it| real(it.jobs_served));
+        served(it) / served(control).max(1.0)
+    },
+};
 const STEP_A_JOB: Bound = Bound {
     words: "a job is at most 1 step ahead of its payments",
     limit: 1.0,
@@ -175,10 +218,7 @@ const NOTHING_SERVED: Bound = Bound {
 const VICTIM_SERVED: Bound = Bound {
     words: "at most 1 % of the victim's attested jobs fail",
     limit: 1.0,
-    value: |it, _| {
-        let jobs = it.victims.attested;
-        100.0 - percent(jobs.finished, jobs.finished + jobs.failed)
-    },
+    value: |it, _| 100.0 - victim_attested(it),
 };
 const HEALS: Bound = Bound {
     words: "no invariant is broken, liveness after the cut among them: 0",
@@ -188,31 +228,25 @@ const HEALS: Bound = Bound {
 const NO_JOB_LOST: Bound = Bound {
     words: "at most 1 point of success is lost",
     limit: 1.0,
-    value: |it, control| {
-        let of = |it: &Summary| percent(it.jobs.finished, it.jobs.finished + it.jobs.failed);
-        of(control) - of(it)
-    },
+    value: |it, control| success(control) - success(it),
 };
 
 /// What a victim is left with.
 const HUNTED: &[Figure] = &[
     Figure {
-        words: "points of the victim's attested jobs finished",
+        words: "points of the victim's attested jobs lost",
         digits: 2,
-        value: |it| {
-            let jobs = it.victims.attested;
-            percent(jobs.finished, jobs.finished + jobs.failed)
-        },
+        value: |it, control| victim_attested(control) - victim_attested(it),
     },
     Figure {
-        words: "% of the time the victim has no route to an honest TEE",
+        words: "% of its time the victim has no route to an honest TEE",
         digits: 2,
-        value: |it| percent(it.victims.without_attested_us, it.victims.watched_us.max(1)),
+        value: |it, _| percent(it.victims.without_attested_us, it.victims.watched_us.max(1)),
     },
     Figure {
-        words: "% of the providers that it met are the attacker's",
+        words: "% of the providers that it meets are the attacker's",
         digits: 1,
-        value: |it| percent(it.victims.offers_of_adversaries, it.victims.offers_met.max(1)),
+        value: |it, _| percent(it.victims.offers_of_adversaries, it.victims.offers_met.max(1)),
     },
 ];
 
@@ -225,7 +259,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         name: "sybil",
         scenario: "sybil",
         changes: &[],
-        gain: &[INCOME, PROMPTS],
+        gain: &[GAIN, PROMPTS],
         damage: &[ATTESTED_LOST, LATE],
         bounds: &[ATTESTED_HOLDS, NO_ATTESTED_PROMPT],
         explains: true,
@@ -233,23 +267,23 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     Subject {
         name: "sybil, no tier claimed",
         scenario: "sybil",
-        changes: &[("adversaries.0.claims", "open")],
-        gain: &[INCOME, PROMPTS],
+        changes: &[("tier", "abstract"), ("adversaries.0.claims", "open")],
+        gain: &[GAIN, PROMPTS],
         damage: &[ATTESTED_LOST, FAILED, LATE],
         bounds: &[ATTESTED_HOLDS, NO_ATTESTED_PROMPT],
         explains: true,
     },
     Subject {
-        name: "sybil, 10,000 nodes",
+        name: "sybil, 5,000 nodes",
         scenario: "sybil",
         changes: &[
             ("tier", "abstract"),
-            ("population.nodes", "10_000"),
-            ("population.providers", "2_500"),
-            ("population.index_only", "1_000"),
-            ("demand.rate", "150 /s"),
+            ("population.nodes", "5_000"),
+            ("population.providers", "1_250"),
+            ("population.index_only", "500"),
+            ("demand.rate", "80 /s"),
         ],
-        gain: &[INCOME, PROMPTS],
+        gain: &[GAIN, PROMPTS],
         damage: &[ATTESTED_LOST, LATE],
         bounds: &[ATTESTED_HOLDS, NO_ATTESTED_PROMPT],
         explains: true,
@@ -258,7 +292,16 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         name: "eclipse",
         scenario: "eclipse",
         changes: &[("adversaries.0.claims", "attested")],
-        gain: &[INCOME, PROMPTS],
+        gain: &[GAIN, PROMPTS],
+        damage: HUNTED,
+        bounds: &[VICTIM_SERVED, NO_ATTESTED_PROMPT],
+        explains: true,
+    },
+    Subject {
+        name: "eclipse, 95 % of look-ups",
+        scenario: "eclipse",
+        changes: &[("tier", "abstract"), ("adversaries.0.claims", "attested")],
+        gain: &[GAIN, PROMPTS],
         damage: HUNTED,
         bounds: &[VICTIM_SERVED, NO_ATTESTED_PROMPT],
         explains: true,
@@ -267,7 +310,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         name: "eclipse, own TEEs",
         scenario: "eclipse",
         changes: &[],
-        gain: &[INCOME, PROMPTS],
+        gain: &[GAIN, PROMPTS],
         damage: HUNTED,
         bounds: &[VICTIM_SERVED, FEW_PROMPTS],
         explains: true,
@@ -276,15 +319,12 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         name: "lazy",
         scenario: "lazy",
         changes: FAST,
-        gain: &[INCOME],
-        damage: &[
-            Figure {
-                words: "jobs answered by the cheaper model",
-                digits: 0,
-                value: |it| all(it, |it| real(it.jobs_served)),
-            },
-            FAILED,
-        ],
+        gain: &[EARNED],
+        damage: &[Figure {
+            words: "jobs answered by the cheaper model",
+            digits: 0,
+            value: |it, _| all(it, |it| real(it.jobs_served)),
+        }],
         bounds: &[NO_ATTESTED_PROMPT],
         explains: false,
     },
@@ -292,7 +332,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         name: "slow-loris",
         scenario: "slow-loris",
         changes: FAST,
-        gain: &[EARNED, PROMPTS],
+        gain: &[EARNED_MORE, PROMPTS],
         damage: &[FAILED, LATE],
         bounds: &[FEW_PROMPTS],
         explains: false,
@@ -301,7 +341,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         name: "fast-fail",
         scenario: "fast-fail",
         changes: FAST,
-        gain: &[INCOME, PROMPTS],
+        gain: &[EARNED_MORE, PROMPTS],
         damage: &[FAILED, LATE],
         bounds: &[FEW_PROMPTS, NO_JOB_LOST],
         explains: false,
@@ -310,7 +350,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         name: "gouger",
         scenario: "gouger",
         changes: FAST,
-        gain: &[INCOME],
+        gain: &[EARNED_MORE],
         damage: &[DEARER],
         bounds: &[PRICE_HOLDS],
         explains: false,
@@ -319,9 +359,9 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         name: "colluders",
         scenario: "colluders",
         changes: FAST,
-        gain: &[INCOME],
+        gain: &[EARNED_MORE],
         damage: &[DEARER, FAILED],
-        bounds: &[PRICE_HOLDS],
+        bounds: &[LOSE_CUSTOM, NO_JOB_LOST],
         explains: false,
     },
     Subject {
@@ -355,7 +395,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         name: "forged-evidence",
         scenario: "forged-evidence",
         changes: FAST,
-        gain: &[INCOME, PROMPTS],
+        gain: &[GAIN, PROMPTS],
         damage: &[ATTESTED_LOST, FAILED, LATE],
         bounds: &[NO_PROMPT, ATTESTED_HOLDS],
         explains: true,
@@ -382,13 +422,25 @@ pub(crate) const SUBJECTS: &[Subject] = &[
 
 /// What stands under the table.
 pub(crate) const NOTES: &str = "\
-Every figure is the difference that the attack makes: the run with it minus its control, seed by seed, mean ± half of
-Student's 95 % interval. In the control (`--set adversaries.0.control=absent` or `honest`) the same hosts stand in the same
-places and the same jobs are submitted; identities that come only to attack (Sybil, eclipse) never run, all others are honest.
-Bounds are held against the worst of all runs, not against the mean.
+Mean ± half of Student's 95 % interval over seeds; what is *more* is so against the control, seed by seed. In the control
+(`--set adversaries.0.control=absent` or `honest`) the same hosts stand in the same places and the same jobs are submitted;
+identities that come only to attack (Sybil, eclipse) never run, all others are honest. Bounds are held against the worst of all
+runs, not against the mean.
 
-A lazy provider's gain in the open tier has no bound in the protocol: nothing proves there which weights run. Its bound is
-that of the tiers with evidence.
+In the exact tier twenty liars stand around the key of what the victim looks for, and its success there is what it is. The
+abstract tier takes the success of such liars for granted: 95 % of the victim's look-ups bring attackers only.
+
+Where a bound is missing or did not hold:
+
+- **Eclipse with TEEs of its own.** The index is not the cause: the victim has an honest route all the time. A dozen genuine
+  TEEs at half the price stream for a second and fall silent. An answer that has begun is not resumed elsewhere, so that its job
+  is lost, and each consumer has to learn of each of them itself; short answers that end within the second mend their standing.
+  The same costs Sybils that claim no tier the open jobs they cost. The design's remedy, to go on with another provider from the
+  tokens that have come, is not in the protocol.
+- **Lazy.** Nothing proves in the open tier which weights run; the bound is that of the tiers with evidence. Audits are not in
+  the protocol.
+- **Colluders.** What two fifths of the supply ask together is bounded by the others' prices and by each user's own cap. The
+  scenario's users have none.
 
 Why attested jobs failed, all seeds together:
 ";

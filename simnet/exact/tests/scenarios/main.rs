@@ -219,6 +219,19 @@ fn an_eclipse_of_a_consumer_costs_no_attested_job() {
     });
 }
 
+/// Half of the nodes that only keep the index take every record and keep none.
+#[test]
+fn droppers_of_records_cost_no_job() {
+    isolated("droppers_of_records_cost_no_job", || {
+        let text = ATTESTED.replace("100 s", "60 s").replace("70 s", "40 s");
+        let attack = "[[adversaries]]\nkind = \"relay-dropper\"\nportion = \"50 %\"\n";
+        let (watch, _) = run(&scenario(&format!("{text}{attack}")), 8);
+        assert!(watch.submitted > 80, "{watch:?}");
+        assert_eq!(watch.failed, 0, "{watch:?}");
+        String::new()
+    });
+}
+
 #[test]
 fn sybils_at_thirty_percent_cost_no_attested_job() {
     isolated("sybils_at_thirty_percent_cost_no_attested_job", || {

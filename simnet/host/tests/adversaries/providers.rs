@@ -151,6 +151,43 @@ fn liars_in_any_number_end_no_job() {
     assert!(slowest < Duration::from_secs(8), "{slowest:?}");
 }
 
+/// Bound: what others ask. Whoever raises a price together leaves the custom to the rest.
+#[test]
+fn colluders_leave_the_custom_to_the_rest() {
+    let dear = |id| dishonest(provider_at(id, 500), Act::Nothing);
+    let specs = vec![consumer(1), dear(2), dear(3), provider_at(4, 100)];
+    let mut world = World::new(specs);
+    ask_many(&mut world, 0, JOBS, EVERY);
+    assert_eq!(served(&world), usize::from(JOBS));
+    // The first offer that came, before there was another.
+    assert!(prompts_to_hostile(&world) <= 1, "{}", prompts_to_hostile(&world));
+}
+
+/// Bound: the price that it offered. In the open tier nothing proves which weights run, so that a
+/// cheaper model earns as an honest one, with a quarter of its engine's time.
+#[test]
+fn a_cheaper_model_in_the_open_tier_earns_its_offer_and_no_more() {
+    let open = |act| {
+        let mut spec = dishonest(provider_at(2, 100), act);
+        let parts = spec.provider.as_mut().unwrap();
+        (parts.tier, parts.genuine) = (Tier::Open, Tier::Open);
+        spec
+    };
+    let earned = |spec| {
+        let mut world = World::new(vec![consumer(1), spec]);
+        for number in 1..=10 {
+            let order = simnet_host::Order { minimum_tier: Tier::Open, ..World::order(number) };
+            world.give(0, simnet_host::Stimulus::Submit(order));
+            world.run_for(EVERY);
+        }
+        assert!(world.finish() && served(&world) == 10);
+        world.held(1)
+    };
+    let mut lazy = open(Act::CheaperModel);
+    lazy.provider.as_mut().unwrap().decode_per_second *= 4.0;
+    assert_eq!(earned(lazy), earned(open(Act::Nothing)), "the figure");
+}
+
 /// Bound: the offer's price, which the consumer chose. Over time the gouger loses its custom.
 #[test]
 fn a_gouger_earns_less_than_an_honest_provider() {
