@@ -245,6 +245,8 @@ pub struct Status {
 pub enum Measured {
     /// A look-up that found somebody.
     LookUp {
+        /// What was asked for.
+        want: Want,
         /// From the question to the first providers' names.
         first: Duration,
         /// Providers that it named.

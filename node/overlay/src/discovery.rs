@@ -157,7 +157,7 @@ impl Overlay {
             return;
         };
         if let Some(first) = ended.first {
-            self.note(Measured::LookUp { first, found: ended.found.len() });
+            self.note(Measured::LookUp { want: ended.want, first, found: ended.found.len() });
         }
         if !self.look_ups.iter().any(|other| other.want == ended.want) {
             self.tables.look_up_ended(ended.want, now);
@@ -212,7 +212,7 @@ impl Overlay {
                 }
                 self.index_peers.insert(peer);
                 self.offering.index_grew(self.index_peers.len(), now);
-                self.tables.index_grew(now);
+                self.tables.index_grew(self.index_peers.len(), now);
             }
             kad::Event::RoutablePeer { peer, address }
             | kad::Event::PendingRoutablePeer { peer, address } => {

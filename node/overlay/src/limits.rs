@@ -131,6 +131,9 @@ pub const EXPLORE_COUNT: usize = 2;
 pub const LOOK_UP_MIN: Duration = Duration::from_secs(1);
 /// Longest pause between look-ups for a table that has no provider at all.
 pub const LOOK_UP_MAX_EMPTY: Duration = Duration::from_secs(15);
+/// Shortest pause after a look-up that named nobody new for a table that has some: the index knows
+/// no more, and asking again every few seconds would be most of its load.
+pub const LOOK_UP_SETTLED: Duration = Duration::from_secs(30);
 /// Longest pause between look-ups for a table that has some, but not all its places taken.
 pub const LOOK_UP_MAX: Duration = Duration::from_secs(300);
 /// Time from the decision to contact a candidate to its offer.

@@ -40,6 +40,8 @@ pub(crate) enum Action {
 #[derive(Debug)]
 struct Table {
     looking: bool,
+    /// Whether this look-up has named anybody who was not known.
+    learned: bool,
     look_up_at: Option<Instant>,
     pause: Duration,
     explore_at: Instant,
@@ -130,6 +132,7 @@ impl Tables {
         }
         let table = Table {
             looking: false,
+            learned: false,
             look_up_at: Some(now),
             pause: limits::LOOK_UP_MIN,
             explore_at: later(now, limits::EXPLORE_EVERY),
@@ -172,6 +175,7 @@ impl Tables {
             let full = table.candidates.len() >= limits::CANDIDATES_PER_TABLE;
             if !useless && !full && !table.candidates.contains(&peer) {
                 table.candidates.push(peer);
+                table.learned = true;
             }
         }
         table.candidates.sort_unstable();
@@ -220,13 +224,21 @@ impl Tables {
             return;
         }
         let longest = if warm == 0 { limits::LOOK_UP_MAX_EMPTY } else { limits::LOOK_UP_MAX };
+        if warm > 0 && !table.learned {
+            table.pause = table.pause.max(limits::LOOK_UP_SETTLED);
+        }
         table.pause = table.pause.min(longest);
         table.look_up_at = Some(later(now, table.pause));
         table.pause = table.pause.saturating_mul(2);
     }
 
-    /// The index grew: what has no provider at all is looked up again at once.
-    pub(crate) fn index_grew(&mut self, now: Instant) {
+    /// The index grew to `peers`: what has no provider at all is looked up again at once. Only
+    /// while it is small: each look-up makes more of it known, and who wants what nobody has would
+    /// else crawl the whole network without a pause.
+    pub(crate) fn index_grew(&mut self, peers: usize, now: Instant) {
+        if peers > limits::REPLICATION {
+            return;
+        }
         let empty: Vec<_> =
             self.wanted.keys().copied().filter(|want| self.warm_count(*want) == 0).collect();
         for want in empty {
@@ -479,6 +491,7 @@ impl Tables {
         };
         if !table.looking && table.look_up_at.is_some_and(|at| at <= now) {
             table.looking = true;
+            table.learned = false;
             table.look_up_at = None;
             self.actions.push_back(Action::LookUp(want));
         }
@@ -714,9 +727,38 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 8, 15, 15, 15]);
         let before = world.look_ups;
         world.tables.look_up_ended(want(1), world.now);
-        world.tables.index_grew(world.now);
+        world.tables.index_grew(limits::REPLICATION + 1, world.now);
+        world.settle();
+        assert_eq!(world.look_ups, before, "a large index shows nothing new by growing");
+        world.tables.index_grew(1, world.now);
         world.settle();
         assert_eq!(world.look_ups, before + 1);
+    }
+
+    #[test]
+    fn a_table_that_has_all_there_is_asks_seldom() {
+        let mut world = World::new();
+        world.tables.want(want(1), world.now);
+        world.settle();
+        world.found(1..4);
+        for secret in 1..4 {
+            world.offer(secret, 1, &BTreeSet::new());
+        }
+        let pause = |world: &mut World| {
+            world.tables.look_up_ended(want(1), world.now);
+            world.tables.wanted[&want(1)].look_up_at.unwrap() - world.now
+        };
+        assert_eq!(pause(&mut world), limits::LOOK_UP_MIN, "they were news");
+        world.pass(limits::LOOK_UP_MIN);
+        world.found(1..4);
+        assert_eq!(pause(&mut world), limits::LOOK_UP_SETTLED);
+        // Whoever leaves is replaced without that pause.
+        world.tables.lost(peer(1), world.now);
+        world.tables.lost(peer(2), world.now);
+        world.tables.lost(peer(3), world.now);
+        world.settle();
+        let next = world.tables.wanted[&want(1)].look_up_at.unwrap();
+        assert_eq!(next - world.now, limits::LOOK_UP_MIN);
     }
 
     #[test]
@@ -854,7 +896,7 @@ mod tests {
                     }
                     Step::Lost(secret) => world.tables.lost(peer(secret), now),
                     Step::Ended => world.tables.look_up_ended(want(1), now),
-                    Step::Grew => world.tables.index_grew(now),
+                    Step::Grew => world.tables.index_grew(1, now),
                     Step::Pass(secs) => world.pass(Duration::from_secs(secs)),
                 }
                 world.settle();

@@ -19,6 +19,7 @@ const EXPLORE_EVERY: Millis = 300_000;
 const EXPLORE_COUNT: usize = 2;
 const LOOK_UP_MIN: Millis = 1_000;
 const LOOK_UP_MAX_EMPTY: Millis = 15_000;
+const LOOK_UP_SETTLED: Millis = 30_000;
 const LOOK_UP_MAX: Millis = 300_000;
 const CONTACT_TIMEOUT: Millis = 15_000;
 const CONTACT_PAUSE: Millis = 30_000;
@@ -130,19 +131,21 @@ impl Tables {
         let Some(table) = self.place(key) else { return };
         let Self { wants, known, paused, .. } = self;
         let Some(want) = wants.get_mut(table) else { return };
+        let mut learned = false;
         for host in found {
             let useless = known.iter().any(|it| it.host == *host && it.is_in(table))
                 || paused.iter().any(|(it, _)| it == host)
                 || want.candidates.contains(host);
             if !useless && want.candidates.len() < CANDIDATES {
                 want.candidates.push(*host);
+                learned = true;
             }
         }
         self.fill(table, now, draws, out);
-        self.look_up_ended(table, now);
+        self.look_up_ended(table, learned, now);
     }
 
-    fn look_up_ended(&mut self, table: usize, now: Millis) {
+    fn look_up_ended(&mut self, table: usize, learned: bool, now: Millis) {
         let warm = self.warm(table);
         let Some(want) = self.wants.get_mut(table) else { return };
         want.looking = false;
@@ -152,6 +155,9 @@ impl Tables {
             return;
         }
         let longest = if warm == 0 { LOOK_UP_MAX_EMPTY } else { LOOK_UP_MAX };
+        if warm > 0 && !learned {
+            want.pause = want.pause.max(LOOK_UP_SETTLED);
+        }
         want.pause = want.pause.min(longest);
         want.look_up_at = now.saturating_add(want.pause);
         want.pause = want.pause.saturating_mul(2);

@@ -3,7 +3,7 @@
 //!
 //! Owns: which figures, their units, and the part of a run that counts. Must not: write files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub struct Measurement {
     /// From a want to its first offer: the least, the deciles, the most. Eleven, or none if nobody
     /// wanted anything.
     pub route_ready_ms: Vec<f64>,
-    /// From a look-up's beginning to the first providers' names, in the same way.
+    /// From the beginning of a want's first look-up to the first providers' names, in the same way.
     pub look_up_ms: Vec<f64>,
     /// Providers that a look-up named, on average.
     pub found: f64,
@@ -135,12 +135,15 @@ impl Sums {
     }
 
     fn overlay(&mut self, host: HostId, measured: Vec<Measured>) {
+        let mut asked = BTreeSet::new();
         for step in measured {
             match step {
-                Measured::LookUp { first, found } => {
+                // Who asks again knows the way: only the first answer is what a user waits for.
+                Measured::LookUp { want, first, found } if asked.insert(want) => {
                     self.look_ups.push(first.as_secs_f64() * 1e3);
                     self.found.push(real(found));
                 }
+                Measured::LookUp { .. } => {}
                 Measured::Contact { provider, after } => {
                     self.contacts.extend(self.round_trips(host, provider, after));
                 }
