@@ -42,8 +42,6 @@ pub struct Point {
     pub contact_round_trips: f64,
     /// Of a dial over a connection that is there, the attestation's flights aside.
     pub dial_round_trips: f64,
-    /// Providers that a look-up brings.
-    pub found: f64,
     /// Connections for each node, warm ones and sessions aside.
     pub connections: f64,
     /// Bytes on the wire for each node and second that no message of the model accounts for.
@@ -69,7 +67,6 @@ pub(crate) struct Values {
     /// In thousandths of a round trip.
     pub(crate) contact: u64,
     pub(crate) dial: u64,
-    pub(crate) found: usize,
     /// In thousandths.
     pub(crate) connections: u64,
     /// Thousandths of a byte a node and second, in the order of [`PROTOCOLS`].
@@ -134,7 +131,6 @@ impl Calibration {
             look_up_us,
             contact: whole(mix(&|point| point.contact_round_trips) * 1_000.0),
             dial: whole(mix(&|point| point.dial_round_trips) * 1_000.0),
-            found: usize::try_from(whole(mix(&|point| point.found))).unwrap_or(20).clamp(1, 64),
             connections: whole(mix(&|point| point.connections) * 1_000.0),
             background,
             poisoned_ppm: self.poisoned_ppm,
@@ -170,7 +166,6 @@ static NOTHING: Point = Point {
     look_up_ms: Vec::new(),
     contact_round_trips: 3.0,
     dial_round_trips: 1.0,
-    found: 20.0,
     connections: 0.0,
     background: BTreeMap::new(),
 };
@@ -187,12 +182,11 @@ fn whole(value: f64) -> u64 {
 const HEAD: &str = "\
 # What the abstract tier's modelled overlay takes from the exact tier. Made by the command in
 # `made_by`; do not edit by hand. Each point is one size of the network, measured over the part of
-# its run after the warm-up:
-#   look_up_ms           from a consumer's want to the first providers' names: the least, the nine
-#                        deciles, the most; what a contact takes is taken off
+# its runs after the warm-up, the mean of several seeds:
+#   look_up_ms           from a consumer's first look-up to the first providers' names: the least,
+#                        the nine deciles, the most
 #   contact_round_trips  from a provider's name to its offer: connection, stream, subscription
 #   dial_round_trips     from the dial of a session to its first flight
-#   found                providers that one look-up brings
 #   connections          for each node, those to providers and of sessions aside
 #   background           bytes on the wire for each node and second that no message of the model
 #                        accounts for, by protocol

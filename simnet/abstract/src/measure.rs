@@ -2,25 +2,24 @@
 //!
 //! Owns: the figures that the calibration is made of and those that must agree. Must not: run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use simnet_host::{HostId, Observation, Observer, Sample};
-use simnet_scenario::{Moment, Scenario};
+use simnet_scenario::{Moment, Scenario, Seed};
 
 /// What a run showed. Times in milliseconds of virtual time; the least, the deciles, the most.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// Nodes.
     pub nodes: u32,
+    /// The seed of the run.
+    pub seed: u64,
     /// From a want to its first offer.
     pub route_ready_ms: Vec<f64>,
     /// From a look-up's beginning to the first providers' names. Exact tier only.
     #[serde(default)]
     pub look_up_ms: Vec<f64>,
-    /// Providers that a look-up named, on average. Exact tier only.
-    #[serde(default)]
-    pub found: f64,
     /// Round trips of a contact, from the dial to the first offer. Exact tier only.
     #[serde(default)]
     pub contact_round_trips: f64,
@@ -38,6 +37,33 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// What several runs of one size show together: means, each run counting the same, and sums of
+    /// jobs. Nothing of nothing.
+    pub fn together(runs: &[Self]) -> Self {
+        let count = real(u64::try_from(runs.len()).unwrap_or(1)).max(1.0);
+        let mean = |of: &dyn Fn(&Self) -> f64| runs.iter().map(of).sum::<f64>() / count;
+        let means = |of: &dyn Fn(&Self) -> &[f64]| {
+            let places = runs.iter().map(|run| of(run).len()).min().unwrap_or(0);
+            let at = |place| mean(&|run| of(run).get(place).copied().unwrap_or(0.0));
+            (0..places).map(at).collect()
+        };
+        let names: BTreeSet<_> = runs.iter().flat_map(|run| run.bytes_per_second.keys()).collect();
+        let rate =
+            |name: &String| mean(&|run| run.bytes_per_second.get(name).copied().unwrap_or(0.0));
+        Self {
+            nodes: runs.first().map_or(0, |run| run.nodes),
+            seed: runs.first().map_or(0, |run| run.seed),
+            route_ready_ms: means(&|run| &run.route_ready_ms),
+            look_up_ms: means(&|run| &run.look_up_ms),
+            contact_round_trips: mean(&|run| run.contact_round_trips),
+            dial_round_trips: mean(&|run| run.dial_round_trips),
+            connections: mean(&|run| run.connections),
+            finished: runs.iter().map(|run| run.finished).sum(),
+            submitted: runs.iter().map(|run| run.submitted).sum(),
+            bytes_per_second: names.into_iter().map(|it| (it.clone(), rate(it))).collect(),
+        }
+    }
+
     /// The three figures that must agree between the tiers: route-ready time in the median, bytes
     /// a node and second, and the share of jobs that finished.
     pub fn figures(&self) -> [(&'static str, f64); 3] {
@@ -72,10 +98,10 @@ pub struct Gauge {
 
 impl Gauge {
     /// For a run of this scenario.
-    pub fn new(scenario: &Scenario) -> Self {
+    pub fn new(scenario: &Scenario, seed: Seed) -> Self {
         let nodes = scenario.population.nodes;
         Self {
-            measured: Measured { nodes, ..Measured::default() },
+            measured: Measured { nodes, seed: seed.0, ..Measured::default() },
             warm_up: Moment::START.after(scenario.warm_up.duration()),
             first: None,
             last: None,

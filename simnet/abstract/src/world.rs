@@ -19,6 +19,9 @@ use crate::tables::Action;
 use crate::trace::Trace;
 use crate::traffic::Protocol;
 
+/// Names that an answer of the index holds at most, as the overlay has it. A look-up meets those who
+/// keep the records at once, so that it is the whole of what is found.
+const ANSWER: usize = 20;
 /// A provider's records are published anew after this time, as by the overlay.
 const REPUBLISH_EVERY: Duration = Duration::from_secs(30 * 60);
 /// A provider tells its subscribers that it lives when it had nothing else to say for this long …
@@ -299,7 +302,7 @@ impl<'a> World<'a> {
         let mut found = std::mem::take(&mut self.found);
         found.clear();
         let overlay = &mut self.overlay;
-        let most = overlay.values.found;
+        let most = ANSWER;
         match overlay.poison.answer(host, &mut overlay.draws) {
             Some(attackers) => found.extend(attackers.iter().take(most)),
             None => {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use simnet_abstract::calibrate::{
-    CHECKED, SEED, SIZES, TOLERANCE, calibrate, measure as model, scenario,
+    CHECK_SEEDS, CHECKED, SEEDS, SIZES, TOLERANCE, calibrate, measure as model, scenario,
 };
 use simnet_abstract::{Calibration, Measured};
 use simnet_scenario::Seed;
@@ -23,8 +23,12 @@ pub(crate) fn run(args: &Calibrate) -> Result<Exit> {
 
 fn write(args: &Calibrate) -> Result<Exit> {
     let sizes = if args.nodes.is_empty() { SIZES.to_vec() } else { args.nodes.clone() };
-    let measured: Vec<_> =
-        sizes.iter().map(|nodes| in_a_process(*nodes, SEED)).collect::<Result<_>>()?;
+    let mut measured = Vec::new();
+    for nodes in &sizes {
+        for seed in SEEDS {
+            measured.push(in_a_process(*nodes, seed)?);
+        }
+    }
     let sizes: Vec<_> = sizes.iter().map(u32::to_string).collect();
     let command = format!("simnet calibrate --nodes {}", sizes.join(","));
     let calibration = calibrate(&command, &measured)?;
@@ -34,16 +38,20 @@ fn write(args: &Calibrate) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Another seed than the calibration's: other hosts, other ways, other jobs.
+/// With other seeds than the calibration's: other hosts, other ways, other jobs.
 fn check(nodes: &[u32]) -> Result<Exit> {
-    let seed = Seed(SEED.0.wrapping_add(1));
     let calibration = Calibration::built_in()?;
     let sizes = if nodes.is_empty() { CHECKED.to_vec() } else { nodes.to_vec() };
     let mut agree = true;
     printer::out("nodes  figure                              abstract       exact   apart");
     for nodes in sizes {
-        let exact = in_a_process(nodes, seed)?;
-        let modelled = model(&scenario(nodes)?, seed, &calibration)?;
+        let scenario = scenario(nodes)?;
+        let (mut exact, mut modelled) = (Vec::new(), Vec::new());
+        for seed in CHECK_SEEDS {
+            exact.push(in_a_process(nodes, seed)?);
+            modelled.push(model(&scenario, seed, &calibration)?);
+        }
+        let (exact, modelled) = (Measured::together(&exact), Measured::together(&modelled));
         for (name, modelled, exact, apart) in modelled.deviations(&exact) {
             let percent = apart * 100.0;
             let verdict = if apart <= TOLERANCE { "" } else { "  too far" };
@@ -66,9 +74,9 @@ pub(crate) fn measure(args: &Measure) -> Result<Exit> {
     let rates = shown.bytes_per_second.into_iter();
     let measured = Measured {
         nodes: shown.nodes,
+        seed: args.seed,
         route_ready_ms: shown.route_ready_ms,
         look_up_ms: shown.look_up_ms,
-        found: shown.found,
         contact_round_trips: shown.contact_round_trips,
         dial_round_trips: shown.dial_round_trips,
         connections: shown.connections,
@@ -82,7 +90,7 @@ pub(crate) fn measure(args: &Measure) -> Result<Exit> {
 
 /// Measures in a process of its own, as the exact tier demands.
 fn in_a_process(nodes: u32, seed: Seed) -> Result<Measured> {
-    printer::note(&format!("measuring the exact tier with {nodes} nodes"));
+    printer::note(&format!("measuring the exact tier with {nodes} nodes, seed {}", seed.0));
     let program = std::env::current_exe().context("where is this program?")?;
     let seed = seed.0.to_string();
     let child = Command::new(program)
