@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cocoon_protocol::attest::Tier;
-use cocoon_protocol::channel::VaultKey;
 use cocoon_protocol::identity::{JobId, ModelHash, NodeId, TonAddress};
 use cocoon_protocol::insecure_simulated_signatures::{PublicKeys, simulate};
 use cocoon_protocol::offer::{ModelOffer, SignedOffer, VerifiedOffer};
@@ -23,8 +22,8 @@ use cocoon_protocol::selection::Balanced;
 use cocoon_protocol::units::{NanoTon, PricePerMillion, Prices, Tokens};
 use cocoon_protocol::wire::SessionMessage;
 use simnet_host::{
-    Alarm, Clock, ConsumerSpec, DialFailure, Fabric, Host, HostId, HostSpec, Ledger, Observation,
-    Order, ProviderSpec, SessionId, Stimulus,
+    Alarm, Clock, ConsumerSpec, DialFailure, Fabric, Host, HostId, HostSpec, HotKey, Ledger,
+    Observation, Order, ProviderSpec, SessionId, Stimulus,
 };
 use simnet_scenario::{Moment, Seed};
 
@@ -38,7 +37,7 @@ fn host(id: u32) -> HostSpec {
 
 fn consumer(id: u32, policy: &Arc<Balanced>) -> HostSpec {
     let consumer = ConsumerSpec {
-        vault_key: Arc::new(VaultKey::from_secret(&SEED.bytes("vault key", id.into()))),
+        vault_key: HotKey::Drawn,
         deposit: NanoTon::from_nano(1_000_000_000),
         allocation: NanoTon::from_nano(100_000_000),
         patience: None,
@@ -69,7 +68,7 @@ fn provider(id: u32, pricing: &Arc<Fixed>) -> HostSpec {
         settle_threshold: NanoTon::from_nano(120_000_000),
         pricing: pricing.clone(),
     };
-    HostSpec { provider: Some(provider), ..host(id) }
+    HostSpec { provider: Some(Box::new(provider)), ..host(id) }
 }
 
 type Event = (Moment, u64, usize);

@@ -8,20 +8,21 @@
 
 use std::sync::Arc;
 
-use cocoon_protocol::channel::VaultKey;
 use cocoon_protocol::identity::{ModelHash, NodeKey, TonAddress};
 use cocoon_protocol::offer::ModelOffer;
 use cocoon_protocol::units::{PricePerMillion, Prices, Tokens};
+use cocoon_protocol::{pricing, selection};
 use simnet_scenario::adversary::Role;
 use simnet_scenario::draw::{below, fraction, log_normal, quota, shuffle, weighted};
 use simnet_scenario::hardware::{Hardware, Model, Site};
 use simnet_scenario::population::{ChurnClass, Nat};
+use simnet_scenario::quantity::Share;
 use simnet_scenario::topology::Access;
 use simnet_scenario::{Adversary, AdversaryKind, Link, Regions, Scenario, Seed};
 
 use crate::behaviour::Plan;
 use crate::fabric::HostId;
-use crate::host::{ConsumerSpec, HostSpec, ProviderSpec};
+use crate::host::{ConsumerSpec, HostSpec, HotKey, ProviderSpec};
 use crate::policy::{self, PolicyError};
 use crate::store::StoreSpec;
 
@@ -73,11 +74,12 @@ pub fn draw(scenario: &Scenario, seed: Seed) -> Result<Vec<Arc<HostSpec>>, Polic
     let weights = table.weights(scenario.network.topology, &scenario.population.regions);
     let regions = dealt(seed, "regions", &weights, cast.places.len());
     let hosts = cast.places.iter().zip(regions).enumerate();
+    let stock = Stock::of(scenario)?;
     hosts
         .map(|(index, (place, region))| {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
             let region = u16::try_from(region).unwrap_or(0);
-            host(scenario, seed, index, place, region).map(Arc::new)
+            host(scenario, seed, index, place, region, &stock).map(Arc::new)
         })
         .collect()
 }
@@ -252,6 +254,7 @@ fn host(
     index: u32,
     place: &Place,
     region: u16,
+    stock: &Stock,
 ) -> Result<HostSpec, PolicyError> {
     let id = u64::from(index);
     let adversary = place.group.and_then(|group| scenario.adversaries.get(group)).cloned();
@@ -274,11 +277,9 @@ fn host(
         (false, true) => scenario.hardware.len() + 1,
     };
     let consumes = !place.provides && !place.index_only;
-    let consumer = if consumes { Some(consumer(scenario, seed, id)?) } else { None };
-    let provider = match provides {
-        Some(class) => Some(provider(scenario, seed, id, place, class)?),
-        None => None,
-    };
+    let consumer = if consumes { Some(consumer(scenario, stock, id)?) } else { None };
+    let provider =
+        provides.map(|class| Box::new(provider(scenario, seed, id, place, class, stock)));
     let mut host = HostSpec {
         id: HostId(index),
         key: NodeKey::from_secret(&seed.bytes("node key", id)),
@@ -288,7 +289,7 @@ fn host(
         link: link(scenario, seed, id, site),
         churn: if adversary.is_some() { ChurnClass::None } else { churn },
         skew_ms: skew(scenario, seed, id),
-        store: store(scenario, seed, id),
+        store: stock.store(scenario, seed, id),
         hostile: false,
         behaviour: None,
         adversary: None,
@@ -340,10 +341,39 @@ fn skew(scenario: &Scenario, seed: Seed, id: u64) -> i64 {
     one(below(&mut rng, most + 1)) - one(below(&mut rng, most + 1))
 }
 
-fn store(scenario: &Scenario, seed: Seed, id: u64) -> StoreSpec {
+/// What hosts have in common: one of it is in memory, and they share it.
+#[derive(Debug)]
+struct Stock {
+    usual_disk: Arc<StoreSpec>,
+    slow_disk: Arc<StoreSpec>,
+    /// `None` where each host has one of its own.
+    selection: Option<Arc<dyn selection::Policy>>,
+    pricing: Arc<dyn pricing::Policy>,
+}
+
+impl Stock {
+    fn of(scenario: &Scenario) -> Result<Self, PolicyError> {
+        let (name, parameters) = (&scenario.policy.name, &scenario.policy.parameters);
+        let selection = policy::selection(name, parameters, 0)?;
+        let disk = &scenario.faults.slow_disk;
+        Ok(Self {
+            usual_disk: Arc::new(store(scenario, disk.usual.duration())),
+            slow_disk: Arc::new(store(scenario, disk.commit.duration())),
+            selection: policy::is_shared(name).then_some(selection),
+            pricing: policy::pricing(&scenario.prices.policy, &scenario.prices.parameters)?,
+        })
+    }
+
+    fn store(&self, scenario: &Scenario, seed: Seed, id: u64) -> Arc<StoreSpec> {
+        let share = scenario.faults.slow_disk.share;
+        let is_slow = share > Share::NONE
+            && share.takes(rand_core::Rng::next_u64(&mut seed.stream("disk", id)));
+        Arc::clone(if is_slow { &self.slow_disk } else { &self.usual_disk })
+    }
+}
+
+fn store(scenario: &Scenario, commit: std::time::Duration) -> StoreSpec {
     let faults = &scenario.faults;
-    let slow = faults.slow_disk.share.takes(rand_core::Rng::next_u64(&mut seed.stream("disk", id)));
-    let commit = if slow { faults.slow_disk.commit } else { faults.slow_disk.usual }.duration();
     StoreSpec {
         commit,
         spread: commit / 2,
@@ -356,14 +386,18 @@ fn store(scenario: &Scenario, seed: Seed, id: u64) -> StoreSpec {
     }
 }
 
-fn consumer(scenario: &Scenario, seed: Seed, id: u64) -> Result<ConsumerSpec, PolicyError> {
+fn consumer(scenario: &Scenario, stock: &Stock, id: u64) -> Result<ConsumerSpec, PolicyError> {
+    let policy = match &stock.selection {
+        Some(shared) => Arc::clone(shared),
+        None => policy::selection(&scenario.policy.name, &scenario.policy.parameters, id)?,
+    };
     let patience = scenario.demand.patience.duration();
     Ok(ConsumerSpec {
-        vault_key: Arc::new(VaultKey::from_secret(&seed.bytes("vault key", id))),
+        vault_key: HotKey::Drawn,
         deposit: scenario.payments.deposit.0,
         allocation: scenario.payments.allocation.0,
         patience: (!patience.is_zero()).then_some(patience),
-        policy: policy::selection(&scenario.policy.name, &scenario.policy.parameters, id)?,
+        policy,
     })
 }
 
@@ -373,7 +407,8 @@ fn provider(
     id: u64,
     place: &Place,
     class: &Hardware,
-) -> Result<ProviderSpec, PolicyError> {
+    stock: &Stock,
+) -> ProviderSpec {
     let model = scenario.models.iter().nth(place.model);
     let slowdown = model.map_or(1.0, |(_, model)| model.slowdown);
     let offers = model.map(|(name, model)| ModelOffer {
@@ -383,7 +418,7 @@ fn provider(
         context: Tokens::new(model.context),
         prices: prices(scenario, seed, id, class, slowdown),
     });
-    Ok(ProviderSpec {
+    ProviderSpec {
         models: offers.into_iter().collect(),
         tier: class.tier,
         genuine: class.tier,
@@ -395,8 +430,8 @@ fn provider(
         contention: class.contention,
         flush: scenario.flush.duration(),
         settle_threshold: scenario.payments.settle_threshold.0,
-        pricing: policy::pricing(&scenario.prices.policy, &scenario.prices.parameters)?,
-    })
+        pricing: Arc::clone(&stock.pricing),
+    }
 }
 
 /// What an hour of the hardware costs, over the tokens that it reads or writes in one, with the

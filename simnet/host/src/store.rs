@@ -77,7 +77,6 @@ pub struct Store {
     interrupted: NanoTon,
     commits: u64,
     planned: Option<(u64, CrashPoint)>,
-    used: bool,
 }
 
 /// A record that does not survive its own encoding: a defect of the protocol.
@@ -86,6 +85,19 @@ pub struct Store {
 pub struct Unfaithful;
 
 impl Store {
+    /// An empty one.
+    pub(crate) const fn new() -> Self {
+        Self {
+            payers: Vec::new(),
+            payees: Vec::new(),
+            receipts: None,
+            tally: Tally { count: 0, hash: 0 },
+            interrupted: NanoTon::ZERO,
+            commits: 0,
+            planned: None,
+        }
+    }
+
     /// Channels that this host pays in, in the order of their ids.
     pub fn payers(&self) -> &[PayerState] {
         &self.payers
@@ -119,11 +131,6 @@ impl Store {
     /// Makes the process die in this commit, counted from the first ever.
     pub const fn plan_crash(&mut self, commit: u64, point: CrashPoint) {
         self.planned = Some((commit, point));
-    }
-
-    /// Whether a process has ever started on it; from now on one has.
-    pub(crate) const fn take_over(&mut self) -> bool {
-        std::mem::replace(&mut self.used, true)
     }
 
     /// Begins a commit: how long it takes, and whether the process dies in it.

@@ -7,14 +7,15 @@
 mod account;
 mod jobs;
 mod money;
+mod names;
 mod series;
 mod summarise;
 mod views;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use cocoon_protocol::attest::Tier;
-use cocoon_protocol::identity::{ModelHash, NodeId};
+use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::job::FinishReason;
 use cocoon_protocol::offer::Load;
 use cocoon_protocol::units::Prices;
@@ -27,9 +28,10 @@ use crate::results::Results;
 use crate::schema;
 use crate::table::{Cell, Destination, TableError, Tables};
 
-use account::Account;
-use jobs::{Ended, Jobs};
+use account::{Account, Accounts};
+use jobs::{Ended, Jobs, Quick};
 use money::Money;
+use names::Names;
 use series::Series;
 use views::Views;
 
@@ -59,33 +61,19 @@ pub struct Violation<'a> {
     pub detail: &'a str,
 }
 
-/// Names of a run, by the numbers that facts use.
-#[derive(Debug)]
-struct Names {
-    hosts: Vec<(NodeId, u32)>,
-    models: BTreeMap<ModelHash, usize>,
-}
-
-impl Names {
-    fn host(&self, node: NodeId) -> Option<u32> {
-        let place = self.hosts.binary_search_by_key(&node, |it| it.0).ok()?;
-        self.hosts.get(place).map(|it| it.1)
-    }
-}
-
 /// Records a run. Make one, hand it to the run as its observer, then [`Recorder::finish`].
 #[derive(Debug)]
 pub struct Recorder {
     about: Description,
     names: Names,
     tables: Tables,
-    accounts: Vec<Account>,
+    accounts: Accounts,
     jobs: Jobs,
     money: Money,
     views: Views,
     series: Series,
-    /// The completion price that each provider offered last; 0 before its first offer.
-    offered: Vec<(u64, Option<Load>, u64)>,
+    /// What each provider offered last: prices of completion and prompt, and its load. Never iterated.
+    offered: HashMap<u32, (u64, u64, Load), Quick>,
     prices: Histogram,
     sessions: [u64; 3],
     session_open: Histogram,
@@ -164,15 +152,12 @@ impl Recorder {
         destination: Destination,
         options: Options,
     ) -> Result<Self, TableError> {
-        let mut hosts: Vec<_> = (0..).zip(&about.hosts).map(|(i, it)| (it.node, i)).collect();
-        hosts.sort_unstable();
-        let models = about.models.iter().enumerate().map(|(i, it)| (it.0, i)).collect();
         let regions = about.regions.len();
         Ok(Self {
             tables: Tables::create(destination, options.rows_before_thinning)?,
-            names: Names { hosts, models },
-            accounts: vec![Account::default(); about.hosts.len()],
-            offered: vec![(0, None, 0); about.hosts.len()],
+            names: Names::new(&about),
+            accounts: Accounts::new(about.hosts.len()),
+            offered: HashMap::default(),
             jobs: Jobs::new(regions),
             money: Money::default(),
             views: Views::new(&about),
@@ -221,8 +206,12 @@ impl Recorder {
         label.is_some_and(|it| it.adversary.is_some())
     }
 
+    fn host(&self, node: NodeId) -> Option<u32> {
+        self.names.host(&self.about.hosts, node)
+    }
+
     fn account(&mut self, host: u32) -> Option<&mut Account> {
-        self.accounts.get_mut(usize::try_from(host).ok()?)
+        self.accounts.entry(host)
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "its caller hands it no other facts")]
@@ -242,11 +231,11 @@ impl Recorder {
                 }
             }
             Observation::PromptSent { job, provider, hostile, .. } => {
-                let provider = self.names.host(provider);
+                let provider = self.host(provider);
                 let attested = self.jobs.prompt_sent(&job, provider, hostile);
                 if let Some(account) = provider.and_then(|it| self.account(it)) {
                     account.prompts += 1;
-                    account.attested_prompts += u64::from(attested);
+                    account.attested_prompts += u32::from(attested);
                 }
             }
             Observation::FirstToken { job, after }
@@ -286,7 +275,7 @@ impl Recorder {
                 if let Some(account) = self.account(host) {
                     account.finished += 1;
                 }
-                let provider = self.names.host(provider);
+                let provider = self.host(provider);
                 if let Some(account) = provider.and_then(|it| self.account(it)) {
                     account.served += 1;
                 }
@@ -341,7 +330,7 @@ impl Recorder {
     fn money_fact(&mut self, at: u64, host: u32, fact: &Observation) {
         match *fact {
             Observation::Promised { channel, cumulative } => {
-                let provider = self.names.host(channel.provider);
+                let provider = self.host(channel.provider);
                 let step = self.money.promised(&channel, host, provider, cumulative.as_nano());
                 if let Some(account) = self.account(host) {
                     account.spend += step;
@@ -425,7 +414,7 @@ impl Recorder {
     fn saw(&mut self, at: u64, host: u32, provider: NodeId, comes: bool) {
         let label = |number: u32| self.about.hosts.get(usize::try_from(number).ok()?);
         if label(host).is_some_and(|it| it.adversary.is_none())
-            && let Some(number) = self.names.host(provider)
+            && let Some(number) = self.host(provider)
             && let Some(provider) = label(number)
         {
             self.views.offer(at, host, (number, provider), comes);
@@ -438,13 +427,14 @@ impl Recorder {
             *count += 1;
         }
         let words = ["open", "unreachable", "refused"];
-        let (names, tables) = (&self.names, &mut self.tables);
+        let (names, hosts) = (&self.names, &self.about.hosts);
+        let tables = &mut self.tables;
         tables.push_thinned(&schema::SESSIONS, number, |weight| {
             [
                 at.into(),
                 weight.into(),
                 host.into(),
-                names.host(peer).into(),
+                names.host(hosts, peer).into(),
                 words.get(outcome).copied().into(),
                 after.into(),
             ]
@@ -453,16 +443,14 @@ impl Recorder {
 
     fn offer(&mut self, at: u64, host: u32, load: Load, prices: Prices) {
         let (prompt, completion) = (prices.prompt.as_nano(), prices.completion.as_nano());
-        let place = usize::try_from(host).ok().and_then(|it| self.offered.get_mut(it));
-        let Some(last) = place else { return };
-        let new = (completion, Some(load), prompt);
-        if *last == new {
+        let new = (completion, prompt, load);
+        let last = self.offered.insert(host, new);
+        if last == Some(new) {
             return;
         }
-        if last.1.is_some() {
-            self.prices.forget(last.0);
+        if let Some((completion, ..)) = last {
+            self.prices.forget(completion);
         }
-        *last = new;
         self.prices.record(completion);
         let number = self.offers;
         self.offers += 1;
@@ -491,16 +479,12 @@ impl Observer for Recorder {
             }),
             Observation::Started { .. } => {
                 self.views.began(at, host);
-                if let Some(account) = self.account(host) {
-                    account.start(at);
-                }
+                self.accounts.start(host, at);
             }
             Observation::Crashed | Observation::Left => {
                 let crashed = *fact == Observation::Crashed;
                 self.series.now.crashed += u64::from(crashed);
-                if let Some(account) = self.account(host) {
-                    account.stop(at, crashed);
-                }
+                self.accounts.stop(host, at, crashed);
             }
             Observation::JobSubmitted { .. }
             | Observation::PromptSent { .. }
@@ -532,7 +516,7 @@ impl Observer for Recorder {
     fn sample(&mut self, sample: &Sample) {
         let at = micros(sample.at);
         if self.warm.is_none() && sample.at >= self.about.warm_up {
-            let uptime = self.accounts.iter().map(|it| it.uptime(at)).sum();
+            let uptime = self.accounts.lives().map(|it| it.uptime(at)).sum();
             self.warm = Some((uptime, sample.traffic.iter().map(|it| it.1).sum()));
         }
         let price = self.prices.quantile(500);

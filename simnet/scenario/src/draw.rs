@@ -4,8 +4,10 @@
 //! Must not: touch the operating system's randomness, or let the last bit of a logarithm decide: what
 //! comes out of a distribution is rounded to whole microseconds or tokens at once.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use blake3::hazmat::{ContextKey, HasherExt as _, hash_derive_key_context};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 use rand_distr::{Distribution as _, Exp1, Gamma, StandardNormal, Weibull};
@@ -22,7 +24,9 @@ impl Seed {
 
     /// 32 bytes for one purpose of one thing: keys, and seeds of parts that draw by themselves.
     pub fn bytes(self, label: &str, index: u64) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new_derive_key("cocoon simnet draw v1");
+        static CONTEXT: LazyLock<ContextKey> =
+            LazyLock::new(|| hash_derive_key_context("cocoon simnet draw v1"));
+        let mut hasher = blake3::Hasher::new_from_context_key(&CONTEXT);
         hasher.update(&self.0.to_be_bytes());
         hasher.update(&index.to_be_bytes());
         hasher.update(label.as_bytes());

@@ -56,7 +56,7 @@ impl FreeRider {
 
     /// A voucher for no more than it means to pay; `None` for what it does not.
     fn pay(&mut self, honest: &SignedVoucher, claim: JobTotal) -> Option<SignedVoucher> {
-        let key = Arc::clone(&self.host.consumer.as_ref()?.vault_key);
+        let key = self.host.vault_key()?;
         let steals = self.share.takes(drawn(self.host.seed, self.host.id, claim.job.as_bytes()));
         let after = self.after;
         let (_, tokens, paid) = self.job(claim.job)?;

@@ -103,7 +103,7 @@ impl Plan {
         let from = Moment::START.after(adversary.from.duration());
         let until = adversary.until.map_or(Moment::NEVER, |it| Moment::START.after(it.duration()));
         let act = act(adversary);
-        host.behaviour = Some(Self { act, from, until });
+        host.behaviour = Some(Box::new(Self { act, from, until }));
         if let Some(provider) = &mut host.provider {
             dress_provider(provider, adversary);
         }

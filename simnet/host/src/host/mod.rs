@@ -26,7 +26,7 @@ use cocoon_protocol::identity::NodeId;
 use simnet_scenario::Moment;
 
 pub use clock::Clock;
-pub use spec::{ConsumerSpec, HostSpec, ProviderSpec};
+pub use spec::{ConsumerSpec, HostSpec, HotKey, ProviderSpec};
 
 use crate::behaviour::{Behaviour, Guise};
 use crate::evidence::Evidence;
@@ -38,21 +38,38 @@ use driver::Shell;
 use process::{End, Process};
 
 /// One simulated node.
+///
+/// A host to which nothing happens is next to nothing: a consumer that was started and has had no
+/// job has only that written down, and its process and store are made when something happens to
+/// it. So a million nodes cost what those of them need that do something.
 #[derive(Debug)]
 pub struct Host {
     spec: Arc<HostSpec>,
+    /// Its process runs and has done nothing yet: it is not in memory.
+    idle: bool,
+    /// Whether a process has ever started on it.
+    has_run: bool,
+    body: Option<Box<Body>>,
+    behaviour: Option<Box<dyn Behaviour>>,
+}
+
+/// What a host has once something has happened to it.
+#[derive(Debug, Default)]
+struct Body {
+    process: Option<Process>,
     store: Store,
     /// Sessions dialled so far.
     dials: u64,
-    process: Option<Process>,
-    behaviour: Option<Box<dyn Behaviour>>,
 }
+
+/// The store of a host that has never written.
+static EMPTY: Store = Store::new();
 
 impl Host {
     /// A host that has never run. It does nothing before [`Stimulus::Start`].
     pub fn new(spec: Arc<HostSpec>) -> Self {
         let behaviour = spec.behaviour.as_ref().and_then(|plan| plan.behaviour(&spec));
-        Self { spec, store: Store::default(), dials: 0, process: None, behaviour }
+        Self { spec, idle: false, has_run: false, body: None, behaviour }
     }
 
     /// What it is.
@@ -66,24 +83,28 @@ impl Host {
     }
 
     /// What it would remember after a crash.
-    pub const fn store(&self) -> &Store {
-        &self.store
+    pub fn store(&self) -> &Store {
+        self.body.as_ref().map_or(&EMPTY, |body| &body.store)
     }
 
     /// Whether its process runs.
-    pub const fn runs(&self) -> bool {
-        self.process.is_some()
+    pub fn runs(&self) -> bool {
+        self.idle || self.process().is_some()
     }
 
-    /// The protocol's state, while it runs; for displays and checks.
+    fn process(&self) -> Option<&Process> {
+        self.body.as_ref()?.process.as_ref()
+    }
+
+    /// The protocol's state, while it runs and has done anything; for displays and checks.
     pub fn protocol(&self) -> Option<&cocoon_protocol::Node> {
-        self.process.as_ref().map(|process| &process.node)
+        self.process().map(|process| &process.node)
     }
 
     /// Makes the process die at a point of a commit, counted from the host's first ever; for tests
     /// that try them all.
-    pub const fn plan_crash(&mut self, commit: u64, point: CrashPoint) {
-        self.store.plan_crash(commit, point);
+    pub fn plan_crash(&mut self, commit: u64, point: CrashPoint) {
+        self.body.get_or_insert_default().store.plan_crash(commit, point);
     }
 
     /// What a consumer that opens a session is shown; `None` if it does not provide.
@@ -104,7 +125,7 @@ impl Host {
 
     /// Whether a consumer may open a session now. The fabric asks before it answers a dial.
     pub fn door(&self) -> Result<(), DialFailure> {
-        let process = self.process.as_ref().ok_or(DialFailure::Unreachable)?;
+        let process = self.process().ok_or(DialFailure::Unreachable)?;
         let serving = process.serving.as_ref().ok_or(DialFailure::Unreachable)?;
         if serving.has_room() { Ok(()) } else { Err(DialFailure::Busy) }
     }
@@ -135,15 +156,13 @@ impl Host {
             self.start(fabric);
             return;
         }
-        let Some(process) = &mut self.process else { return };
-        let mut shell = Shell {
-            spec: &self.spec,
-            store: &mut self.store,
-            dials: &mut self.dials,
-            process,
-            now: fabric.now(),
-            fabric,
-        };
+        if std::mem::take(&mut self.idle) {
+            self.wake_up(fabric);
+        }
+        let Some(body) = &mut self.body else { return };
+        let Body { process: Some(process), store, dials } = &mut **body else { return };
+        let now = fabric.now();
+        let mut shell = Shell { spec: &self.spec, store, dials, process, now, fabric };
         shell.take(stimulus);
         self.end_if_due(fabric);
     }
@@ -151,11 +170,16 @@ impl Host {
     /// Its process dies: all that is not durable is lost. [`Stimulus::Start`] starts it again. A
     /// commit that was under way has reached the disk or has not; the seed decides.
     pub fn crash(&mut self, fabric: &mut dyn Fabric) {
-        let Some(mut process) = self.process.take() else { return };
+        if std::mem::take(&mut self.idle) {
+            fabric.observe(Observation::Crashed);
+            return;
+        }
+        let Some(body) = &mut self.body else { return };
+        let Some(mut process) = body.process.take() else { return };
         if let Some(commit) = process.commit.take()
-            && self.store.reached_disk(self.spec.seed, self.spec.id)
+            && body.store.reached_disk(self.spec.seed, self.spec.id)
         {
-            let stated = self.store.keep(&self.spec.store, commit.batch.persist, |kept| {
+            let stated = body.store.keep(&self.spec.store, commit.batch.persist, |kept| {
                 driver::state(kept, fabric);
             });
             if stated.is_err() {
@@ -166,32 +190,39 @@ impl Host {
     }
 
     fn start(&mut self, fabric: &mut dyn Fabric) {
-        if self.process.is_some() {
+        if self.runs() {
             return;
         }
-        let restart = self.store.take_over();
-        self.store.recall(|kept| driver::state(kept, fabric));
+        // A consumer that has stored nothing has nothing to say when it starts, and who has no role
+        // never has. A host that has no body has neither stored nor said anything.
+        let restart = std::mem::replace(&mut self.has_run, true);
+        self.store().recall(|kept| driver::state(kept, fabric));
         fabric.observe(Observation::Started { restart });
-        let Some(process) = Process::start(&self.spec, &self.store) else {
-            fabric.observe(Observation::Defect { rule: "a stored record cannot be read again" });
+        if self.body.is_none() && self.spec.provider.is_none() {
+            self.idle = true;
             return;
-        };
-        let process = self.process.insert(process);
-        let mut shell = Shell {
-            spec: &self.spec,
-            store: &mut self.store,
-            dials: &mut self.dials,
-            process,
-            now: fabric.now(),
-            fabric,
-        };
-        shell.begin();
+        }
+        self.wake_up(fabric);
         self.end_if_due(fabric);
     }
 
+    /// The process, as it begins.
+    fn wake_up(&mut self, fabric: &mut dyn Fabric) {
+        let body = self.body.get_or_insert_default();
+        let Some(process) = Process::start(&self.spec, &body.store) else {
+            fabric.observe(Observation::Defect { rule: "a stored record cannot be read again" });
+            return;
+        };
+        let Body { process: place, store, dials } = &mut **body;
+        let (process, now) = (place.insert(process), fabric.now());
+        let mut shell = Shell { spec: &self.spec, store, dials, process, now, fabric };
+        shell.begin();
+    }
+
     fn end_if_due(&mut self, fabric: &mut dyn Fabric) {
-        let Some(end) = self.process.as_ref().and_then(|process| process.end) else { return };
-        let Some(process) = self.process.take() else { return };
+        let Some(body) = &mut self.body else { return };
+        let Some(end) = body.process.as_ref().and_then(|process| process.end) else { return };
+        let Some(process) = body.process.take() else { return };
         match end {
             End::Crashed => {
                 lose(process, fabric);

@@ -133,7 +133,7 @@ impl Process {
             Some(consumer) => {
                 let payers = store.restore_payers().ok()?;
                 let config = spec::funds_config(spec, consumer);
-                let key = Arc::clone(&consumer.vault_key);
+                let key = spec.vault_key()?;
                 let policy = Arc::clone(&consumer.policy);
                 Some(Consumer::with_policy(Funds::new(config, key, payers), policy))
             }
@@ -182,15 +182,13 @@ mod tests {
     fn idle_consumer() -> HostSpec {
         use std::sync::Arc;
 
-        use cocoon_protocol::channel::VaultKey;
         use cocoon_protocol::selection::Balanced;
         use simnet_scenario::Seed;
 
-        use super::super::ConsumerSpec;
+        use super::super::{ConsumerSpec, HotKey};
         use crate::fabric::HostId;
         let (deposit, allocation) = (NanoTon::from_nano(2), NanoTon::from_nano(1));
-        let vault_key = Arc::new(VaultKey::from_secret(&[3; 32]));
-        let (patience, policy) = (None, Arc::new(Balanced));
+        let (vault_key, patience, policy) = (HotKey::Drawn, None, Arc::new(Balanced));
         let consumer = ConsumerSpec { vault_key, deposit, allocation, patience, policy };
         HostSpec { consumer: Some(consumer), ..HostSpec::plain(HostId(7), Seed(1)) }
     }

@@ -393,10 +393,10 @@ impl Shell<'_> {
     ) -> Result<Option<Input>, Violation> {
         Ok(Some(match message {
             SessionMessage::ChannelState { allocation, latest, settled: _ } => {
-                let own = self.spec.consumer.as_ref().ok_or(Violation::WrongRole)?;
                 let latest = match latest {
                     Some(voucher) => {
-                        let key = own.vault_key.public();
+                        let own = self.spec.vault_key().ok_or(Violation::WrongRole)?;
+                        let key = own.public();
                         Some(voucher.verify(&key).map_err(|_| Violation::BadVoucher)?)
                     }
                     None => None,

@@ -41,12 +41,12 @@ pub struct HostSpec {
     pub churn: ChurnClass,
     /// Own clock minus the run's clock, in milliseconds.
     pub skew_ms: i64,
-    /// Its disk, and what is wrong with it.
-    pub store: StoreSpec,
+    /// Its disk, and what is wrong with it; most hosts of a run have the same.
+    pub store: Arc<StoreSpec>,
     /// Whether it is an adversary of the scenario; for the tables, no other host knows.
     pub hostile: bool,
     /// How it departs from the protocol; `None` for an honest host.
-    pub behaviour: Option<Plan>,
+    pub behaviour: Option<Box<Plan>>,
     /// The scenario's group of adversaries that it belongs to. What of it is the host's own stands in
     /// [`Self::behaviour`] and its parameters; places in the overlay are the tier's part.
     pub adversary: Option<Arc<Adversary>>,
@@ -56,7 +56,7 @@ pub struct HostSpec {
     /// What it is as a consumer, if it is one.
     pub consumer: Option<ConsumerSpec>,
     /// What it is as a provider, if it is one.
-    pub provider: Option<ProviderSpec>,
+    pub provider: Option<Box<ProviderSpec>>,
 }
 
 impl HostSpec {
@@ -81,7 +81,7 @@ impl HostSpec {
             link: Link::default(),
             churn: ChurnClass::None,
             skew_ms: 0,
-            store: StoreSpec::default(),
+            store: Arc::default(),
             hostile: false,
             behaviour: None,
             adversary: None,
@@ -90,13 +90,35 @@ impl HostSpec {
             provider: None,
         }
     }
+
+    /// Its vault's hot key, if it is a consumer.
+    pub fn vault_key(&self) -> Option<Arc<VaultKey>> {
+        Some(match &self.consumer.as_ref()?.vault_key {
+            HotKey::Drawn => {
+                let secret = self.seed.bytes("vault key", self.id.0.into());
+                Arc::new(VaultKey::from_secret(&secret))
+            }
+            HotKey::Given(key) => Arc::clone(key),
+        })
+    }
+}
+
+/// Where a consumer's vault has its hot key from.
+#[derive(Clone, Debug, Default)]
+pub enum HotKey {
+    /// Drawn from the run's seed whenever it is needed: most consumers of a large run are idle, and
+    /// a million keys are eighty megabytes.
+    #[default]
+    Drawn,
+    /// This one.
+    Given(Arc<VaultKey>),
 }
 
 /// A consumer of the scenario.
 #[derive(Clone, Debug)]
 pub struct ConsumerSpec {
-    /// Its vault's hot key.
-    pub vault_key: Arc<VaultKey>,
+    /// Its vault's hot key; [`HostSpec::vault_key`] has it.
+    pub vault_key: HotKey,
     /// What it deposits when it opens its vault.
     pub deposit: NanoTon,
     /// What it sets aside for a provider at a time.

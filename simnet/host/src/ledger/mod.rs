@@ -202,10 +202,10 @@ impl Ledger {
     }
 
     fn own_vault(&mut self, from: &HostSpec) -> Option<VaultIndex> {
-        let consumer = from.consumer.as_ref()?;
+        let key = from.vault_key()?;
         let (owner, terms) = (wallet(from), &self.terms);
         let parameters = || Parameters {
-            client_key: consumer.vault_key.public(),
+            client_key: key.public(),
             owner,
             release_delay: u32::try_from(terms.release_delay.as_secs()).unwrap_or(u32::MAX),
             daily_cap: NanoTon::MAX,
@@ -216,7 +216,7 @@ impl Ledger {
     }
 
     fn order(&mut self, from: &HostSpec, aim: Aim) -> Option<Task> {
-        let signer = from.consumer.as_ref()?.vault_key.public();
+        let signer = from.vault_key()?.public();
         let vault = self.own_vault(from)?;
         Some(Task::Order { vault, signer, aim })
     }

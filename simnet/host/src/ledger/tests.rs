@@ -12,8 +12,7 @@ use cocoon_protocol::pricing::Fixed;
 use cocoon_protocol::selection::Balanced;
 
 use super::*;
-use crate::host::{ConsumerSpec, ProviderSpec};
-use crate::store::StoreSpec;
+use crate::host::{ConsumerSpec, HotKey, ProviderSpec};
 
 const TON: u64 = 1_000_000_000;
 
@@ -24,7 +23,7 @@ fn nano(nano: u64) -> NanoTon {
 fn consumer(number: u8) -> HostSpec {
     let vault_key = Arc::new(VaultKey::from_secret(&[number + 100; 32]));
     let consumer = ConsumerSpec {
-        vault_key,
+        vault_key: HotKey::Given(vault_key),
         deposit: nano(TON),
         allocation: nano(TON / 10),
         patience: None,
@@ -41,7 +40,7 @@ fn consumer(number: u8) -> HostSpec {
         link: simnet_scenario::Link::default(),
         churn: simnet_scenario::population::ChurnClass::None,
         skew_ms: 0,
-        store: StoreSpec::default(),
+        store: Arc::default(),
         hostile: false,
         behaviour: None,
         adversary: None,
@@ -66,7 +65,7 @@ fn provider(number: u8) -> HostSpec {
         flush: ProviderSpec::FLUSH,
         settle_threshold: nano(1),
     };
-    HostSpec { consumer: None, provider: Some(provider), ..consumer(number) }
+    HostSpec { consumer: None, provider: Some(Box::new(provider)), ..consumer(number) }
 }
 
 fn payout(number: u8) -> TonAddress {
@@ -135,7 +134,7 @@ impl Bench {
         let (vault, provider) = (vault_address(of), from.key.id());
         let (cumulative, receipts_root) = (nano(amount), [7; 32]);
         let voucher = Voucher { vault, provider, epoch, cumulative, receipts_root };
-        let voucher = of.consumer.as_ref().unwrap().vault_key.sign(voucher);
+        let voucher = of.vault_key().unwrap().sign(voucher);
         self.ask(from, LedgerCommand::Settle { voucher })
     }
 

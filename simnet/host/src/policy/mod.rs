@@ -174,6 +174,12 @@ pub fn selection(
     })
 }
 
+/// Whether all hosts of a run may share one policy of this name: it remembers nothing, and does not
+/// know which host it is of.
+pub fn is_shared(name: &str) -> bool {
+    ["cocoon-node", "random", "cheapest", "lowest-latency"].contains(&name)
+}
+
 /// The pricing policy of this name.
 pub fn pricing(
     name: &str,

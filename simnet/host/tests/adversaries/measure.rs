@@ -30,7 +30,7 @@ pub(crate) fn provider_at(id: u32, price_percent: u32) -> HostSpec {
 /// The same host, dishonest.
 pub(crate) fn dishonest(mut spec: HostSpec, act: Act) -> HostSpec {
     spec.hostile = true;
-    spec.behaviour = Some(Plan::always(act));
+    spec.behaviour = Some(Box::new(Plan::always(act)));
     spec
 }
 

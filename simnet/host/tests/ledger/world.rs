@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cocoon_protocol::Input;
 use cocoon_protocol::attest::Tier;
-use cocoon_protocol::channel::{Allocation, ChannelId, VaultKey, Voucher};
+use cocoon_protocol::channel::{Allocation, ChannelId, Voucher};
 use cocoon_protocol::identity::{NodeKey, TonAddress};
 use cocoon_protocol::input::LedgerFailure;
 use cocoon_protocol::output::LedgerCommand;
@@ -18,8 +18,8 @@ use cocoon_protocol::units::NanoTon;
 use proptest::prelude::*;
 use simnet_host::ledger::{Ledger, LedgerTerms, vault_address};
 use simnet_host::{
-    BlockReport, Bounds, ConsumerSpec, HostId, HostSpec, Invariants, LedgerFact, Observation,
-    Observer, ProviderSpec, StoreSpec,
+    BlockReport, Bounds, ConsumerSpec, HostId, HostSpec, HotKey, Invariants, LedgerFact,
+    Observation, Observer, ProviderSpec,
 };
 use simnet_scenario::population::ChurnClass;
 use simnet_scenario::{Link, Moment, Seed};
@@ -44,7 +44,7 @@ fn host(number: u32) -> HostSpec {
         link: Link::default(),
         churn: ChurnClass::None,
         skew_ms: 0,
-        store: StoreSpec::default(),
+        store: Arc::default(),
         hostile: false,
         behaviour: None,
         adversary: None,
@@ -56,7 +56,7 @@ fn host(number: u32) -> HostSpec {
 
 fn consumer(number: u32) -> HostSpec {
     let consumer = ConsumerSpec {
-        vault_key: Arc::new(VaultKey::from_secret(&Seed(1).bytes("vault", number.into()))),
+        vault_key: HotKey::Drawn,
         deposit: nano(2 * TON),
         allocation: nano(TON / 10),
         patience: None,
@@ -84,7 +84,7 @@ fn provider(number: u32) -> HostSpec {
         flush: ProviderSpec::FLUSH,
         settle_threshold: nano(1),
     };
-    HostSpec { provider: Some(provider), ..host(number) }
+    HostSpec { provider: Some(Box::new(provider)), ..host(number) }
 }
 
 /// What a command waits for.
@@ -240,7 +240,7 @@ impl World {
         self.invariants.observe(self.now, payer.id, &fact);
         let (cumulative, receipts_root) = (*promised, [3; 32]);
         let voucher = Voucher { vault, provider: provider_id, epoch, cumulative, receipts_root };
-        let voucher = payer.consumer.as_ref().unwrap().vault_key.sign(voucher);
+        let voucher = payer.vault_key().unwrap().sign(voucher);
         self.submit(CONSUMERS + provider, LedgerCommand::Settle { voucher }, Kind::Settle);
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns: one case for each rule of an edge. Must not: repeat what the protocol checks by itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cocoon_protocol::channel::{JobTotal, SignedVoucher, Voucher};
@@ -197,7 +198,7 @@ fn strangers_sessions_and_stale_alarms_are_nothing() {
 #[test]
 fn a_flood_behind_a_slow_disk_costs_the_session() {
     let mut slow = provider(2);
-    slow.store.commit = Duration::from_secs(30);
+    Arc::make_mut(&mut slow.store).commit = Duration::from_secs(30);
     let mut world = World::new(vec![consumer(1), slow]);
     let job = world.submit(0, 1);
     // The allocation that it has read is being committed.

@@ -3,6 +3,7 @@
 //!
 //! Owns: the histories. Must not: know what an invariant says.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -60,11 +61,11 @@ impl Trouble {
         let mut specs = vec![consumer(1), consumer(2), provider(3), provider(4)];
         for spec in &mut specs {
             spec.seed = Seed(self.seed);
-            spec.store.commit = Duration::from_millis(self.commit_ms);
-            spec.store.spread = Duration::from_millis(self.commit_ms * 2);
-            spec.store.slow = 50_000;
-            spec.store.slow_commit = Duration::from_millis(300);
-            spec.store.crash = self.crash;
+            Arc::make_mut(&mut spec.store).commit = Duration::from_millis(self.commit_ms);
+            Arc::make_mut(&mut spec.store).spread = Duration::from_millis(self.commit_ms * 2);
+            Arc::make_mut(&mut spec.store).slow = 50_000;
+            Arc::make_mut(&mut spec.store).slow_commit = Duration::from_millis(300);
+            Arc::make_mut(&mut spec.store).crash = self.crash;
         }
         // One of each role is ahead, the others are behind.
         specs[0].skew_ms = self.skew_ms;

@@ -17,6 +17,7 @@ mod mutations;
 #[expect(dead_code, reason = "the adversaries' tests use the rest")]
 mod world;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cocoon_protocol::attest::Tier;
@@ -155,8 +156,8 @@ fn a_slow_disk_makes_a_job_slower_and_nothing_else() {
     for commit in [Duration::ZERO, Duration::from_millis(5), Duration::from_millis(80)] {
         let mut specs = vec![consumer(1), provider(2)];
         for spec in &mut specs {
-            spec.store.commit = commit;
-            spec.store.spread = commit / 2;
+            Arc::make_mut(&mut spec.store).commit = commit;
+            Arc::make_mut(&mut spec.store).spread = commit / 2;
         }
         let mut world = World::new(specs);
         let job = world.submit(0, 1);
@@ -177,10 +178,10 @@ fn random_crashes_and_slow_disks_end_in_working_hosts() {
         let mut specs = vec![consumer(1), provider(2), provider(3)];
         for spec in &mut specs {
             spec.seed = simnet_scenario::Seed(seed);
-            spec.store.commit = Duration::from_millis(1);
-            spec.store.slow = 100_000;
-            spec.store.slow_commit = Duration::from_millis(200);
-            spec.store.crash = 20_000;
+            Arc::make_mut(&mut spec.store).commit = Duration::from_millis(1);
+            Arc::make_mut(&mut spec.store).slow = 100_000;
+            Arc::make_mut(&mut spec.store).slow_commit = Duration::from_millis(200);
+            Arc::make_mut(&mut spec.store).crash = 20_000;
         }
         let mut world = World::new(specs);
         for job in 1..=20 {

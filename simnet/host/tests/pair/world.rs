@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cocoon_protocol::attest::Tier;
-use cocoon_protocol::channel::VaultKey;
 use cocoon_protocol::identity::{JobId, ModelHash, NodeId, TonAddress};
 use cocoon_protocol::offer::{ModelOffer, SignedOffer};
 use cocoon_protocol::output::LedgerCommand;
@@ -18,8 +17,8 @@ use cocoon_protocol::units::{NanoTon, PricePerMillion, Prices, Tokens};
 use cocoon_protocol::wire::SessionMessage;
 use simnet_host::ledger::{Ledger, LedgerTerms};
 use simnet_host::{
-    Alarm, Bounds, Clock, ConsumerSpec, DialFailure, Fabric, Host, HostId, HostSpec, Invariants,
-    Observation, Observer as _, Order, ProviderSpec, SessionId, Stimulus, StoreSpec,
+    Alarm, Bounds, Clock, ConsumerSpec, DialFailure, Fabric, Host, HostId, HostSpec, HotKey,
+    Invariants, Observation, Observer as _, Order, ProviderSpec, SessionId, Stimulus, StoreSpec,
 };
 use simnet_scenario::{Moment, Seed};
 
@@ -47,12 +46,12 @@ pub(crate) const STORE: StoreSpec = StoreSpec {
 };
 
 pub(crate) fn host(id: u32) -> HostSpec {
-    HostSpec { store: STORE, ..HostSpec::plain(HostId(id), Seed(1)) }
+    HostSpec { store: Arc::new(STORE), ..HostSpec::plain(HostId(id), Seed(1)) }
 }
 
 pub(crate) fn consumer(id: u32) -> HostSpec {
     let consumer = ConsumerSpec {
-        vault_key: Arc::new(VaultKey::from_secret(&Seed(1).bytes("vault key", id.into()))),
+        vault_key: HotKey::Drawn,
         deposit: NanoTon::from_nano(1_000_000_000),
         allocation: NanoTon::from_nano(20_000_000),
         patience: None,
@@ -82,7 +81,7 @@ pub(crate) fn provider(id: u32) -> HostSpec {
         settle_threshold: NanoTon::from_nano(1_000_000_000),
         pricing: Arc::new(Fixed),
     };
-    HostSpec { provider: Some(provider), ..host(id) }
+    HostSpec { provider: Some(Box::new(provider)), ..host(id) }
 }
 
 /// What a host asks of the world while it is handled.

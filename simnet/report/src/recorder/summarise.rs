@@ -40,7 +40,7 @@ pub(super) fn finish(mut recorder: Recorder, outcome: &Outcome) -> Result<Result
     let incomes: Vec<f64> = incomes.into_iter().map(real).collect();
     let spends: Vec<f64> = spends.into_iter().map(real).collect();
 
-    let uptime: u64 = recorder.accounts.iter().map(|it| it.uptime(end)).sum();
+    let uptime: u64 = recorder.accounts.lives().map(|it| it.uptime(end)).sum();
     let sent: u64 = recorder.series.totals().values().sum();
     let warm = recorder.warm.unwrap_or((uptime, sent));
     let [victims, attested] = recorder.jobs.victims.map(|it| tier_summary(&it));
@@ -68,8 +68,8 @@ pub(super) fn finish(mut recorder: Recorder, outcome: &Outcome) -> Result<Result
         victims: recorder.views.summary(end, victims, attested),
         offers_met: recorder.views.met[0],
         offers_of_adversaries: recorder.views.met[1],
-        engine_us: recorder.accounts.iter().map(|it| it.engine).sum(),
-        crashes: recorder.accounts.iter().map(|it| u64::from(it.crashes)).sum(),
+        engine_us: recorder.accounts.iter().map(|it| it.1.engine).sum(),
+        crashes: recorder.accounts.lives().map(|it| u64::from(it.crashes)).sum(),
         adversaries,
         violations: recorder.violations,
     };
@@ -105,7 +105,7 @@ const fn sessions(recorder: &Recorder) -> SessionSummary {
 }
 
 fn money(recorder: &Recorder) -> MoneySummary {
-    let total = |of: fn(&Account) -> u64| recorder.accounts.iter().map(of).sum::<u64>();
+    let total = |of: fn(&Account) -> u64| recorder.accounts.iter().map(|it| of(it.1)).sum::<u64>();
     MoneySummary {
         cost_nanoton: Quantiles::of(&recorder.jobs.cost),
         paid_price_nanoton: Quantiles::of(&recorder.jobs.paid_price),
@@ -114,7 +114,7 @@ fn money(recorder: &Recorder) -> MoneySummary {
         held_nanoton: total(|it| it.income),
         settled_nanoton: total(|it| it.settled),
         paid_for_failed_nanoton: recorder.jobs.paid_for_failed,
-        exposure_nanoton: recorder.accounts.iter().map(|it| it.exposure).max().unwrap_or(0),
+        exposure_nanoton: recorder.accounts.iter().map(|it| it.1.exposure).max().unwrap_or(0),
     }
 }
 
@@ -163,7 +163,8 @@ fn name(names: &[String], index: u16) -> &str {
 
 fn host_rows(recorder: &mut Recorder, end: u64) {
     let about = &recorder.about;
-    for (number, (label, account)) in (0_u32..).zip(about.hosts.iter().zip(&recorder.accounts)) {
+    let accounts = about.hosts.iter().zip(recorder.accounts.iter());
+    for (number, (label, (life, account))) in (0_u32..).zip(accounts) {
         let region = about.regions.get(usize::from(label.region));
         let row: [Cell<'_>; 18] = [
             number.into(),
@@ -171,9 +172,9 @@ fn host_rows(recorder: &mut Recorder, end: u64) {
             region.map_or("unknown", |it| it.name.as_str()).into(),
             name(&about.classes, label.class).into(),
             label.adversary.map(|it| name(&about.behaviours, it)).into(),
-            account.starts.into(),
-            account.crashes.into(),
-            account.uptime(end).into(),
+            life.starts.into(),
+            life.crashes.into(),
+            life.uptime(end).into(),
             account.submitted.into(),
             account.finished.into(),
             account.failed.into(),
@@ -205,7 +206,8 @@ fn channel_rows(recorder: &mut Recorder) {
 
 /// What an honest provider earns with a microsecond of an engine's place, nanoTON.
 fn fair_income_per_engine_us(recorder: &Recorder) -> f64 {
-    let honest = recorder.about.hosts.iter().zip(&recorder.accounts);
+    let accounts = recorder.accounts.iter().map(|it| it.1);
+    let honest = recorder.about.hosts.iter().zip(accounts);
     let honest = honest.filter(|it| it.0.adversary.is_none() && it.0.provider);
     let (income, engine) = honest.fold((0, 0), |sum: (u64, u64), it| {
         (sum.0.saturating_add(it.1.income), sum.1.saturating_add(it.1.engine))
@@ -216,7 +218,8 @@ fn fair_income_per_engine_us(recorder: &Recorder) -> f64 {
 fn adversary_rows(recorder: &mut Recorder, fair: f64) -> Vec<AdversarySummary> {
     let about = &recorder.about;
     let mut kinds: BTreeMap<u16, AdversarySummary> = BTreeMap::new();
-    for (number, (label, account)) in (0_u32..).zip(about.hosts.iter().zip(&recorder.accounts)) {
+    let accounts = about.hosts.iter().zip(recorder.accounts.iter());
+    for (number, (label, (_, account))) in (0_u32..).zip(accounts) {
         let Some(kind) = label.adversary else { continue };
         let gain = fair.mul_add(-real(account.engine), real(account.income)) + real(account.unpaid);
         let damage = real(account.paid_lost) + real(account.unpaid);
@@ -240,17 +243,17 @@ fn adversary_rows(recorder: &mut Recorder, fair: f64) -> Vec<AdversarySummary> {
         behaviour.clone_into(&mut sum.behaviour);
         sum.hosts += 1;
         sum.income_nanoton += account.income;
-        sum.prompts_received += account.prompts;
-        sum.attested_prompts += account.attested_prompts;
-        sum.jobs_submitted += account.submitted;
-        sum.jobs_finished += account.finished;
+        sum.prompts_received += u64::from(account.prompts);
+        sum.attested_prompts += u64::from(account.attested_prompts);
+        sum.jobs_submitted += u64::from(account.submitted);
+        sum.jobs_finished += u64::from(account.finished);
         sum.engine_us += account.engine;
         sum.paid_lost_nanoton += account.paid_lost;
         sum.unpaid_nanoton += account.unpaid;
         sum.job_ahead_millisteps = sum.job_ahead_millisteps.max(account.job_ahead);
         sum.channel_ahead_millisteps = sum.channel_ahead_millisteps.max(account.channel_ahead);
-        sum.jobs_served += account.served;
-        sum.jobs_lost += account.jobs_lost;
+        sum.jobs_served += u64::from(account.served);
+        sum.jobs_lost += u64::from(account.jobs_lost);
         sum.gain_nanoton += gain;
         sum.damage_nanoton += damage;
     }
@@ -259,7 +262,8 @@ fn adversary_rows(recorder: &mut Recorder, fair: f64) -> Vec<AdversarySummary> {
 
 /// A counter of all honest hosts of a role.
 fn sums(recorder: &Recorder, role: fn(&HostLabel) -> bool, of: fn(&Account) -> u64) -> Vec<u64> {
-    let hosts = recorder.about.hosts.iter().zip(&recorder.accounts);
+    let accounts = recorder.accounts.iter().map(|it| it.1);
+    let hosts = recorder.about.hosts.iter().zip(accounts);
     hosts.filter(|it| it.0.adversary.is_none() && role(it.0)).map(|it| of(it.1)).collect()
 }
 
