@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::flat::Rest as _;
 use crate::units::Timestamp;
 
 /// Keys in the order of the moments at which they are looked at. Each key's owner remembers its
@@ -46,6 +47,7 @@ impl<K: Ord + Copy> Deadlines<K> {
     pub(crate) fn clear(&mut self, key: K, entry: &mut Entry) {
         if let Some(noted) = entry.0.take() {
             self.0.remove(&(noted, key));
+            self.0.rest();
         }
     }
 
@@ -64,6 +66,7 @@ impl<K: Ord + Copy> Deadlines<K> {
             self.0.remove(&(at, key));
             keys.push(key);
         }
+        self.0.rest();
         keys
     }
 

@@ -6,6 +6,31 @@
 //! A B-tree gives its first entry a leaf for eleven. With values of a hundred bytes that is a
 //! kilobyte for a node's only session, and there are simulations of a million nodes.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What gives its memory back once it is empty. A tree does not: it keeps a leaf for eleven entries,
+/// which is half a kilobyte and more of every node that has ever had one.
+pub(crate) trait Rest {
+    /// Gives the memory back if it is empty.
+    fn rest(&mut self);
+}
+
+impl<K, V> Rest for BTreeMap<K, V> {
+    fn rest(&mut self) {
+        if self.is_empty() {
+            *self = Self::new();
+        }
+    }
+}
+
+impl<K> Rest for BTreeSet<K> {
+    fn rest(&mut self) {
+        if self.is_empty() {
+            *self = Self::new();
+        }
+    }
+}
+
 /// Entries by key, in the order of their keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FlatMap<K, V>(Vec<(K, V)>);
@@ -149,7 +174,6 @@ pub(crate) fn shrink<T>(entries: &mut Vec<T>) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::{BTreeMap, BTreeSet};
 
     proptest! {
         #[test]

@@ -59,6 +59,8 @@ impl Peaks {
             let Some(left) = self.peaks.pop() else { break };
             tree = node(&left, &tree);
         }
+        // One at a time: most channels have few receipts, and a list's first four places are 128 bytes.
+        self.peaks.reserve_exact(1);
         self.peaks.push(tree);
         // No channel lives to see 2⁶⁴ receipts.
         self.count = self.count.saturating_add(1);

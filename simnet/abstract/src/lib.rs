@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod approach;
 pub mod calibrate;
 pub mod calibration;
 mod carrier;

@@ -144,6 +144,7 @@ impl<'a> Run<'a> {
 
     fn step(&mut self, at: Moment, event: crate::event::Event) {
         self.world.overlay.now = at;
+        self.world.approach();
         self.world.trace.add(at, event.numbers());
         self.world.on_event(event);
     }

@@ -164,11 +164,10 @@ impl<T: Copy> Wheel<T> {
         Some((entry.at, entry.event))
     }
 
-    /// The events that come after the next one, as far as they are known to be near; for a caller
-    /// that wants their data on the way.
-    pub fn upcoming(&self, ahead: usize) -> Option<&T> {
-        let place = self.present.len().checked_sub(ahead)?.checked_sub(1)?;
-        self.present.get(place).map(|entry| &entry.event)
+    /// The next events as far as they lie in the present slot, the nearest first; for a caller that
+    /// wants their data on the way. What is added meanwhile may come out between them.
+    pub fn upcoming(&self) -> impl Iterator<Item = &T> {
+        self.present.iter().rev().map(|entry| &entry.event)
     }
 
     /// Goes on to the next slot that holds anything, which may be in a later turn. False when that

@@ -10,6 +10,7 @@ use simnet_host::script::HostEvent;
 use simnet_host::{Clock, DialFailure, Host, HostId, HostSpec, Ledger, Observer, Sample, Stimulus};
 use simnet_scenario::{Moment, Scenario, Seed};
 
+use crate::approach::Ahead;
 use crate::calibration::Values;
 use crate::carrier::Carrier;
 use crate::event::{Answer, Event, Life};
@@ -38,6 +39,7 @@ pub(crate) struct World<'a> {
     pub(crate) trace: Trace,
     pub(crate) observer: &'a mut dyn Observer,
     stopped: Option<Option<Moment>>,
+    ahead: Ahead,
     found: Vec<u32>,
     /// Milliseconds of control streams, for their keep-alives, and when they were counted last.
     streamed: u64,
@@ -65,10 +67,16 @@ impl<'a> World<'a> {
             trace: Trace::new(),
             observer,
             stopped: None,
+            ahead: Ahead::default(),
             found: Vec::new(),
             streamed: 0,
             counted: Moment::START,
         }
+    }
+
+    /// Brings the memory near that the next events will need.
+    pub(crate) fn approach(&mut self) {
+        self.ahead.step(&self.overlay, &self.hosts);
     }
 
     /// Something happens to a host that runs; what it does about it happens too.

@@ -154,6 +154,11 @@ impl Engine {
         Self { spec, clock: 0, at: Moment::START, working: 0, jobs: Vec::new() }
     }
 
+    /// Jobs that run or wait.
+    pub(crate) const fn depth(&self) -> usize {
+        self.jobs.len()
+    }
+
     /// Jobs that run or wait, and how many run at a time.
     pub fn load(&self) -> (u32, u32) {
         (u32::try_from(self.jobs.len()).unwrap_or(u32::MAX), self.spec.places)
@@ -174,6 +179,7 @@ impl Engine {
         let free = u32::try_from(holding).unwrap_or(u32::MAX) < places;
         let state = if free { State::Waiting } else { State::Queued };
         let none = Tokens::ZERO;
+        crate::host::grow(&mut self.jobs);
         self.jobs.push(Job { key, ask, granted: none, written: none, sent: none, state });
         Ok(())
     }
@@ -314,6 +320,9 @@ impl Engine {
     fn remove(&mut self, key: JobKey) -> Option<Job> {
         let at = self.jobs.iter().position(|job| job.key == key)?;
         let job = self.jobs.remove(at);
+        if self.jobs.is_empty() {
+            self.jobs = Vec::new();
+        }
         if let State::Working { .. } = job.state {
             self.working = self.working.saturating_sub(1);
         }

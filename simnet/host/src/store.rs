@@ -283,10 +283,8 @@ fn put<T>(list: &mut Vec<T>, item: T, channel: fn(&T) -> ChannelId) -> Option<T>
     match list.binary_search_by_key(&channel(&item), channel) {
         Ok(at) => list.get_mut(at).map(|known| std::mem::replace(known, item)),
         Err(at) => {
-            // Most hosts have few channels, and a million hosts would have a million spare rooms.
-            if list.len() < 8 {
-                list.reserve_exact(1);
-            }
+            // A million hosts would have a million spare rooms.
+            crate::host::grow(list);
             list.insert(at, item);
             None
         }

@@ -9,6 +9,7 @@ use crate::channel::{
     Allocation, ChannelId, HolderClaim, JobTotal, Payee, SignedVoucher, VerifiedVoucher,
     VoucherBlame, VoucherError,
 };
+use crate::flat::Rest as _;
 use crate::identity::{JobId, NodeId, TonAddress};
 use crate::input::VaultSnapshot;
 use crate::job::{FinishReason, ProviderRefusal, meter};
@@ -86,6 +87,7 @@ impl Provider {
         out: &mut Output,
     ) {
         self.rereading.remove(&vault);
+        self.rereading.rest();
         let seen = match &snapshot {
             Ok(Some(snapshot)) => self.observe(vault, snapshot, out),
             Ok(None) => self.gone(vault, out),
@@ -96,6 +98,7 @@ impl Provider {
         let asking: Vec<_> = self.asking.range(first..=last).map(|(_, peer)| *peer).collect();
         for peer in asking {
             self.asking.remove(&(vault, peer));
+            self.asking.rest();
             let known = self.peers.get_mut(&peer);
             if let Some(asked) = known.and_then(|known| known.asked.take()) {
                 self.answer_greeting(peer, vault, &asked.1, seen, out);
@@ -309,6 +312,7 @@ impl Provider {
     pub fn settled(&mut self, voucher: &SignedVoucher, paid: NanoTon, out: &mut Output) {
         let vault = voucher.voucher.vault;
         self.settling.remove(&vault);
+        self.settling.rest();
         let Some(payee) = self.channels.get_mut(&vault) else {
             return;
         };
@@ -323,5 +327,6 @@ impl Provider {
     /// A settlement did not come about; the next voucher or look at the ledger tries again.
     pub fn settle_failed(&mut self, voucher: &SignedVoucher) {
         self.settling.remove(&voucher.voucher.vault);
+        self.settling.rest();
     }
 }

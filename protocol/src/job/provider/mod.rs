@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::attest::Tier;
 use crate::channel::{ChannelId, Payee, PayeeState};
 use crate::deadlines::{Deadlines, Entry};
+use crate::flat::{FlatMap, Rest as _};
 use crate::identity::{JobId, NodeId, NodeKey, TonAddress};
 use crate::input::{Proved, RequestedJob};
 use crate::job::{FinishReason, ProviderRefusal, RunningJob, Usage};
@@ -129,7 +130,7 @@ pub struct Provider {
     busy: Option<Meter>,
     reviewed: Timestamp,
     watched: Timestamp,
-    peers: BTreeMap<NodeId, Peer>,
+    peers: FlatMap<NodeId, Box<Peer>>,
     /// Who waits for which vault to be read.
     asking: BTreeSet<(TonAddress, NodeId)>,
     channels: BTreeMap<TonAddress, Box<Payee>>,
@@ -164,7 +165,7 @@ impl Provider {
             busy: None,
             reviewed: Timestamp::EPOCH,
             watched: Timestamp::EPOCH,
-            peers: BTreeMap::new(),
+            peers: FlatMap::new(),
             asking: BTreeSet::new(),
             channels,
             jobs: BTreeMap::new(),
@@ -301,10 +302,8 @@ impl Provider {
         if self.peers.contains_key(&peer) {
             self.session_closed(peer, out);
         }
-        self.peers.insert(
-            peer,
-            Peer { proved, vault: None, greetings: (Timestamp::EPOCH, 0), asked: None },
-        );
+        let greetings = (Timestamp::EPOCH, 0);
+        self.peers.insert(peer, Box::new(Peer { proved, vault: None, greetings, asked: None }));
     }
 
     /// A session is over: its jobs end, and what they had counts as used.
@@ -312,6 +311,7 @@ impl Provider {
         let closed = self.peers.remove(&peer);
         if let Some((vault, _)) = closed.and_then(|closed| closed.asked).as_deref() {
             self.asking.remove(&(*vault, peer));
+            self.asking.rest();
         }
         let first = (peer, JobId::from_bytes([0; 32]));
         let last = (peer, JobId::from_bytes([0xff; 32]));
@@ -507,12 +507,14 @@ impl Provider {
         let Some(mut serving) = self.jobs.remove(&key) else {
             return;
         };
+        self.jobs.rest();
         self.deadlines.clear(key, &mut serving.due);
         let risk = risk(serving.prices, serving.request.max_completion);
         if let Some(at_risk) = self.at_risk.get_mut(&serving.vault) {
             *at_risk = at_risk.saturating_sub(risk);
             if *at_risk == NanoTon::ZERO {
                 self.at_risk.remove(&serving.vault);
+                self.at_risk.rest();
             }
         }
         let cost = match serving.stage {

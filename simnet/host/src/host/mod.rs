@@ -62,6 +62,13 @@ struct Body {
     dials: u64,
 }
 
+impl Body {
+    fn approach(&self) -> usize {
+        let process = self.process.as_ref().map_or(0, Process::depth);
+        process + self.store.payees().len() + usize::try_from(self.dials).unwrap_or(0)
+    }
+}
+
 /// The store of a host that has never written.
 static EMPTY: Store = Store::new();
 
@@ -99,6 +106,18 @@ impl Host {
     /// The protocol's state, while it runs and has done anything; for displays and checks.
     pub fn protocol(&self) -> Option<&cocoon_protocol::Node> {
         self.process().map(|process| &process.node)
+    }
+
+    /// Reads a word of the memory that its next stimulus will need, `step` pointers away from here.
+    /// Whoever does that for some hosts before their turns come waits for their memory once, and
+    /// not for each of them. What comes back means nothing.
+    pub fn approach(&self, step: u8) -> usize {
+        let Some(body) = &self.body else { return usize::from(self.idle) };
+        match step {
+            0 => 1,
+            1 => body.approach() + usize::from(self.spec.region) + self.spec.class_of_role(),
+            _ => body.process.as_ref().map_or(0, |process| process.approach(step)),
+        }
     }
 
     /// Makes the process die at a point of a commit, counted from the host's first ever; for tests
@@ -234,6 +253,14 @@ impl Host {
                 fabric.stopped(None);
             }
         }
+    }
+}
+
+/// Makes room for one more, and for a quarter more than there is: hosts are many, and a list that
+/// doubles is a third empty.
+pub(crate) fn grow<T>(list: &mut Vec<T>) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(1.max(list.len() / 4));
     }
 }
 

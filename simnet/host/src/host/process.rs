@@ -127,6 +127,25 @@ impl AlarmClock {
 }
 
 impl Process {
+    /// Reads what of it lies in the host itself; see [`crate::Host::approach`].
+    pub(super) fn depth(&self) -> usize {
+        let reading = self.reading.as_ref().map_or(0, |reading| reading.jobs.len());
+        let first = usize::from(self.node.provider().is_some());
+        self.inbox.len() + reading + first + usize::from(self.draining)
+    }
+
+    /// Reads what it points to, and what that points to.
+    pub(super) fn approach(&self, step: u8) -> usize {
+        let near = step <= 2;
+        let serving = self.serving.as_deref().map_or(0, |serving| serving.approach(near));
+        let reading = self.reading.as_ref().map_or(0, |reading| reading.approach(near));
+        let provider = self.node.provider().map_or(0, |it| it.jobs() + it.load() as usize);
+        let consumer = self.node.consumer().map_or(0, |it| it.jobs() + it.book().len());
+        serving + reading + provider + consumer
+    }
+}
+
+impl Process {
     /// A process that continues with what the store remembers; `None` when that cannot be read.
     pub(super) fn start(spec: &HostSpec, store: &Store) -> Option<Self> {
         let consumer = match &spec.consumer {

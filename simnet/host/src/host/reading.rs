@@ -92,6 +92,16 @@ impl Text {
 }
 
 impl Reading {
+    /// Reads what of it lies in itself, or what it points to; see [`crate::Host::approach`].
+    pub(super) fn approach(&self, near: bool) -> usize {
+        if near {
+            return self.jobs.len() + self.dialled.len();
+        }
+        let jobs = self.jobs.iter().map(|job| usize::from(job.started));
+        let dialled = self.dialled.iter().map(|it| usize::from(it.hostile));
+        jobs.chain(dialled).sum()
+    }
+
     fn job(&mut self, job: JobId) -> Option<&mut Job> {
         self.jobs.iter_mut().find(|found| found.order.job == job)
     }

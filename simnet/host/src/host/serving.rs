@@ -101,6 +101,14 @@ impl Serving {
         }
     }
 
+    /// Reads what of it lies in itself, or what it points to.
+    pub(super) fn approach(&self, near: bool) -> usize {
+        if near {
+            return self.jobs.len() + self.bodies.len() + self.accepted.len() + self.engine.depth();
+        }
+        self.jobs.iter().map(|job| usize::from(job.prompt > Tokens::ZERO)).sum::<usize>()
+    }
+
     /// Whether another consumer may open a session.
     pub(super) fn has_room(&self) -> bool {
         self.accepted.len() < limits::SESSIONS
@@ -108,7 +116,11 @@ impl Serving {
 
     fn take_body(&mut self, key: JobKey) -> Option<Body> {
         let at = self.bodies.iter().position(|body| body.key == key)?;
-        Some(self.bodies.swap_remove(at))
+        let body = self.bodies.swap_remove(at);
+        if self.bodies.is_empty() {
+            self.bodies = Vec::new();
+        }
+        Some(body)
     }
 
     fn job(&mut self, key: JobKey) -> Option<&mut Job> {
@@ -147,6 +159,7 @@ impl Shell<'_> {
             sampling_digest: sampling_digest(&spec.sampling, &spec.stop),
             salt,
         };
+        super::grow(&mut serving.bodies);
         serving.bodies.push(Body {
             key: (peer, job),
             model: spec.model,
@@ -228,6 +241,7 @@ impl Shell<'_> {
             account: Account::default(),
         };
         admitted.step = admitted.cost(limits::CREDIT_STEP);
+        super::grow(&mut serving.jobs);
         serving.jobs.push(admitted);
         let (taken, _) = serving.engine.load();
         let (depth, bound) = (taken, serving.engine.bound());

@@ -100,6 +100,7 @@ impl Accepted {
         let older = match self.at(peer) {
             Ok(at) => self.peers.get_mut(at).map(|known| std::mem::replace(known, guest).session),
             Err(at) => {
+                super::grow(&mut self.peers);
                 self.peers.insert(at, guest);
                 None
             }
@@ -108,6 +109,7 @@ impl Accepted {
             self.forget_number(older);
         }
         if let Err(at) = self.numbers.binary_search_by_key(&session, |(number, _)| *number) {
+            super::grow(&mut self.numbers);
             self.numbers.insert(at, (session, peer));
         }
         older
