@@ -61,12 +61,13 @@ impl ConnectionLimits {
 
 /// A connection younger than this is never closed as idle: its first stream may be on the way.
 pub const CONNECTION_GRACE: Duration = Duration::from_secs(10);
-/// A connection without any stream is closed by the swarm after this time; one without any use, by
-/// whoever dialled it: gossip holds a stream on every connection, and each costs both ends some
-/// 25 kB.
-pub const IDLE_CONNECTION: Duration = Duration::from_secs(15);
+/// A connection without any stream is closed by the swarm after this time, libp2p's own default; one
+/// without any use, by whoever dialled it: gossip holds a stream on every connection, and each costs
+/// both ends some 35 kB. A look-up is over by then, and gossip takes a peer into its meshes as soon
+/// as it is connected, if it lacks any.
+pub const IDLE_CONNECTION: Duration = Duration::from_secs(10);
 /// How often connections without any use are looked for.
-pub const SWEEP_EVERY: Duration = Duration::from_secs(5);
+pub const SWEEP_EVERY: Duration = Duration::from_secs(3);
 
 /// Control streams that one peer may hold open: one, and one more while it replaces the first.
 pub const CONTROL_STREAMS_PER_PEER: usize = 2;
