@@ -15,9 +15,11 @@ mod world;
 use std::sync::Arc;
 
 use cocoon_protocol::Input;
+use cocoon_protocol::attest::Tier;
 use cocoon_protocol::identity::{ModelHash, NodeId};
 use cocoon_protocol::job::{FinishReason, JobError};
 use cocoon_protocol::limits;
+use cocoon_protocol::offer::Offer;
 use cocoon_protocol::output::JobNews;
 use cocoon_protocol::units::{Millis, NanoTon, Tokens};
 use world::{PROMPT, Side, World, key, prices, vault_key};
@@ -200,6 +202,23 @@ fn nobody_offering_is_said_after_a_while() {
     assert!(!world.readers.contains_key(&job));
     world.tick(Millis::from_secs(5));
     assert_eq!(*world.failure(job), JobError::NoProvider { name: "m".into() });
+}
+
+#[test]
+fn a_model_that_exists_in_a_lower_tier_only_is_told_from_one_that_does_not_exist() {
+    let mut world = World::new();
+    world.run();
+    let offer = world.offer.take().unwrap().verify(world.now).unwrap();
+    let open = Offer { tier: Tier::Open, evidence_digest: None, ..offer.offer().clone() };
+    world.offer = Some(open.sign(&key(2)));
+    let job = world.submit(1);
+    world.run();
+    world.tick(Millis::from_secs(3));
+    world.run();
+    assert!(!world.readers.contains_key(&job), "another may still come");
+    world.tick(Millis::from_secs(2));
+    let error = JobError::TierNotAvailable { asked: Tier::Attested, best: Tier::Open };
+    assert_eq!(*world.failure(job), error);
 }
 
 #[test]

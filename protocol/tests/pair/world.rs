@@ -222,8 +222,9 @@ impl World {
         let consumer_id = key(1).id();
         let provider_id = key(2).id();
         match effect {
-            Effect::Look { .. } => {
-                if let Some(offer) = self.offer.as_ref().and_then(|o| o.verify(self.now).ok()) {
+            Effect::Look { minimum_tier, .. } => {
+                let offer = self.offer.as_ref().and_then(|offer| offer.verify(self.now).ok());
+                if let Some(offer) = offer.filter(|it| it.offer().tier >= minimum_tier) {
                     self.mail.push_back((Side::Consumer, Input::Offer(Arc::new(offer))));
                 }
             }

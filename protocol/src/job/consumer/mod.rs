@@ -29,6 +29,9 @@ use jobs::Jobs;
 
 /// How long a job waits for the first offer of its model.
 const LOOK_FOR: Millis = Millis::from_secs(5);
+/// After so much of it, whoever has not found the tier looks for the model in any: a user should
+/// learn whether there is no such model or no such tier of it.
+const LOOK_FOR_TIER: Millis = Millis::from_secs(3);
 
 #[derive(Debug)]
 enum Stage {
@@ -75,6 +78,8 @@ struct Job {
     busy: Vec<NodeId>,
     retry_after: Millis,
     last_error: Option<JobError>,
+    /// Whether it looks for the model in any tier, and not for what it needs only.
+    looks_wider: bool,
     stage: Stage,
 }
 
@@ -240,11 +245,23 @@ impl Consumer {
         // The book may know the model or not: the overlay keeps its table warm for the next job.
         let Demand { model, minimum_tier, .. } = demand;
         out.effects.push(Effect::Look { model, minimum_tier });
-        let stage = Stage::Looking { until: now.after(LOOK_FOR) };
+        let looks_wider = minimum_tier == Tier::Open;
+        let wait = if looks_wider { LOOK_FOR } else { LOOK_FOR_TIER };
+        let stage = Stage::Looking { until: now.after(wait) };
         let (tried, unproved, last_error) = (BTreeSet::new(), 0, None);
         let (submitted, busy, retry_after) = (now, Vec::new(), Millis::new(0));
-        let new =
-            Job { demand, draw, submitted, tried, unproved, busy, retry_after, last_error, stage };
+        let new = Job {
+            demand,
+            draw,
+            submitted,
+            tried,
+            unproved,
+            busy,
+            retry_after,
+            last_error,
+            looks_wider,
+            stage,
+        };
         self.jobs.insert(job, new, &self.policy.patience());
         self.advance(job, now, out);
     }
@@ -408,6 +425,7 @@ impl Consumer {
         for job in self.jobs.late(now, &self.policy.patience()) {
             match self.jobs.get(job).map(|found| &found.stage) {
                 Some(Stage::Looking { .. }) => {
+                    self.look_wider(job, now, out);
                     self.advance(job, now, out);
                     continue;
                 }
@@ -431,6 +449,22 @@ impl Consumer {
             let error = JobError::Unreachable { reason };
             self.attempt_failed(job, error, Experience::Failed, now, out);
         }
+    }
+
+    /// The first look has found nothing for the job. If nothing is known of its model at all, the
+    /// rest of its time goes to finding out whether it exists in a lower tier.
+    fn look_wider(&mut self, job: JobId, now: Timestamp, out: &mut Output) {
+        let Some(found) = self.jobs.get_mut(job) else {
+            return;
+        };
+        let (model, until) = (found.demand.model, found.submitted.after(LOOK_FOR));
+        if std::mem::replace(&mut found.looks_wider, true) || until <= now {
+            return;
+        }
+        if self.book.offers_for(model).next().is_none() {
+            out.effects.push(Effect::Look { model, minimum_tier: Tier::Open });
+        }
+        self.jobs.enter(job, Stage::Looking { until }, &self.policy.patience());
     }
 
     /// When `handle_timeout` may have something to do; never later than when it has.
