@@ -30,7 +30,6 @@ struct Count {
     open: BTreeSet<JobId>,
     finished: u64,
     failed: u64,
-    no_tier: u64,
     first_token_ms: Vec<u64>,
     cost_nano: u64,
     paid_for_failed_nano: u64,
@@ -61,9 +60,8 @@ impl Observer for Count {
                 self.tokens += u64::from(prompt.get()) + u64::from(completion.get());
                 *self.income_nano.entry(*provider).or_default() += cost.as_nano();
             }
-            Observation::JobFailed { job, kind, paid, .. } if self.open.remove(job) => {
+            Observation::JobFailed { job, paid, .. } if self.open.remove(job) => {
                 self.failed += 1;
-                self.no_tier += u64::from(*kind == simnet_host::FailureKind::NoTier);
                 self.paid_for_failed_nano += paid.as_nano();
             }
             _ => {}
@@ -87,8 +85,6 @@ impl Count {
     fn figures(mut self, providers: usize) -> Vec<f64> {
         self.first_token_ms.sort_unstable();
         let ended = real(self.finished + self.failed);
-        // Not to have the tier in one's table is no matter of choice.
-        let servable = ended - real(self.no_tier);
         let mut income: Vec<u64> = self.income_nano.into_values().collect();
         income.resize(income.len().max(providers), 0);
         income.sort_unstable();
@@ -97,31 +93,30 @@ impl Count {
             .iter()
             .enumerate()
             .map(|(rank, income)| (2.0 * (rank as f64 + 1.0) - count as f64 - 1.0) * real(*income));
+        let earning = real(income.iter().filter(|income| **income > 0).map(|_| 1).sum());
         let gini = weights.sum::<f64>() / (count as f64 * total);
         vec![
             100.0 * real(self.finished) / ended,
-            100.0 * real(self.finished) / servable,
             real(quantile(&self.first_token_ms, 50)) / 1e3,
             real(quantile(&self.first_token_ms, 99)) / 1e3,
             real(self.cost_nano + self.paid_for_failed_nano) / real(self.tokens),
             100.0 * real(self.prompts_to_hostile) / real(self.prompts),
             gini,
-            // A tenth of the providers earns nothing at all, so that p90/p10 has no value here.
-            real(quantile(&income, 90)) / real(quantile(&income, 50)).max(1.0),
+            // Half of the providers earn nothing, so that quantiles of income have no ratio here.
+            100.0 * earning / count as f64,
         ]
     }
 }
 
 /// What the table shows of each policy: mean and half of the interval at 95 % over the seeds.
-const COLUMNS: [&str; 8] = [
+const COLUMNS: [&str; 7] = [
     "success %",
-    "of servable %",
     "first token p50 s",
     "p99 s",
     "µTON per 1k tokens",
     "prompts to fast-fail %",
     "income Gini",
-    "income p90/p50",
+    "providers that earn %",
 ];
 
 fn cell(values: &[f64]) -> String {
@@ -133,6 +128,15 @@ fn cell(values: &[f64]) -> String {
     format!("{mean:.2} ± {half:.2}")
 }
 
+/// A line of a table: the runs of one policy, or their differences from another's, seed by seed.
+fn line(name: &str, runs: &[Vec<f64>]) {
+    let cells = (0..COLUMNS.len()).map(|column| {
+        let values: Vec<f64> = runs.iter().filter_map(|run| run.get(column).copied()).collect();
+        cell(&values)
+    });
+    println!("| {name} | {} |", cells.collect::<Vec<_>>().join(" | "));
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let path = arguments.next().unwrap_or_else(|| "scenarios/head-to-head-small.toml".to_owned());
@@ -141,6 +145,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("| policy | {} |", COLUMNS.join(" | "));
     println!("|---{}|", "|---".repeat(COLUMNS.len()));
     let only = arguments.next();
+    let mut all: Vec<(&str, Vec<Vec<f64>>)> = Vec::new();
     for entry in
         policy::SELECTION.iter().filter(|it| only.as_deref().is_none_or(|one| one == it.name))
     {
@@ -155,11 +160,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             simnet_abstract::run(&scenario, Seed(seed), &mut count, &mut on)?;
             runs.push(count.figures(honest));
         }
-        let cells = (0..COLUMNS.len()).map(|column| {
-            let values: Vec<f64> = runs.iter().filter_map(|run| run.get(column).copied()).collect();
-            cell(&values)
-        });
-        println!("| {} | {} |", entry.name, cells.collect::<Vec<_>>().join(" | "));
+        line(entry.name, &runs);
+        all.push((entry.name, runs));
+    }
+    if let [(first, ours), others @ ..] = all.as_slice()
+        && !others.is_empty()
+    {
+        println!("\n| {first} less … | {} |", COLUMNS.join(" | "));
+        println!("|---{}|", "|---".repeat(COLUMNS.len()));
+        for (name, theirs) in others {
+            let pairs = ours.iter().zip(theirs);
+            let less = pairs.map(|(ours, theirs)| {
+                ours.iter().zip(theirs).map(|(ours, theirs)| ours - theirs).collect()
+            });
+            line(name, &less.collect::<Vec<Vec<f64>>>());
+        }
     }
     Ok(())
 }

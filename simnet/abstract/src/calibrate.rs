@@ -70,17 +70,18 @@ pub enum CalibrateError {
 /// each. What the model does not send itself is found by running it beside, without any background.
 pub fn calibrate(made_by: &str, exact: &[Measured]) -> Result<Calibration, CalibrateError> {
     let mut points = Vec::new();
+    let all = |values: &[f64]| values.iter().map(|it| rounded(*it)).collect();
     let sizes: BTreeSet<_> = exact.iter().map(|measured| measured.nodes).collect();
     for nodes in sizes {
         let runs: Vec<_> = exact.iter().filter(|it| it.nodes == nodes).cloned().collect();
         let measured = Measured::together(&runs);
-        if measured.look_up_ms.len() != 11 {
+        if measured.look_up_ms.len() != 11 || measured.contact_round_trips.len() != 11 {
             return Err(CalibrateError::NoLookUps(measured.nodes));
         }
         let mut point = Point {
             nodes: measured.nodes,
-            look_up_ms: measured.look_up_ms.iter().map(|it| rounded(*it)).collect(),
-            contact_round_trips: rounded(measured.contact_round_trips),
+            look_up_ms: all(&measured.look_up_ms),
+            contact_round_trips: all(&measured.contact_round_trips),
             dial_round_trips: rounded(measured.dial_round_trips),
             connections: 0.0,
             background: BTreeMap::new(),

@@ -38,8 +38,9 @@ pub struct Point {
     pub nodes: u32,
     /// From a want to the first providers' names, in milliseconds: the least, the deciles, the most.
     pub look_up_ms: Vec<f64>,
-    /// Round trips of a contact, from the dial to the first offer.
-    pub contact_round_trips: f64,
+    /// Round trips of a contact, from the dial to the first offer: the least, the deciles, the most.
+    /// A consumer's first offer is that of the quickest of eight, who may be connected already.
+    pub contact_round_trips: Vec<f64>,
     /// Of a dial over a connection that is there, the attestation's flights aside.
     pub dial_round_trips: f64,
     /// Connections for each node, warm ones and sessions aside.
@@ -64,8 +65,9 @@ pub enum CalibrationError {
 pub(crate) struct Values {
     /// In microseconds, eleven of them.
     look_up_us: Vec<u64>,
+    /// In thousandths of a round trip, eleven of them.
+    contact: Vec<u64>,
     /// In thousandths of a round trip.
-    pub(crate) contact: u64,
     pub(crate) dial: u64,
     /// In thousandths.
     pub(crate) connections: u64,
@@ -77,11 +79,21 @@ pub(crate) struct Values {
 impl Values {
     /// The time of one look-up, in nanoseconds: evenly between two deciles.
     pub(crate) fn look_up(&self, draws: &mut Draws) -> u64 {
-        let decile = draws.place(10);
-        let at = |place: usize| self.look_up_us.get(place).copied().unwrap_or(0);
-        let (low, high) = (at(decile), at(decile + 1));
-        (low + draws.below(high.saturating_sub(low) + 1)) * 1_000
+        between(&self.look_up_us, draws) * 1_000
     }
+
+    /// The round trips of one contact, in thousandths.
+    pub(crate) fn contact(&self, draws: &mut Draws) -> u64 {
+        between(&self.contact, draws)
+    }
+}
+
+/// Evenly between two deciles.
+fn between(deciles: &[u64], draws: &mut Draws) -> u64 {
+    let decile = draws.place(10);
+    let at = |place: usize| deciles.get(place).copied().unwrap_or(0);
+    let (low, high) = (at(decile), at(decile + 1));
+    low + draws.below(high.saturating_sub(low) + 1)
 }
 
 impl Calibration {
@@ -94,8 +106,9 @@ impl Calibration {
         if !read.points.is_sorted_by(|a, b| a.nodes < b.nodes) {
             return Err(CalibrationError::Incomplete("they are not in order"));
         }
-        if read.points.iter().any(|point| point.look_up_ms.len() != 11) {
-            return Err(CalibrationError::Incomplete("eleven look-up times are needed"));
+        let lacks = |it: &Point| it.look_up_ms.len() != 11 || it.contact_round_trips.len() != 11;
+        if read.points.iter().any(lacks) {
+            return Err(CalibrationError::Incomplete("eleven times of each kind are needed"));
         }
         Ok(read)
     }
@@ -119,17 +132,18 @@ impl Calibration {
             let (low, high) = (of(low), of(high));
             (low + (high - low) * share).max(0.0)
         };
-        let look_up = |place: usize| {
-            mix(&|point| point.look_up_ms.get(place).copied().unwrap_or(0.0)) * 1_000.0
+        let thousandths = |of: &dyn Fn(&Point) -> &[f64]| {
+            let at = |place| mix(&|point| of(point).get(place).copied().unwrap_or(0.0)) * 1_000.0;
+            let mut deciles: Vec<u64> = (0..11).map(|place| whole(at(place))).collect();
+            deciles.sort_unstable();
+            deciles
         };
-        let mut look_up_us: Vec<u64> = (0..11).map(|place| whole(look_up(place))).collect();
-        look_up_us.sort_unstable();
         let background = PROTOCOLS.map(|name| {
             whole(mix(&|point| point.background.get(name).copied().unwrap_or(0.0)) * 1_000.0)
         });
         Values {
-            look_up_us,
-            contact: whole(mix(&|point| point.contact_round_trips) * 1_000.0),
+            look_up_us: thousandths(&|point| &point.look_up_ms),
+            contact: thousandths(&|point| &point.contact_round_trips),
             dial: whole(mix(&|point| point.dial_round_trips) * 1_000.0),
             connections: whole(mix(&|point| point.connections) * 1_000.0),
             background,
@@ -164,7 +178,7 @@ impl Calibration {
 static NOTHING: Point = Point {
     nodes: 0,
     look_up_ms: Vec::new(),
-    contact_round_trips: 3.0,
+    contact_round_trips: Vec::new(),
     dial_round_trips: 1.0,
     connections: 0.0,
     background: BTreeMap::new(),
@@ -185,7 +199,8 @@ const HEAD: &str = "\
 # its runs after the warm-up, the mean of several seeds:
 #   look_up_ms           from a consumer's first look-up to the first providers' names: the least,
 #                        the nine deciles, the most
-#   contact_round_trips  from a provider's name to its offer: connection, stream, subscription
+#   contact_round_trips  from a provider's name to its offer: connection if there is none, stream,
+#                        subscription; in the same way
 #   dial_round_trips     from the dial of a session to its first flight
 #   connections          for each node, those to providers and of sessions aside
 #   background           bytes on the wire for each node and second that no message of the model
@@ -197,7 +212,12 @@ mod tests {
     use super::*;
 
     fn point(nodes: u32, value: f64) -> Point {
-        Point { nodes, look_up_ms: vec![value; 11], ..NOTHING.clone() }
+        Point {
+            nodes,
+            look_up_ms: vec![value; 11],
+            contact_round_trips: vec![2.0; 11],
+            ..NOTHING.clone()
+        }
     }
 
     fn two() -> Calibration {

@@ -20,9 +20,9 @@ pub struct Measured {
     /// From a look-up's beginning to the first providers' names. Exact tier only.
     #[serde(default)]
     pub look_up_ms: Vec<f64>,
-    /// Round trips of a contact, from the dial to the first offer. Exact tier only.
+    /// Round trips of a contact, from the decision to the first offer. Exact tier only.
     #[serde(default)]
-    pub contact_round_trips: f64,
+    pub contact_round_trips: Vec<f64>,
     /// Round trips of a session's dial, its attestation aside. Exact tier only.
     #[serde(default)]
     pub dial_round_trips: f64,
@@ -55,7 +55,7 @@ impl Measured {
             seed: runs.first().map_or(0, |run| run.seed),
             route_ready_ms: means(&|run| &run.route_ready_ms),
             look_up_ms: means(&|run| &run.look_up_ms),
-            contact_round_trips: mean(&|run| run.contact_round_trips),
+            contact_round_trips: means(&|run| &run.contact_round_trips),
             dial_round_trips: mean(&|run| run.dial_round_trips),
             connections: mean(&|run| run.connections),
             finished: runs.iter().map(|run| run.finished).sum(),

@@ -238,7 +238,8 @@ impl Overlay {
                 Action::Contact(provider) => {
                     let gave_up = false;
                     let trip = self.paths.round_trip(host, provider);
-                    let wait = trip * self.values.contact / 1_000 + HANDSHAKE_NS;
+                    let trips = self.values.contact(&mut self.draws);
+                    let wait = trip * trips / 1_000 + HANDSHAKE_NS;
                     self.traffic.add(Protocol::Handshake, HANDSHAKE_BYTES);
                     self.traffic.add(Protocol::Control, SUBSCRIPTION_BYTES);
                     self.after(wait, Event::Contacted { host, life, provider, gave_up });

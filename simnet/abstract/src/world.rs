@@ -447,6 +447,8 @@ impl<'a> World<'a> {
         }
         let overlay = &mut self.overlay;
         let offering = overlay.stations.get(index(host)).and_then(|it| it.offering.as_ref());
+        // The index names nobody without an address, and who cannot be dialled has none to give.
+        let offering = offering.filter(|_| overlay.paths.is_public(host));
         let Some(range) = offering.map(|it| it.range) else { return };
         overlay.directory.publish(range, host, overlay.now);
         let again = u64::try_from(REPUBLISH_EVERY.as_nanos()).unwrap_or(u64::MAX);

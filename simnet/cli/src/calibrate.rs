@@ -2,10 +2,11 @@
 //!
 //! Owns: the command, and a process for each measurement. Must not: measure; the tiers do.
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use simnet_abstract::calibrate::{
     CHECK_SEEDS, CHECKED, SEEDS, SIZES, TOLERANCE, calibrate, measure as model, scenario,
 };
@@ -23,12 +24,8 @@ pub(crate) fn run(args: &Calibrate) -> Result<Exit> {
 
 fn write(args: &Calibrate) -> Result<Exit> {
     let sizes = if args.nodes.is_empty() { SIZES.to_vec() } else { args.nodes.clone() };
-    let mut measured = Vec::new();
-    for nodes in &sizes {
-        for seed in SEEDS {
-            measured.push(in_a_process(*nodes, seed)?);
-        }
-    }
+    let wanted: Vec<_> = sizes.iter().flat_map(|nodes| SEEDS.map(|seed| (*nodes, seed))).collect();
+    let measured = all_in_processes(&wanted)?;
     let sizes: Vec<_> = sizes.iter().map(u32::to_string).collect();
     let command = format!("simnet calibrate --nodes {}", sizes.join(","));
     let calibration = calibrate(&command, &measured)?;
@@ -46,11 +43,9 @@ fn check(nodes: &[u32]) -> Result<Exit> {
     printer::out("nodes  figure                              abstract       exact   apart");
     for nodes in sizes {
         let scenario = scenario(nodes)?;
-        let (mut exact, mut modelled) = (Vec::new(), Vec::new());
-        for seed in CHECK_SEEDS {
-            exact.push(in_a_process(nodes, seed)?);
-            modelled.push(model(&scenario, seed, &calibration)?);
-        }
+        let exact = all_in_processes(&CHECK_SEEDS.map(|seed| (nodes, seed)))?;
+        let modelled = CHECK_SEEDS.iter().map(|seed| model(&scenario, *seed, &calibration));
+        let modelled = modelled.collect::<Result<Vec<_>, _>>()?;
         let (exact, modelled) = (Measured::together(&exact), Measured::together(&modelled));
         for (name, modelled, exact, apart) in modelled.deviations(&exact) {
             let percent = apart * 100.0;
@@ -86,6 +81,26 @@ pub(crate) fn measure(args: &Measure) -> Result<Exit> {
     };
     printer::out(&toml::to_string(&measured)?);
     Ok(Exit::Done)
+}
+
+/// As many measurements at a time as there are cores, each in a process of its own; in their order.
+fn all_in_processes(wanted: &[(u32, Seed)]) -> Result<Vec<Measured>> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let mut measured = Vec::new();
+    for some in wanted.chunks(cores) {
+        let shown: Vec<Result<Measured>> = std::thread::scope(|scope| {
+            let begun: Vec<_> = some
+                .iter()
+                .map(|(nodes, seed)| scope.spawn(|| in_a_process(*nodes, *seed)))
+                .collect();
+            let joined = begun.into_iter().map(std::thread::ScopedJoinHandle::join);
+            joined.map(|it| it.unwrap_or_else(|_| bail!("a measurement ended oddly"))).collect()
+        });
+        for one in shown {
+            measured.push(one?);
+        }
+    }
+    Ok(measured)
 }
 
 /// Measures in a process of its own, as the exact tier demands.

@@ -30,8 +30,8 @@ pub struct Measurement {
     /// Providers that a look-up named, on average.
     pub found: f64,
     /// From the decision to contact a provider to its offer, the dial included where one was
-    /// needed, in round trips between the two nodes; the median.
-    pub contact_round_trips: f64,
+    /// needed, in round trips between the two nodes: the least, the deciles, the most.
+    pub contact_round_trips: Vec<f64>,
     /// From the wish for a session to its evidence, beyond the attestation's two round trips, in
     /// round trips between the two nodes; the median.
     pub dial_round_trips: f64,
@@ -177,7 +177,7 @@ impl Sums {
         let median = |of: &[f64]| deciles(of.to_vec()).get(5).copied().unwrap_or(0.0);
         measurement.look_up_ms = deciles(self.look_ups.clone());
         measurement.found = mean(&self.found);
-        measurement.contact_round_trips = median(&self.contacts);
+        measurement.contact_round_trips = deciles(self.contacts.clone());
         measurement.dial_round_trips = (median(&self.dials) - ATTESTATION_ROUND_TRIPS).max(0.0);
     }
 }
