@@ -3,8 +3,6 @@
 //! Owns: the check at one size that the calibration was not made of. Must not: be the whole check;
 //! `simnet calibrate --check` compares larger networks too.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 use std::process::Command;
 
 #[test]

@@ -93,7 +93,7 @@ fn print(measured: &Measurement, sums: &mut Sums, cpu: Duration) {
         decile(&measured.route_ready_ms, 9),
         decile(&measured.look_up_ms, 5),
         measured.found,
-        measured.contact_round_trips,
+        measured.contact_round_trips.get(5).copied().unwrap_or(0.0),
         measured.dial_round_trips
     );
     let rates = &measured.bytes_per_second;
