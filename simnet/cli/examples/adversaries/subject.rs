@@ -437,13 +437,13 @@ Where a bound is missing or did not hold:
   is lost, and each consumer has to learn of each of them itself; short answers that end within the second mend their standing.
   The same costs Sybils that claim no tier the open jobs they cost. The design's remedy, to go on with another provider from the
   tokens that have come, is not in the protocol.
-- **Eclipse that owns 95 % of look-ups.** One victim of five lost half of its attested jobs, with *no provider*: a table that is
-  empty is looked up anew after 1, 2, 4 … 15 s, and a job waits 5 s for the first offer. That share is an assumption, not a
-  result: the liars of the exact tier brought a third of the names and cost no job.
+- **Eclipse that owns 95 % of look-ups.** The jobs that victims lost ended with *no provider*: a table that is empty is looked up
+  anew after 1, 2, 4 … 15 s, and a job waits 5 s for the first offer. That share is an assumption, not a result: the liars of
+  the exact tier brought a third of the names and cost no job.
 - **Lazy.** Nothing proves in the open tier which weights run; the bound is that of the tiers with evidence. Audits are not in
   the protocol.
 - **Colluders.** What two fifths of the supply ask together is bounded by the others' prices and by each user's own cap. The
-  scenario's users have none.
+  scenario's users have none, and the gouger's bound, 1.3 times the price, does not hold here.
 
 Why attested jobs failed, all seeds together:
 ";
