@@ -79,10 +79,10 @@ impl<'a> World<'a> {
         self.ahead.step(&self.overlay, &self.hosts);
     }
 
-    /// Something happens to a host that runs; what it does about it happens too.
-    pub(crate) fn happen(&mut self, host: u32, stimulus: Stimulus) {
-        let Some(machine) = self.hosts.get_mut(index(host)) else { return };
-        let mut carrier = Carrier {
+    /// A host, and the world as it sees it.
+    fn at(&mut self, host: u32) -> Option<(&mut Host, Carrier<'_>)> {
+        let machine = self.hosts.get_mut(index(host))?;
+        let carrier = Carrier {
             host,
             overlay: &mut self.overlay,
             ledger: &mut self.ledger,
@@ -91,6 +91,12 @@ impl<'a> World<'a> {
             trace: &mut self.trace,
             observer: &mut *self.observer,
         };
+        Some((machine, carrier))
+    }
+
+    /// Something happens to a host that runs; what it does about it happens too.
+    pub(crate) fn happen(&mut self, host: u32, stimulus: Stimulus) {
+        let Some((machine, mut carrier)) = self.at(host) else { return };
         machine.handle(stimulus, &mut carrier);
         if let Some(restart) = self.stopped.take() {
             self.on_stopped(host, restart);
@@ -129,16 +135,7 @@ impl<'a> World<'a> {
     }
 
     fn crash(&mut self, host: u32) {
-        let Some(machine) = self.hosts.get_mut(index(host)) else { return };
-        let mut carrier = Carrier {
-            host,
-            overlay: &mut self.overlay,
-            ledger: &mut self.ledger,
-            ledger_changed: &mut self.ledger_changed,
-            stopped: &mut self.stopped,
-            trace: &mut self.trace,
-            observer: &mut *self.observer,
-        };
+        let Some((machine, mut carrier)) = self.at(host) else { return };
         machine.crash(&mut carrier);
         self.stopped = None;
         self.overlay.end(host, Parting::Silent);

@@ -16,7 +16,6 @@ mod scenarios;
 mod source;
 mod sweep;
 mod tier;
-mod watch;
 
 use std::process::ExitCode;
 

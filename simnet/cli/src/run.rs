@@ -11,14 +11,13 @@ use serde_json::{Value, json};
 use simnet_host::Outcome;
 use simnet_host::invariant::Violation;
 use simnet_report::figures::{FIGURES, Figure};
-use simnet_report::{Destination, Format, Machine, Results};
+use simnet_report::{Destination, Format, Machine, Results, Watch};
 use simnet_scenario::grid::variant;
 use simnet_scenario::{Scenario, Seed};
 
 use crate::args::{Run, Source, Tables};
 use crate::exit::Exit;
 use crate::progress::{Shared, Teller, stop_on_signal};
-use crate::watch::Watch;
 use crate::{identity, printer, source, tier};
 
 /// A run that is over.
@@ -95,10 +94,12 @@ pub(crate) fn carry(
     let work = || -> Result<(Results, Outcome, Option<Violation>)> {
         #[cfg(feature = "mutation")]
         plant()?;
-        let mut watch = Watch::new(scenario.clone(), seed, variant, destination);
+        let commit = identity::COMMIT.to_owned();
+        let mut watch = Watch::new(scenario.clone(), seed, variant, commit, destination);
         let mut control = |progress| shared.step(progress);
         let outcome = tier::run(scenario, seed, &mut watch, &mut control)?;
-        let (results, violation) = watch.finish(&outcome)?;
+        let (results, violation) =
+            watch.finish(&outcome).context("the run ended before it began")??;
         Ok((results, outcome, violation))
     };
     let done = tier::on_its_thread(work)?;

@@ -19,6 +19,7 @@ pub mod results;
 pub mod schema;
 pub mod statistics;
 pub mod table;
+mod watch;
 
 pub use compare::{Comparison, Group};
 pub use describe::{Description, HostLabel, Region};
@@ -26,3 +27,4 @@ pub use machine::Machine;
 pub use recorder::{Options, Recorder, Violation};
 pub use results::{LoadError, Results, WriteError, load, write};
 pub use table::{Destination, Format, TableError};
+pub use watch::Watch;

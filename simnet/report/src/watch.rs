@@ -1,58 +1,69 @@
-//! Whoever watches a run of the command line: the recorder and the invariants.
+//! Whoever watches a run: the recorder and the invariants.
 //!
 //! Owns: making both once the hosts are known, and what they found. Must not: change the run.
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
 use simnet_host::invariant::{Bounds, Invariants, Violation};
 use simnet_host::{BlockReport, HostId, HostSpec, Ledger, Observation, Observer, Outcome, Sample};
-use simnet_report::{Description, Destination, Options, Recorder, Results, TableError};
 use simnet_scenario::{Moment, Scenario, Seed};
 
-use crate::identity::COMMIT;
+use crate::{Description, Destination, Options, Recorder, Results, TableError};
 
 /// Records a run and judges it.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub struct Watch {
     scenario: Scenario,
     seed: Seed,
     variant: String,
+    commit: String,
     destination: Destination,
     recorder: Option<Result<Recorder, TableError>>,
     invariants: Option<Invariants>,
 }
 
 impl Watch {
-    /// For a run that is about to start.
-    pub(crate) const fn new(
+    /// For a run that is about to start, of a program that was built from this commit.
+    pub const fn new(
         scenario: Scenario,
         seed: Seed,
         variant: String,
+        commit: String,
         destination: Destination,
     ) -> Self {
-        Self { scenario, seed, variant, destination, recorder: None, invariants: None }
+        Self { scenario, seed, variant, commit, destination, recorder: None, invariants: None }
     }
 
-    /// What was recorded, and the first invariant that did not hold.
-    pub(crate) fn finish(self, outcome: &Outcome) -> Result<(Results, Option<Violation>)> {
-        let mut recorder = self.recorder.context("the run ended before it began")??;
+    /// What was recorded, and the first invariant that did not hold. `None` of a run that ended
+    /// before it began.
+    ///
+    /// # Errors
+    ///
+    /// The files could not be made or written.
+    pub fn finish(
+        self,
+        outcome: &Outcome,
+    ) -> Option<Result<(Results, Option<Violation>), TableError>> {
+        let mut recorder = match self.recorder? {
+            Ok(recorder) => recorder,
+            Err(error) => return Some(Err(error)),
+        };
         let violation = self.invariants.and_then(|it| it.violation().cloned());
         if let Some(found) = &violation {
-            recorder.violation(simnet_report::Violation {
+            recorder.violation(crate::Violation {
                 at: found.at,
                 host: found.host,
                 invariant: found.invariant,
                 detail: &found.what,
             });
         }
-        Ok((recorder.finish(outcome)?, violation))
+        Some(recorder.finish(outcome).map(|results| (results, violation)))
     }
 }
 
 impl Observer for Watch {
     fn begin(&mut self, hosts: &[Arc<HostSpec>]) {
-        let about = Description::of(&self.scenario, self.seed, hosts, &self.variant, COMMIT);
+        let about = Description::of(&self.scenario, self.seed, hosts, &self.variant, &self.commit);
         // Files and their writers are made on a thread of their own: each hash map that is made on
         // the simulation's thread would move the keys of all that come after it, and a run that is
         // recorded would differ from one that is not.
