@@ -10,6 +10,7 @@ test('an allocation reserves its amount and starts at epoch 1', async () => {
   assert.equal((await vault.allocate('provider', '0.1')).exit, 0);
   assert.deepEqual(await vault.allocation('provider'), {
     payout: vault.payout, limit: toNano('0.1'), paid: 0n, epoch: 1, unlockAt: 0, receiptsRoot: 0n,
+    key: publicOf('payer'),
   });
   const storage = await vault.storage();
   assert.equal(storage.reserved, toNano('0.1'));

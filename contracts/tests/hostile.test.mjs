@@ -94,6 +94,16 @@ test('a padded voucher or consent is refused', async () => {
     padded, signCell(padded, vault.payer.secretKey), signCell(padded, keyOf('provider').secretKey),
   );
   assert.equal((await vault.external(body)).accepted, false);
+  // The consent is nobody's signed cell, so only the parser keeps it from carrying freight.
+  const settle = vault.settlement('provider', '0.1').beginParse();
+  const [root, voucher, consent] = [settle.loadBits(544), settle.loadRef(), settle.loadRef()];
+  const freight = beginCell().storeSlice(consent.asSlice()).storeRef(beginCell().storeUint(1, 1000).endCell());
+  const longer = beginCell().storeSlice(consent.asSlice()).storeUint(0, 1);
+  for (const spoilt of [freight, longer]) {
+    const padding = beginCell().storeBits(root).storeRef(voucher).storeRef(spoilt.endCell()).endCell();
+    assert.equal((await vault.external(padding)).accepted, false);
+  }
+  assert.equal((await vault.settle('provider', '0.1')).exit, 0);
 });
 
 test('a foreign state init attached to a settlement is refused by the network', async () => {

@@ -138,6 +138,17 @@ test('a caller that attaches too little changes nothing', async () => {
   assert.equal(await vault.dataHash(), before);
 });
 
+test('an internal settlement brings the forward fee, so that its provider does not pay it', async () => {
+  const vault = await allocated();
+  // Gas for 60,000 at the price of the configuration, and one transfer.
+  const needed = 6667n + (59_900n * 4369067n + 65535n) / 65536n + 66_667n;
+  const short = await vault.settleInternal('provider', '0.1', { value: needed - 1n });
+  assert.equal(short.exit, Errors.TOO_SMALL);
+  const before = await vault.balance(vault.payee.address);
+  assert.equal((await vault.settleInternal('provider', '0.1', { value: needed })).exit, 0);
+  assert.ok((await vault.balance(vault.payee.address)) - before >= toNano('0.1'));
+});
+
 // ---- network fee
 
 test('the network fee is kept back, and the promise is counted in full', async () => {
@@ -185,6 +196,7 @@ async function view(vault) {
   const { stackReader } = await vault.chain.runGetMethod(vault.address, 'get_vault');
   const names = [
     'seqno', 'nextEpoch', 'reserved', 'accrued', 'free', 'allocationCount', 'day', 'allocatedToday',
+    'key', 'allocatableToday', 'isCovered',
   ];
   return Object.fromEntries(names.map((name) => [name, stackReader.readBigNumber()]));
 }
@@ -198,12 +210,15 @@ test('the get-methods show what the data cell holds', async () => {
     assert.equal(seen[name], BigInt(storage[name]), name);
   }
   assert.equal(seen.free, (await vault.balance()) - storage.reserved - toNano('0.05'));
+  assert.equal(seen.key, publicOf('payer'));
+  assert.equal(seen.allocatableToday, UNLIMITED - storage.allocatedToday);
+  assert.equal(seen.isCovered, -1n);
 
   const one = await vault.chain.runGetMethod(vault.address, 'get_allocation', [
     { type: 'int', value: publicOf('provider') },
   ]);
   const allocation = await vault.allocation('provider');
-  for (const name of ['payout', 'limit', 'paid', 'epoch', 'unlockAt', 'receiptsRoot']) {
+  for (const name of ['payout', 'limit', 'paid', 'epoch', 'unlockAt', 'receiptsRoot', 'key']) {
     assert.equal(one.stackReader.readBigNumber(), BigInt(allocation[name]), name);
   }
 

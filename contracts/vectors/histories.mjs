@@ -137,7 +137,7 @@ async function chooseAction(vault, pick) {
     case 8:
       return {
         message: { kind: 'settle_internal', ...describe.claim },
-        bound: worst,
+        bound: gasFee(GAS_ONE),
         internal: true,
         // The caller's change travels with the payout, so it cannot be told from it; see `transfer`.
         run: () => vault.settleInternal(name, '0', { ...changes, value: toNano('0.02') }),
@@ -183,6 +183,7 @@ async function step(vault, pick) {
     fees: {
       bound_nano: bound.toString(), withheld_nano: withheld.toString(),
       used_nano: used.toString(), transfer_nano: transfer.toString(),
+      brought_nano: (kind === 'settle_internal' ? toNano('0.02') : 0n).toString(),
     },
     accepted: outcome.accepted && !(action.internal && outcome.exit !== 0),
     exit_code: outcome.exit,

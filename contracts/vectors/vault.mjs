@@ -113,6 +113,7 @@ const commands = [
   }],
   ['withdraw', Command.withdraw({ amount: toNano('0.5') }), { amount_nano: toNano('0.5').toString() }],
   ['close', Command.close(), {}],
+  ['rotate_key', Command.rotateKey({ key: id(keyOf('next payer')) }), { key: hex256(id(keyOf('next payer'))) }],
 ];
 
 const orders = commands.map(([kind, command, fields], index) => {
@@ -158,6 +159,7 @@ async function recordState(name, fixture) {
     balance_nano: (await fixture.balance()).toString(),
     data: bocOf(await fixture.data()),
     parameters: describeParameters(fixture.parameters),
+    key: hex256(storage.key),
     seqno: storage.seqno,
     next_epoch: storage.nextEpoch,
     reserved_nano: storage.reserved.toString(),
@@ -173,6 +175,7 @@ async function recordState(name, fixture) {
       epoch: allocation.epoch,
       unlock_at: allocation.unlockAt,
       receipts_root: hex256(allocation.receiptsRoot),
+      key: hex256(allocation.key),
     })),
   });
 }
@@ -202,6 +205,12 @@ for (let batch = 0; batch < 63; batch += 16) {
   })));
 }
 await recordState('64 allocations', fixture);
+const next = { key: keyOf('next payer') };
+await succeed(fixture.ownerCommand(Command.rotateKey({ key: id(next.key) })));
+await recordState('64 allocations of an earlier hot key', fixture);
+await succeed(fixture.ownerCommand(fixture.release('provider', '0.4')));
+await succeed(fixture.allocate('other', '0.3', next));
+await recordState('one allocation of the new hot key among many of the old', fixture);
 
 await writeOrCheck(
   fileURLToPath(new URL('../../protocol/testdata/vault.json', import.meta.url)),

@@ -27,6 +27,7 @@ export const CommandOpcode = {
   release: 0x43430105,
   withdraw: 0x43430106,
   close: 0x43430107,
+  rotateKey: 0x43430108,
 };
 
 /** Amount that switches the daily cap off. */
@@ -75,6 +76,10 @@ export function parametersCell(parameters) {
     .endCell();
 }
 
+/** By what vouchers are settled: a hot key and the fee, as the vault and its allocations refer to it. */
+export const termsCell = (key, feeBasisPoints) =>
+  beginCell().storeUint(key, 256).storeUint(feeBasisPoints, 16).endCell();
+
 /** Data of a vault that has seen no message. Any other initial data is another address. */
 export function initialData(parameters) {
   return storageCell({
@@ -82,6 +87,7 @@ export function initialData(parameters) {
     accrued: 0n,
     allocations: null,
     parameters: parametersCell(parameters),
+    terms: termsCell(parameters.clientKey, parameters.feeBasisPoints),
     seqno: 0,
     nextEpoch: 1,
     allocationCount: 0,
@@ -97,6 +103,7 @@ export function storageCell(storage) {
     .storeUint(storage.accrued, 64)
     .storeMaybeRef(storage.allocations)
     .storeRef(storage.parameters)
+    .storeRef(storage.terms)
     .storeUint(storage.seqno, 32)
     .storeUint(storage.nextEpoch, 32)
     .storeUint(storage.allocationCount, 8)
@@ -150,6 +157,9 @@ export const Command = {
     beginCell().storeUint(CommandOpcode.withdraw, 32).storeUint(amount, 64),
 
   close: () => beginCell().storeUint(CommandOpcode.close, 32),
+
+  /** `key` is the new hot key's public half as a number; only an owner's message may say it. */
+  rotateKey: ({ key }) => beginCell().storeUint(CommandOpcode.rotateKey, 32).storeUint(key, 256),
 };
 
 /** The cell that the hot key signs: `magic vault seqno valid_until command…`. */
@@ -202,6 +212,7 @@ const allocationValue = {
     epoch: slice.loadUint(32),
     unlockAt: slice.loadUint(32),
     receiptsRoot: slice.loadUintBig(256),
+    key: slice.loadRef().beginParse().loadUintBig(256),
   }),
 };
 
@@ -220,6 +231,7 @@ export function parseStorage(cell) {
     accrued: slice.loadUintBig(64),
     allocations: parseAllocations(slice.loadMaybeRef()),
     parameters: slice.loadRef(),
+    key: slice.loadRef().beginParse().loadUintBig(256),
     seqno: slice.loadUint(32),
     nextEpoch: slice.loadUint(32),
     allocationCount: slice.loadUint(8),

@@ -212,7 +212,7 @@ impl Clerk {
         // An allocation that the balance does not cover is worth nothing either.
         let allocation = view.allocation(&self.key.id()).copied();
         let allocation = allocation.filter(|_| view.is_covered() && fair);
-        VaultSnapshot { key: view.state.deployment.parameters.client_key, allocation }
+        VaultSnapshot { key: *view.state.key_of(&self.key.id()), allocation }
     }
 
     async fn settle(&self, voucher: SignedVoucher) -> Input {

@@ -49,6 +49,8 @@ impl World {
                 withheld: gas(1_000_000),
                 used: gas(900_000),
                 transfer: gas(70_000),
+                arrival: NanoTon::ZERO,
+                brought: gas(10_000_000),
             },
             now: Timestamp::from_unix_secs(1_800_000_000),
             channels: (0..CHANNELS)

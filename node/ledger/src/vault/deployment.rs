@@ -41,6 +41,7 @@ impl Deployment {
             .u64(0)
             .bit(false)
             .reference(self.parameters_cell()?)
+            .reference(self.terms_cell(&self.parameters.client_key)?)
             .u32(0)
             .u32(FIRST_EPOCH)
             .u8(0)
@@ -73,6 +74,25 @@ impl Deployment {
             .u32(self.network.global_id().cast_unsigned())
             .u64(self.salt)
             .finish()
+    }
+
+    /// By what vouchers are settled while `key` is the hot key in force: what the vault and each of
+    /// its allocations refer to.
+    fn terms_cell(&self, key: &VaultPublicKey) -> Result<Cell, EncodeVaultError> {
+        Writer::new().bytes32(key.as_bytes()).u16(self.parameters.fee_basis_points).finish()
+    }
+
+    /// The key in a cell that [`Deployment::terms_cell`] writes, and nothing else does.
+    pub(super) fn read_terms(&self, cell: &Cell) -> Result<VaultPublicKey, Error> {
+        let mut reader = Reader::new(cell)?;
+        let key = VaultPublicKey::from_bytes(reader.bytes32()?);
+        let fee_basis_points = reader.u16()?;
+        reader.finish()?;
+        // The contract copies its own fee into every such cell.
+        if fee_basis_points != self.parameters.fee_basis_points {
+            return Err(Error::InvalidData);
+        }
+        Ok(key)
     }
 
     /// Reads what [`Deployment::parameters_cell`] writes.

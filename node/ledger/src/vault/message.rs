@@ -29,6 +29,7 @@ const FINALIZE_RELEASE: u32 = 0x4343_0104;
 const RELEASE: u32 = 0x4343_0105;
 const WITHDRAW: u32 = 0x4343_0106;
 const CLOSE: u32 = 0x4343_0107;
+const ROTATE_KEY: u32 = 0x4343_0108;
 
 /// Gas money for [`settle_internal`] and [`owner_command`]: enough for the most expensive of them
 /// in the worst map (60,000 gas) at three times the prices of 2026. What is left of it travels
@@ -162,6 +163,7 @@ fn write_command(command: &Command) -> Result<Writer, EncodeVaultError> {
         }
         Command::Withdraw(amount) => Writer::new().u32(WITHDRAW).amount(*amount),
         Command::Close => Writer::new().u32(CLOSE),
+        Command::RotateKey(key) => Writer::new().u32(ROTATE_KEY).bytes32(key.as_bytes()),
     })
 }
 

@@ -134,6 +134,8 @@ fn fees(value: &Value) -> Fees {
         withheld: amount(value, "withheld_nano"),
         used: amount(value, "used_nano"),
         transfer: amount(value, "transfer_nano"),
+        arrival: NanoTon::ZERO,
+        brought: amount(value, "brought_nano"),
     }
 }
 

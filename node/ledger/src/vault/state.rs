@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cocoon_protocol::channel::Allocation;
+use cocoon_protocol::channel::{Allocation, VaultPublicKey};
 use cocoon_protocol::identity::{NodeId, TonAddress};
 use cocoon_protocol::limits::{VAULT_ALLOCATIONS, VAULT_RESERVE};
 use cocoon_protocol::units::{NanoTon, Timestamp};
@@ -55,6 +55,8 @@ impl From<Error> for ReadVaultError {
 pub struct VaultState {
     /// What it was made with.
     pub deployment: Deployment,
+    /// The hot key in force: signs orders, and the vouchers of new allocations.
+    pub key: VaultPublicKey,
     /// Seqno of the next order.
     pub seqno: u32,
     /// Epoch of the next new allocation.
@@ -69,6 +71,8 @@ pub struct VaultState {
     pub allocated_today: NanoTon,
     /// What is set aside for whom.
     pub allocations: BTreeMap<NodeId, Allocation>,
+    /// The keys of those allocations that were made under an earlier one than [`Self::key`].
+    pub former_keys: BTreeMap<NodeId, VaultPublicKey>,
 }
 
 impl VaultState {
@@ -87,6 +91,7 @@ impl VaultState {
         let accrued = reader.amount()?;
         let map = reader.optional_reference()?;
         let deployment = Deployment::read(&reader.reference()?)?;
+        let terms = reader.reference()?;
         let seqno = reader.u32()?;
         let next_epoch = reader.u32()?;
         let count = reader.u8()?;
@@ -96,9 +101,19 @@ impl VaultState {
         if deployment.address() != Ok(address) {
             return Err(ReadVaultError::ForgedStart);
         }
-        let allocations = read_allocations(map)?;
+        let key = deployment.read_terms(&terms)?;
+        let mut former_keys = BTreeMap::new();
+        let mut allocations = BTreeMap::new();
+        for (provider, (allocation, terms)) in read_allocations(map)? {
+            let made_under = deployment.read_terms(&terms)?;
+            if made_under != key {
+                former_keys.insert(provider, made_under);
+            }
+            allocations.insert(provider, allocation);
+        }
         let state = Self {
             deployment,
+            key,
             seqno,
             next_epoch,
             reserved,
@@ -106,6 +121,7 @@ impl VaultState {
             day,
             allocated_today,
             allocations,
+            former_keys,
         };
         if state.allocations.len() != usize::from(count) {
             return Err(ReadVaultError::Inconsistent { field: "count of allocations" });
@@ -136,6 +152,12 @@ impl VaultState {
         Ok(())
     }
 
+    /// The key that signs the vouchers of this provider's allocation: the one that was in force when
+    /// it was made, or for a new one the one in force.
+    pub fn key_of(&self, provider: &NodeId) -> &VaultPublicKey {
+        self.former_keys.get(provider).unwrap_or(&self.key)
+    }
+
     /// What of `balance` may be allocated or withdrawn, less the gas of doing so.
     #[must_use]
     pub fn free(&self, balance: NanoTon) -> NanoTon {
@@ -152,7 +174,10 @@ impl VaultState {
     }
 }
 
-fn read_allocations(map: Option<Cell>) -> Result<BTreeMap<NodeId, Allocation>, ReadVaultError> {
+/// Each with the terms that it was made under.
+type Entry = (Allocation, Cell);
+
+fn read_allocations(map: Option<Cell>) -> Result<BTreeMap<NodeId, Entry>, ReadVaultError> {
     let map = RawDict::<KEY_BITS>::from(map);
     let mut allocations = BTreeMap::new();
     // The contract holds no more; one that does is damaged, and is not read to its end.
@@ -167,7 +192,7 @@ fn read_allocations(map: Option<Cell>) -> Result<BTreeMap<NodeId, Allocation>, R
     Ok(allocations)
 }
 
-fn read_allocation(value: CellSlice<'_>) -> Result<Allocation, Error> {
+fn read_allocation(value: CellSlice<'_>) -> Result<Entry, Error> {
     let mut reader = Reader::of(value);
     let payout = TonAddress { workchain: 0, hash: reader.bytes32()? };
     let limit = reader.amount()?;
@@ -175,13 +200,15 @@ fn read_allocation(value: CellSlice<'_>) -> Result<Allocation, Error> {
     let epoch = reader.u32()?;
     let unlock_at = reader.u32()?;
     let receipts_root = reader.bytes32()?;
+    let terms = reader.reference()?;
     reader.finish()?;
-    Ok(Allocation {
+    let allocation = Allocation {
         payout,
         limit,
         paid,
         epoch,
         unlock_at: (unlock_at != 0).then(|| Timestamp::from_unix_secs(u64::from(unlock_at))),
         receipts_root,
-    })
+    };
+    Ok((allocation, terms))
 }

@@ -105,6 +105,7 @@ fn command(vault: TonAddress, value: &Value) -> Command {
         }),
         "withdraw" => Command::Withdraw(amount(value, "amount_nano")),
         "close" => Command::Close,
+        "rotate_key" => Command::RotateKey(VaultPublicKey::from_bytes(bytes(value, "key"))),
         other => panic!("unknown command `{other}`"),
     }
 }
@@ -123,15 +124,21 @@ fn allocation(value: &Value) -> (NodeId, Allocation) {
 }
 
 fn state(value: &Value) -> VaultState {
+    let key = VaultPublicKey::from_bytes(bytes(value, "key"));
+    let made_under = |value: &Value| VaultPublicKey::from_bytes(bytes(value, "key"));
+    let allocations = value["allocations"].as_array().unwrap();
+    let former = allocations.iter().filter(|value| made_under(value) != key);
     VaultState {
         deployment: deployment(&value["parameters"]),
+        key,
         seqno: number(value, "seqno"),
         next_epoch: number(value, "next_epoch"),
         reserved: amount(value, "reserved_nano"),
         accrued: amount(value, "accrued_nano"),
         day: number(value, "day"),
         allocated_today: amount(value, "allocated_today_nano"),
-        allocations: value["allocations"].as_array().unwrap().iter().map(allocation).collect(),
+        allocations: allocations.iter().map(allocation).collect(),
+        former_keys: former.map(|value| (node(value, "provider"), made_under(value))).collect(),
     }
 }
 
@@ -159,7 +166,8 @@ fn addresses_follow_from_parameters_as_in_the_reference_library() {
         assert_eq!(hash.0, bytes(case, "state_init_hash"), "{}", case["name"]);
         assert_eq!(deployment.address(), Ok(address(case, "address")), "{}", case["name"]);
         let state = read(case, &cell(case, "data")).unwrap();
-        assert_eq!((state.deployment, state.next_epoch), (deployment, 1));
+        let first_key = deployment.parameters.client_key;
+        assert_eq!((state.deployment, state.next_epoch, state.key), (deployment, 1, first_key));
         assert!(state.allocations.is_empty());
     }
 }
@@ -313,7 +321,7 @@ fn messages_that_the_contract_would_refuse_are_not_built() {
 proptest! {
     #[test]
     fn damaged_states_never_panic_and_never_read_as_something_else(
-        which in 0usize..6, at in 0usize..40_000, flip in 1u8..,
+        which in 0usize..8, at in 0usize..40_000, flip in 1u8..,
     ) {
         let vectors = vectors();
         let case = &cases(&vectors["states"])[which];

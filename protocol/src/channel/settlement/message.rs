@@ -14,7 +14,7 @@ const BASIS_POINTS: u64 = 10_000;
 /// What a vault is made with. Part of its address; never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameters {
-    /// The hot key: signs vouchers and orders.
+    /// The first hot key: signs vouchers and orders until [`Command::RotateKey`].
     pub client_key: VaultPublicKey,
     /// The cold wallet: withdrawals go here, and it may give any command.
     pub owner: TonAddress,
@@ -49,6 +49,11 @@ pub struct Fees {
     pub used: NanoTon,
     /// Forward fee of one plain transfer.
     pub transfer: NanoTon,
+    /// What an external message's arrival takes from the balance before the contract looks at it;
+    /// part of `used`.
+    pub arrival: NanoTon,
+    /// What the sender of an internal message put into it.
+    pub brought: NanoTon,
 }
 
 /// Money that is set aside, or more of it.
@@ -79,6 +84,9 @@ pub enum Command {
     Withdraw(NanoTon),
     /// With no allocation left, sends also the reserve to the owner.
     Close,
+    /// Puts another hot key in force; only the owner's. What the old key ordered is void, what it
+    /// promised is not: an allocation keeps the key that it was made under, and does not grow.
+    RotateKey(VaultPublicKey),
 }
 
 /// A command as the hot key signs it.
@@ -118,7 +126,7 @@ pub enum Message {
         /// vouchers, could settle them one by one and burn the provider's income as fees.
         consent: [u8; 64],
     },
-    /// Internal, by anyone: the message brings its own gas.
+    /// Internal, by anyone: the message brings its own gas, and the payment's forward fee.
     SettleInternal(SignedVoucher),
     /// External, by anyone: the accrued fee goes to the treasury.
     Sweep,

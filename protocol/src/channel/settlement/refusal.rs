@@ -14,8 +14,8 @@ pub enum VaultError {
     /// Not signed by the key that the operation needs.
     #[error("not signed by the key that this needs")]
     BadSignature,
-    /// A command by message, but not from the owner.
-    #[error("only the vault's owner may command it by message")]
+    /// A command by message, but not from the owner; or a rotation that the owner did not send.
+    #[error("only the vault's owner may do this, by a message from its wallet")]
     NotOwner,
     /// Replayed, or signed before another order went through.
     #[error("another order went through first: sign again with the next seqno")]
@@ -59,6 +59,12 @@ pub enum VaultError {
     /// Fee or release delay beyond the contract's bounds.
     #[error("the vault was made with parameters that it does not allocate under")]
     BadParameters,
+    /// A key that any signature fits.
+    #[error("the new hot key is not usable")]
+    BadKey,
+    /// Made under a hot key that is not in force any more.
+    #[error("the allocation was made under an earlier hot key: release it and allocate anew")]
+    OtherKey,
     /// A release is pending.
     #[error("a release was requested already")]
     AlreadyReleasing,
@@ -90,7 +96,7 @@ pub enum VaultError {
 
 impl VaultError {
     /// Every reason.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::WrongVault,
         Self::BadSignature,
         Self::NotOwner,
@@ -108,6 +114,8 @@ impl VaultError {
         Self::DailyCap,
         Self::BadBatch,
         Self::BadParameters,
+        Self::BadKey,
+        Self::OtherKey,
         Self::AlreadyReleasing,
         Self::TooEarly,
         Self::Released,
@@ -144,6 +152,8 @@ impl VaultError {
             Self::DailyCap => 128,
             Self::BadBatch => 129,
             Self::BadParameters => 130,
+            Self::BadKey => 131,
+            Self::OtherKey => 132,
             Self::AlreadyReleasing => 140,
             Self::TooEarly => 141,
             Self::Released => 142,
@@ -165,7 +175,7 @@ mod tests {
     const CONTRACT: &str = include_str!("../../../../contracts/vault/errors.tolk");
     /// Cannot be said in this model: messages that do not parse, cells with another magic.
     const UNSPOKEN: [&str; 3] = ["UNKNOWN_MESSAGE", "UNKNOWN_COMMAND", "WRONG_MAGIC"];
-    const ALL: [VaultError; 26] = VaultError::ALL;
+    const ALL: [VaultError; 28] = VaultError::ALL;
 
     /// `BadSignature` as the contract spells it.
     fn contract_name(error: VaultError) -> String {

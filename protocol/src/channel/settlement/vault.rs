@@ -7,7 +7,7 @@
 
 use super::message::{AllocationRequest, BATCH, Command, Fees, Message, Parameters, Transfer};
 use super::refusal::VaultError;
-use crate::channel::{Allocation, SignedRelease, SignedVoucher};
+use crate::channel::{Allocation, SignedRelease, SignedVoucher, VaultPublicKey};
 use crate::flat::FlatMap;
 use crate::identity::{NodeId, TonAddress};
 use crate::limits::{VAULT_ALLOCATIONS, VAULT_RESERVE};
@@ -54,6 +54,17 @@ struct Due {
     receipts_root: [u8; 32],
 }
 
+/// Whether an Ed25519 key is neither 0 nor the group's identity, which older TVMs take any signature
+/// for.
+fn is_usable(key: &[u8; 32]) -> bool {
+    const IDENTITY: [u8; 32] = {
+        let mut bytes = [0; 32];
+        bytes[0] = 1;
+        bytes
+    };
+    *key != [0; 32] && *key != IDENTITY
+}
+
 fn total(parts: &[NanoTon]) -> u128 {
     parts.iter().map(|part| u128::from(part.as_nano())).sum()
 }
@@ -63,6 +74,7 @@ fn total(parts: &[NanoTon]) -> u128 {
 pub struct Vault {
     address: TonAddress,
     parameters: Parameters,
+    key: VaultPublicKey,
     balance: NanoTon,
     seqno: u32,
     next_epoch: u32,
@@ -71,6 +83,8 @@ pub struct Vault {
     day: u64,
     allocated_today: NanoTon,
     allocations: FlatMap<NodeId, Allocation>,
+    /// Of the allocations that were made under another key than the one in force.
+    former_keys: FlatMap<NodeId, VaultPublicKey>,
 }
 
 impl Vault {
@@ -78,6 +92,7 @@ impl Vault {
     pub const fn new(address: TonAddress, parameters: Parameters) -> Self {
         Self {
             address,
+            key: parameters.client_key,
             parameters,
             balance: NanoTon::ZERO,
             seqno: 0,
@@ -87,6 +102,7 @@ impl Vault {
             day: 0,
             allocated_today: NanoTon::ZERO,
             allocations: FlatMap::new(),
+            former_keys: FlatMap::new(),
         }
     }
 
@@ -98,6 +114,27 @@ impl Vault {
     /// What it was made with.
     pub const fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    /// The hot key in force.
+    pub const fn key(&self) -> &VaultPublicKey {
+        &self.key
+    }
+
+    /// The key that signs the vouchers of this provider's allocation: the one that was in force
+    /// when it was made.
+    pub fn key_of(&self, provider: &NodeId) -> &VaultPublicKey {
+        self.former_keys.get(provider).unwrap_or(&self.key)
+    }
+
+    /// The UTC day, counted from 1970, of the hot key's last allocation, and what it allocated then.
+    pub const fn allocated_on(&self) -> (u64, NanoTon) {
+        (self.day, self.allocated_today)
+    }
+
+    /// The epoch of the next new allocation.
+    pub const fn next_epoch(&self) -> u32 {
+        self.next_epoch
     }
 
     /// All money in it.
@@ -176,7 +213,7 @@ impl Vault {
                 ensure(order.vault == self.address, VaultError::WrongVault)?;
                 ensure(order.seqno == self.seqno, VaultError::WrongSeqno)?;
                 ensure(now <= order.valid_until.as_unix_secs(), VaultError::Expired)?;
-                ensure(order.signer == self.parameters.client_key, VaultError::BadSignature)?;
+                ensure(order.signer == self.key, VaultError::BadSignature)?;
                 self.execute(&order.command, Authority::HotKey, fees, now)
             }
             Message::OwnerCommand { from, command } => {
@@ -184,7 +221,7 @@ impl Vault {
                 self.execute(command, Authority::Owner, fees, now)
             }
             Message::SettleExternal { voucher, consent } => {
-                self.ensure_funded()?;
+                self.ensure_funded(fees)?;
                 let due = self.check_voucher(voucher, now)?;
                 let consented = voucher.has_consent(consent);
                 ensure(consented, VaultError::NoConsent)?;
@@ -196,7 +233,9 @@ impl Vault {
             }
             Message::SettleInternal(voucher) => {
                 let due = self.check_voucher(voucher, now)?;
-                self.ensure_funded()?;
+                self.ensure_funded(fees)?;
+                let needed = fees.bound.saturating_add(fees.transfer);
+                ensure(fees.brought >= needed, VaultError::TooSmall)?;
                 self.apply_settlement(&due);
                 Ok(self.send(due.payout, due.amount.saturating_sub(due.fee)))
             }
@@ -204,7 +243,7 @@ impl Vault {
                 let accrued = self.accrued;
                 let worth_it = accrued >= SWEEP_MINIMUM && accrued > fees.bound;
                 ensure(worth_it, VaultError::TooSmall)?;
-                self.ensure_funded()?;
+                self.ensure_funded(fees)?;
                 self.accrued = NanoTon::ZERO;
                 self.spend(fees.used);
                 let treasury = self.parameters.treasury;
@@ -255,13 +294,37 @@ impl Vault {
             }
             Command::Close => {
                 ensure(self.allocations.len() == 0, VaultError::NotEmpty)?;
-                let kept = self.accrued.saturating_add(fees.bound).saturating_add(CLOSED_REMAINDER);
-                let amount = self.balance.saturating_sub(kept);
+                let kept = [self.accrued, fees.arrival, fees.bound, CLOSED_REMAINDER];
+                let amount = kept.into_iter().fold(self.balance, NanoTon::saturating_sub);
                 ensure(amount > fees.transfer, VaultError::InsufficientFunds)?;
                 self.accept(authority, fees, amount, NanoTon::ZERO, CLOSED_REMAINDER)?;
                 Ok(self.send_to_owner(amount, fees))
             }
+            Command::RotateKey(key) => self.rotate_key(*key, authority),
         }
+    }
+
+    /// Not for the hot key: whoever stole it must not be able to lock its owner out. It needs no
+    /// free money, and takes a seqno, so that nothing signed before is executed after.
+    fn rotate_key(
+        &mut self,
+        key: VaultPublicKey,
+        authority: Authority,
+    ) -> Result<Option<Transfer>, Failure> {
+        ensure(authority == Authority::Owner, VaultError::NotOwner)?;
+        ensure(is_usable(key.as_bytes()), VaultError::BadKey)?;
+        let providers: Vec<NodeId> =
+            self.allocations.iter().map(|(provider, _)| *provider).collect();
+        for provider in providers {
+            let made_under = *self.key_of(&provider);
+            self.former_keys.remove(&provider);
+            if made_under != key {
+                self.former_keys.insert(provider, made_under);
+            }
+        }
+        self.key = key;
+        self.seqno = self.seqno.wrapping_add(1);
+        Ok(None)
     }
 
     /// The head is checked before the batch is accepted, its entries after.
@@ -335,7 +398,7 @@ impl Vault {
             Authority::Owner => (NanoTon::ZERO, NanoTon::ZERO),
         };
         let has = total(&[self.balance, freed]);
-        let needs = total(&[cost, spent, self.reserved, self.accrued, floor]);
+        let needs = total(&[fees.arrival, cost, spent, self.reserved, self.accrued, floor]);
         ensure(has >= needs, VaultError::InsufficientFunds)?;
         if authority == Authority::HotKey {
             self.seqno = self.seqno.wrapping_add(1);
@@ -354,7 +417,7 @@ impl Vault {
         let worth = voucher.cumulative.min(allocation.limit);
         let amount = worth.saturating_sub(allocation.paid);
         ensure(amount > NanoTon::ZERO, VaultError::NothingToSettle)?;
-        let verified = signed.verify(&self.parameters.client_key);
+        let verified = signed.verify(self.key_of(&voucher.provider));
         ensure(verified.is_ok(), VaultError::BadSignature)?;
         Ok(Due {
             provider: voucher.provider,
@@ -375,16 +438,11 @@ impl Vault {
     }
 
     fn prepare_allocation(&self, request: &AllocationRequest) -> Result<Allocation, VaultError> {
-        /// The encoding of the group's identity: any signature fits it in older TVMs.
-        const IDENTITY: [u8; 32] = {
-            let mut bytes = [0; 32];
-            bytes[0] = 1;
-            bytes
-        };
-        let provider = request.provider.as_bytes();
-        ensure(*provider != [0; 32] && *provider != IDENTITY, VaultError::BadProvider)?;
+        ensure(is_usable(request.provider.as_bytes()), VaultError::BadProvider)?;
         if let Some(existing) = self.allocations.get(&request.provider) {
             ensure(existing.payout == request.payout, VaultError::PayoutDiffers)?;
+            let is_current = !self.former_keys.contains_key(&request.provider);
+            ensure(is_current, VaultError::OtherKey)?;
             let limit = existing.limit.checked_add(request.amount);
             let limit = limit.ok_or(VaultError::AmountOverflow)?;
             return Ok(Allocation { limit, unlock_at: None, ..*existing });
@@ -406,6 +464,7 @@ impl Vault {
 
     fn remove_allocation(&mut self, provider: &NodeId, allocation: &Allocation) {
         self.allocations.remove(provider);
+        self.former_keys.remove(provider);
         self.reserved = self.reserved.saturating_sub(allocation.remainder());
     }
 
@@ -437,8 +496,8 @@ impl Vault {
     }
 
     /// Everyone must be covered before one is paid: a shortfall would be left to whoever comes last.
-    fn ensure_funded(&self) -> Result<(), VaultError> {
-        let owed = total(&[self.reserved, self.accrued]);
+    fn ensure_funded(&self, fees: Fees) -> Result<(), VaultError> {
+        let owed = total(&[self.reserved, self.accrued, fees.arrival]);
         ensure(total(&[self.balance]) >= owed, VaultError::Underfunded)
     }
 
@@ -478,6 +537,8 @@ mod tests {
         withheld: NanoTon::from_nano(1_000_000),
         used: NanoTon::from_nano(900_000),
         transfer: NanoTon::from_nano(66_667),
+        arrival: NanoTon::ZERO,
+        brought: NanoTon::from_nano(10_000_000),
     };
 
     fn nano(nano: u64) -> NanoTon {
@@ -911,5 +972,49 @@ mod tests {
         let rest = bench.vault.balance();
         assert_eq!(rest, nano(5_000_000 + 4_000_000 - 900_000));
         assert_eq!(bench.command(Command::Close), Err(VaultError::InsufficientFunds));
+    }
+
+    #[test]
+    fn a_rotation_ends_the_old_keys_orders_and_none_of_its_promises() {
+        let mut bench = Bench::new();
+        bench.allocate(2, TON).unwrap();
+        let next = VaultKey::from_secret(&[10; 32]);
+        let id = provider(2).id();
+        let waiting = bench.order(Command::Withdraw(nano(1)));
+        assert_eq!(bench.command(Command::RotateKey(next.public())), Err(VaultError::NotOwner));
+        for bytes in [[0; 32], std::array::from_fn(|index| u8::from(index == 0))] {
+            let unusable = Command::RotateKey(VaultPublicKey::from_bytes(bytes));
+            assert_eq!(bench.owner(unusable), Err(VaultError::BadKey));
+        }
+        bench.owner(Command::RotateKey(next.public())).unwrap();
+        assert_eq!((bench.vault.key(), bench.vault.key_of(&id)), (&next.public(), &key().public()));
+        assert_eq!(bench.allocate(3, 1), Err(VaultError::BadSignature));
+        assert_eq!(bench.owner(Command::Allocate(request(2, 1))), Err(VaultError::OtherKey));
+        let by_next = next.sign(bench.voucher(2, TON).voucher);
+        let refused = bench.send(&Message::SettleInternal(by_next));
+        assert_eq!(refused, Err(VaultError::BadSignature));
+        bench.settle(2, TON).unwrap();
+        bench.owner(Command::Allocate(request(3, TON))).unwrap();
+        assert_eq!(bench.settle(3, TON), Err(VaultError::BadSignature));
+        let by_next = next.sign(bench.voucher(3, TON).voucher);
+        bench.send(&Message::SettleInternal(by_next)).unwrap();
+        // Back to the first key: what it had ordered meanwhile stays void.
+        bench.owner(Command::RotateKey(key().public())).unwrap();
+        assert_eq!(bench.send(&Message::Order(waiting)), Err(VaultError::WrongSeqno));
+        assert_eq!(bench.owner(Command::Allocate(request(3, 1))), Err(VaultError::OtherKey));
+        assert!(bench.allocate(2, 1).is_ok(), "the allocation's key is in force again");
+    }
+
+    #[test]
+    fn an_internal_settlement_brings_its_own_fees() {
+        let mut bench = Bench::new();
+        bench.allocate(2, TON).unwrap();
+        let message = Message::SettleInternal(bench.voucher(2, TON));
+        let short = FEES.bound.as_nano() + FEES.transfer.as_nano() - 1;
+        let fees = Fees { brought: nano(short), ..FEES };
+        let now = Timestamp::from_unix_secs(bench.now);
+        assert_eq!(bench.vault.handle(&message, fees, now), Err(VaultError::TooSmall));
+        let fees = Fees { brought: nano(short + 1), ..FEES };
+        assert!(bench.vault.handle(&message, fees, now).is_ok());
     }
 }

@@ -462,7 +462,8 @@ impl Chain {
                 Command::FinalizeRelease(_)
                 | Command::Rebalance(_)
                 | Command::Withdraw(_)
-                | Command::Close => LedgerFact::Released { channel, returned },
+                | Command::Close
+                | Command::RotateKey(_) => LedgerFact::Released { channel, returned },
             },
             Message::TopUp(_) | Message::OwnerCommand { .. } | Message::Sweep => return,
         };
@@ -510,7 +511,10 @@ fn about(message: &Message) -> Option<NodeId> {
                 Some(*provider)
             }
             Command::Release(signed) => Some(signed.release.provider),
-            Command::Rebalance(_) | Command::Withdraw(_) | Command::Close => None,
+            Command::Rebalance(_)
+            | Command::Withdraw(_)
+            | Command::Close
+            | Command::RotateKey(_) => None,
         },
         Message::TopUp(_) | Message::OwnerCommand { .. } | Message::Sweep => None,
     }

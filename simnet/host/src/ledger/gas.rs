@@ -25,32 +25,35 @@ pub(super) fn fees(message: &Message, allocations: usize) -> Fees {
     let [used, withheld, bound] = match message {
         Message::Order(order) => command(&order.command, levels),
         Message::SettleExternal { .. } => {
-            let used = 714_156_u64.saturating_add(levels.saturating_mul(41_667));
+            let used = 721_490_u64.saturating_add(levels.saturating_mul(41_667));
             [used, used.saturating_add(TAIL), 4_435_069]
         }
-        Message::Sweep => [410_022, 521_155, 4_435_069],
+        Message::Sweep => [413_622, 524_755, 4_435_069],
         // The message brings its own gas.
         Message::TopUp(_) | Message::OwnerCommand { .. } | Message::SettleInternal(_) => {
             [0, 0, 4_000_001]
         }
     };
     let [used, withheld, bound] = [used, withheld, bound].map(NanoTon::from_nano);
-    Fees { bound, withheld, used, transfer: FORWARD }
+    // Whoever sends an internal message puts enough into it.
+    Fees { bound, withheld, used, transfer: FORWARD, arrival: NanoTon::ZERO, brought: NanoTon::MAX }
 }
 
 fn command(command: &Command, levels: u64) -> [u64; 3] {
     let deeper = |nano: u64| nano.saturating_add(levels.saturating_mul(47_422));
     match command {
-        Command::Allocate(_) => [deeper(748_669), 0, 4_138_069],
+        Command::Allocate(_) => [deeper(779_002), 0, 4_138_069],
         Command::Rebalance(requests) => {
-            let each = u64::try_from(requests.len()).unwrap_or(u64::MAX).saturating_mul(433_907);
+            let each = u64::try_from(requests.len()).unwrap_or(u64::MAX).saturating_mul(443_154);
             [94_665_u64.saturating_add(each), 0, 11_039_670]
         }
-        Command::RequestRelease(_) => [deeper(616_335), 0, 4_116_735],
-        Command::FinalizeRelease(_) => [deeper(565_560), 0, 4_116_735],
-        Command::Release(_) => [deeper(900_889), 0, 4_200_935],
-        Command::Withdraw(_) => [644_623, 0, 4_103_935],
-        Command::Close => [676_690, 0, 4_099_669],
+        Command::RequestRelease(_) => [deeper(645_068), 0, 4_116_735],
+        Command::FinalizeRelease(_) => [deeper(598_627), 0, 4_116_735],
+        Command::Release(_) => [deeper(915_423), 0, 4_200_935],
+        Command::Withdraw(_) => [677_089, 0, 4_103_935],
+        Command::Close => [696_557, 0, 4_099_669],
+        // Only the owner's, whose message brings its gas.
+        Command::RotateKey(_) => [0, 0, 0],
     }
 }
 
