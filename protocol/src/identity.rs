@@ -3,6 +3,7 @@
 //! Owns: every identifier that is compared or signed, and the bytes that a signature covers.
 //! Must not: read key files or make randomness; keys come in as values.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -51,11 +52,35 @@ pub(crate) fn signed_bytes(domain: Domain, message: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The order of the bytes, a word at a time. Names decide it within the first word, and they are
+/// compared at every look into a map: the call that the derived order makes is the dearer part.
+#[inline]
+fn lexicographic(these: &[u8; 32], those: &[u8; 32]) -> Ordering {
+    let words = these.as_chunks::<8>().0.iter().zip(those.as_chunks::<8>().0);
+    words.fold(Ordering::Equal, |order, (this, that)| {
+        order.then_with(|| u64::from_be_bytes(*this).cmp(&u64::from_be_bytes(*that)))
+    })
+}
+
 macro_rules! hash_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
         pub struct $name([u8; 32]);
+
+        impl Ord for $name {
+            #[inline]
+            fn cmp(&self, other: &Self) -> Ordering {
+                lexicographic(&self.0, &other.0)
+            }
+        }
+
+        impl PartialOrd for $name {
+            #[inline]
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
 
         impl $name {
             /// From its 32 bytes.
@@ -258,6 +283,20 @@ mod tests {
         assert!(!key.id().verify(Domain::Receipt, b"message", &signature));
         assert!(!key.id().verify(Domain::Offer, b"messagE", &signature));
         assert!(!NodeKey::from_secret(&[8; 32]).id().verify(Domain::Offer, b"message", &signature));
+    }
+
+    #[test]
+    fn names_have_the_order_of_their_bytes() {
+        // Each place decides, whichever words it lies in, and the first that differs before others.
+        for at in 0..32 {
+            let mut names = [[0x7f_u8; 32]; 2];
+            names[1][at] = 0x80;
+            names[0][at + 1..].fill(0xff);
+            let [less, more] = names.map(NodeId::from_bytes);
+            assert_eq!(less.cmp(&more), names[0].cmp(&names[1]), "byte {at}");
+            assert_eq!(more.cmp(&less), Ordering::Greater, "byte {at}");
+            assert_eq!(less.cmp(&less), Ordering::Equal);
+        }
     }
 
     #[test]

@@ -172,8 +172,9 @@ pub enum Input {
         peer: NodeId,
         /// Which.
         job: JobId,
-        /// The receipt.
-        receipt: VerifiedReceipt,
+        /// The receipt; boxed, because it is once a job and three times as large as what comes all
+        /// the time.
+        receipt: Box<VerifiedReceipt>,
         /// Key of its commitments.
         salt: [u8; 32],
     },

@@ -222,7 +222,7 @@ impl Pump {
             return self.broken("its receipt is for another sampling").await;
         }
         let (job, salt) = (self.job, self.salt);
-        self.driver.send(Input::JobFinished { peer, job, receipt: verified, salt }).await;
+        self.driver.send(Input::JobFinished { peer, job, receipt: Box::new(verified), salt }).await;
     }
 
     async fn broken(&mut self, rule: &'static str) {

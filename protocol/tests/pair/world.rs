@@ -423,7 +423,7 @@ impl World {
                 Input::Delivered { job, completion }
             }
             SessionMessage::JobFinished { job, receipt } => {
-                let receipt = receipt.verify().unwrap();
+                let receipt = Box::new(receipt.verify().unwrap());
                 Input::JobFinished { peer, job, receipt, salt: [7; 32] }
             }
             SessionMessage::PaymentRefused { job, .. } => Input::PaymentRefused { peer, job },

@@ -407,7 +407,7 @@ impl Shell<'_> {
         if stated.sampling_digest != sampling_digest(&spec.sampling, &spec.stop) {
             return self.broken(peer, job, "its receipt is for another sampling");
         }
-        let input = Input::JobFinished { peer, job, receipt: verified, salt };
+        let input = Input::JobFinished { peer, job, receipt: Box::new(verified), salt };
         self.input_of(Some(from), input);
     }
 
