@@ -1,6 +1,7 @@
 //! The folder in which a node keeps everything: who may read it, what is where, who holds it.
 //!
-//! Owns: the layout, the permissions, the instance lock, and the atomic writing of private files.
+//! Owns: the layout, the permissions, the instance lock, and writing private files so that a crash
+//! at any point leaves the old one or the new one.
 //! Must not: know what is in the files.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -105,7 +106,12 @@ impl DataFolder {
         &self.path
     }
 
-    /// The node's secret key.
+    /// The node's secrets, sealed.
+    pub fn keystore(&self) -> PathBuf {
+        self.path.join("keystore.json")
+    }
+
+    /// The node's secret key in clear, as versions before the keystore wrote it.
     pub fn node_key(&self) -> PathBuf {
         self.path.join("node.key")
     }
@@ -215,18 +221,86 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
         }
         Ok(()) | Err(_) => {}
     }
+    crash::point().map_err(fail("create"))?;
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(FILE_MODE)
         .open(&temporary)
         .map_err(fail("create"))?;
-    file.write_all(bytes).map_err(fail("write"))?;
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    file.write_all(first).map_err(fail("write"))?;
+    crash::point().map_err(fail("write"))?;
+    file.write_all(second).map_err(fail("write"))?;
     file.sync_all().map_err(fail("write"))?;
+    crash::point().map_err(fail("replace"))?;
     fs::rename(&temporary, path).map_err(fail("replace"))?;
-    // The new name itself is durable only once the folder is.
-    let folder = path.parent().unwrap_or(path);
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail("make durable"))
+    crash::point().map_err(fail("make durable"))?;
+    sync_folder_of(path).map_err(fail("make durable"))
+}
+
+/// Removes a private file for good; none is fine. Its bytes are overwritten first, which helps on a
+/// plain disk and does nothing on one that writes elsewhere (SSDs, copy-on-write file systems).
+/// A crash leaves it under its own name and whole, or under another name that the next call removes.
+pub fn remove_private(path: &Path) -> Result<(), FolderError> {
+    let fail = |action| move |source| FolderError::Io { action, path: path.to_owned(), source };
+    let doomed = path.with_extension("doomed");
+    crash::point().map_err(fail("remove"))?;
+    match fs::rename(path, &doomed) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail("remove")(error)),
+        Ok(()) | Err(_) => {}
+    }
+    sync_folder_of(path).map_err(fail("remove"))?;
+    crash::point().map_err(fail("remove"))?;
+    let mut file = match OpenOptions::new().write(true).open(&doomed) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(fail("overwrite"))?,
+    };
+    let length = file.metadata().map_err(fail("overwrite"))?.len();
+    io::copy(&mut io::repeat(0).take(length), &mut file).map_err(fail("overwrite"))?;
+    file.sync_all().map_err(fail("overwrite"))?;
+    crash::point().map_err(fail("remove"))?;
+    fs::remove_file(&doomed).map_err(fail("remove"))?;
+    sync_folder_of(path).map_err(fail("make durable"))
+}
+
+/// A new name, or the loss of one, is durable only once the folder is.
+pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(path)).and_then(|folder| folder.sync_all())
+}
+
+/// Where a process may die while it changes private files; tests let it die at each place.
+pub(crate) mod crash {
+    use std::io;
+
+    #[cfg(test)]
+    thread_local! {
+        static LEFT: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) };
+    }
+
+    /// From here on this thread dies at the `steps`th place and at every later one.
+    #[cfg(test)]
+    pub(crate) fn after(steps: Option<u32>) {
+        LEFT.with(|left| left.set(steps));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn point() -> io::Result<()> {
+        LEFT.with(|left| match left.get() {
+            None => Ok(()),
+            Some(0) => Err(io::Error::other("the process is dead")),
+            Some(more) => {
+                left.set(Some(more.saturating_sub(1)));
+                Ok(())
+            }
+        })
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unnecessary_wraps, reason = "tests let it fail")]
+    pub(crate) const fn point() -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

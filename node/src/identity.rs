@@ -1,16 +1,15 @@
-//! The node's secret key on disk: made once, read ever after.
+//! The node's secret key in clear, as versions before the keystore kept it.
 //!
-//! Owns: the key file's format and permissions.
-//! Must not: let the secret into an error, a log or memory that is not wiped.
+//! Owns: reading that file. Must not: write one, or let the secret into an error, a log
+//! or memory that is not wiped.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use cocoon_protocol::identity::NodeKey;
 use zeroize::Zeroizing;
 
-use crate::data_folder::{FolderError, InstanceLock, require_private, write_private};
+use crate::data_folder::{FolderError, require_private};
 
 /// First word of the file; names the format and its version.
 const HEADER: &str = "cocoon-node-key-v1";
@@ -37,9 +36,6 @@ pub enum KeyFileError {
         /// The file.
         path: PathBuf,
     },
-    /// The system gave no randomness for a new key.
-    #[error("the system gave no randomness for a new key")]
-    Randomness(#[source] getrandom::Error),
 }
 
 impl KeyFileError {
@@ -52,26 +48,13 @@ impl KeyFileError {
                  whoever knows the old one no longer finds it",
                 path.display()
             )),
-            Self::Unreadable { .. } | Self::Randomness(_) => None,
+            Self::Unreadable { .. } => None,
         }
-    }
-}
-
-/// Reads the key, or makes one when there is none. The lock proves that no other process makes
-/// another at the same time.
-pub fn load_or_create(path: &Path, _lock: &InstanceLock) -> Result<NodeKey, KeyFileError> {
-    match load(path) {
-        Err(KeyFileError::Unreadable { source, .. })
-            if source.kind() == io::ErrorKind::NotFound =>
-        {
-            create(path)
-        }
-        other => other,
     }
 }
 
 /// Reads the key.
-pub fn load(path: &Path) -> Result<NodeKey, KeyFileError> {
+pub fn load(path: &Path) -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
     let unreadable = |source| KeyFileError::Unreadable { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     require_private(path).map_err(KeyFileError::Folder)?;
@@ -87,51 +70,16 @@ pub fn load(path: &Path) -> Result<NodeKey, KeyFileError> {
         .ok_or_else(malformed)?;
     let mut secret = Zeroizing::new([0; 32]);
     hex::decode_to_slice(digits, secret.as_mut_slice()).map_err(|_| malformed())?;
-    Ok(NodeKey::from_secret(&secret))
-}
-
-fn create(path: &Path) -> Result<NodeKey, KeyFileError> {
-    let mut secret = Zeroizing::new([0; 32]);
-    getrandom::fill(secret.as_mut_slice()).map_err(KeyFileError::Randomness)?;
-    let digits = Zeroizing::new(hex::encode(secret.as_slice()));
-    let text = Zeroizing::new(format!("{HEADER} {}\n", digits.as_str()));
-    write_private(path, text.as_bytes()).map_err(KeyFileError::Folder)?;
-    Ok(NodeKey::from_secret(&secret))
+    Ok(secret)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data_folder::DataFolder;
+    use crate::data_folder::write_private;
     use proptest::prelude::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
-    #[test]
-    fn a_node_keeps_its_identity() {
-        let parent = tempfile::tempdir().unwrap();
-        let folder = DataFolder::open(&parent.path().join("data")).unwrap();
-        let lock = folder.lock().unwrap();
-        let first = load_or_create(&folder.node_key(), &lock).unwrap();
-        let second = load_or_create(&folder.node_key(), &lock).unwrap();
-        assert_eq!(first.id(), second.id());
-        let mode = std::fs::metadata(folder.node_key()).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-    }
-
-    #[test]
-    fn an_exposed_key_is_refused_with_the_fix() {
-        let parent = tempfile::tempdir().unwrap();
-        let folder = DataFolder::open(&parent.path().join("data")).unwrap();
-        let lock = folder.lock().unwrap();
-        load_or_create(&folder.node_key(), &lock).unwrap();
-        std::fs::set_permissions(folder.node_key(), std::fs::Permissions::from_mode(0o640))
-            .unwrap();
-        let error = load_or_create(&folder.node_key(), &lock).unwrap_err();
-        assert!(matches!(error, KeyFileError::Folder(FolderError::Exposed { mode: 0o640, .. })));
-        assert!(error.hint().unwrap().contains("chmod go= "));
-    }
-
-    fn load_bytes(bytes: &[u8]) -> Result<NodeKey, KeyFileError> {
+    fn load_bytes(bytes: &[u8]) -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("node.key");
         write_private(&path, bytes).unwrap();
@@ -141,8 +89,7 @@ mod tests {
     #[test]
     fn the_format_is_fixed() {
         let text = format!("cocoon-node-key-v1 {}\n", "07".repeat(32));
-        let key = load_bytes(text.as_bytes()).unwrap();
-        assert_eq!(key.id(), NodeKey::from_secret(&[7; 32]).id());
+        assert_eq!(load_bytes(text.as_bytes()).unwrap().as_slice(), [7; 32]);
         for damaged in [
             &text[1..],
             &text[..text.len() - 1],
@@ -156,13 +103,15 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_key_is_never_replaced() {
+    fn an_exposed_key_is_refused_with_the_fix() {
+        use std::os::unix::fs::PermissionsExt as _;
         let parent = tempfile::tempdir().unwrap();
-        let folder = DataFolder::open(&parent.path().join("data")).unwrap();
-        let lock = folder.lock().unwrap();
-        write_private(&folder.node_key(), b"damaged").unwrap();
-        assert!(load_or_create(&folder.node_key(), &lock).is_err());
-        assert_eq!(std::fs::read(folder.node_key()).unwrap(), b"damaged");
+        let path = parent.path().join("node.key");
+        write_private(&path, b"").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let error = load(&path).unwrap_err();
+        assert!(matches!(error, KeyFileError::Folder(FolderError::Exposed { mode: 0o640, .. })));
+        assert!(error.hint().unwrap().contains("chmod go= "));
     }
 
     proptest! {

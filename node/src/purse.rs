@@ -12,8 +12,7 @@ use cocoon_ledger::wallet::{Mnemonic, NoRandomness, Wallet, WalletError};
 use cocoon_protocol::channel::VaultKey;
 use cocoon_protocol::identity::Network;
 
-use crate::store::Store;
-use crate::words::{self, WordsError};
+use crate::keystore::{Keystore, KeystoreError};
 
 /// Context string of the vault's hot key (BLAKE3's key derivation).
 const HOT_KEY_CONTEXT: &str = "cocoon 2026 vault hot key v1";
@@ -22,8 +21,8 @@ const HOT_KEY_CONTEXT: &str = "cocoon 2026 vault hot key v1";
 #[derive(Debug, thiserror::Error)]
 pub enum PurseError {
     /// The words cannot be read or kept.
-    #[error("the wallet's words are not available; restore the data folder from a backup")]
-    Words(#[source] WordsError),
+    #[error("the wallet's words are not available")]
+    Keystore(#[source] KeystoreError),
     /// The operating system gives no randomness.
     #[error("no wallet can be made")]
     Random(#[source] NoRandomness),
@@ -43,13 +42,13 @@ pub struct Purse {
 
 impl Purse {
     /// The wallet of this network, made on first use; it is durable before anything is paid to it.
-    pub async fn open(store: &Store, network: Network) -> Result<Self, PurseError> {
-        let kept = words::load(store, network).map_err(PurseError::Words)?;
+    pub fn open(keystore: &Keystore, network: Network) -> Result<Self, PurseError> {
+        let kept = keystore.words(network).map_err(PurseError::Keystore)?;
         let phrase = match kept {
             Some(phrase) => phrase,
             None => {
                 let phrase = Mnemonic::generate().map_err(PurseError::Random)?;
-                words::keep(store, network, &phrase).await.map_err(PurseError::Words)?;
+                keystore.keep_words(network, &phrase).map_err(PurseError::Keystore)?;
                 phrase
             }
         };

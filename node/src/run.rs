@@ -11,7 +11,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::control;
 use crate::data_folder::{DataFolder, FolderError, InstanceLock, LockError};
-use crate::identity::{self, KeyFileError};
+use crate::keystore::{self, AdoptError, Keystore, KeystoreError, Unlock};
 use crate::operator::Operator;
 use crate::shutdown::{Fault, Shutdown, SignalError, Tasks};
 use crate::store::{self, Store};
@@ -28,9 +28,12 @@ pub enum RunError {
     /// Another node runs on the data folder.
     #[error("the node could not start")]
     Lock(#[source] LockError),
-    /// The node's key cannot be read or made.
+    /// The node's secrets cannot be opened or made.
     #[error("the node could not start")]
-    Key(#[source] KeyFileError),
+    Keystore(#[source] KeystoreError),
+    /// Secrets of an earlier version cannot be taken over.
+    #[error("the node could not start")]
+    Adopt(#[source] AdoptError),
     /// The store cannot be opened.
     #[error("the node could not start")]
     Store(#[source] store::OpenError),
@@ -52,6 +55,8 @@ pub struct Foundation {
     pub folder: DataFolder,
     /// Proof that no other process uses the folder; held to the end.
     pub lock: InstanceLock,
+    /// The node's secrets.
+    pub keystore: Keystore,
     /// The node's identity.
     pub key: NodeKey,
     /// What survives a crash.
@@ -63,9 +68,12 @@ impl Foundation {
     pub fn open(config: &Config) -> Result<Self, RunError> {
         let folder = DataFolder::open(&config.data_dir).map_err(RunError::Folder)?;
         let lock = folder.lock().map_err(RunError::Lock)?;
-        let key = identity::load_or_create(&folder.node_key(), &lock).map_err(RunError::Key)?;
+        let keystore = Keystore::open(&folder, &lock, &Unlock::from_config(config));
+        let keystore = keystore.map_err(RunError::Keystore)?;
         let store = Store::open(&folder.store()).map_err(RunError::Store)?;
-        Ok(Self { folder, lock, key, store })
+        keystore::adopt(&keystore, &folder, &store).map_err(RunError::Adopt)?;
+        let key = keystore.node_key().map_err(RunError::Keystore)?;
+        Ok(Self { folder, lock, keystore, key, store })
     }
 }
 

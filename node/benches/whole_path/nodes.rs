@@ -40,7 +40,12 @@ pub(crate) struct Node {
 
 fn command(data_dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cocoon-node"));
-    command.env_clear().env("HOME", data_dir).arg("--data-dir").arg(data_dir).stdin(Stdio::null());
+    command
+        .env_clear()
+        .env("HOME", data_dir.parent().unwrap_or(data_dir))
+        .arg("--data-dir")
+        .arg(data_dir)
+        .stdin(Stdio::null());
     command
 }
 

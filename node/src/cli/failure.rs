@@ -11,7 +11,7 @@ use super::exit::ExitStatus;
 use crate::config::ConfigError;
 use crate::control::{BindError, ControlError};
 use crate::data_folder::{FolderError, LockError};
-use crate::identity::KeyFileError;
+use crate::keystore::{AdoptError, KeystoreError};
 use crate::run::RunError;
 use crate::store;
 use crate::telemetry::TelemetryError;
@@ -86,6 +86,13 @@ impl From<FolderError> for Failure {
     }
 }
 
+impl From<KeystoreError> for Failure {
+    fn from(error: KeystoreError) -> Self {
+        let hint = error.hint();
+        Self::new(error).with_hint(hint)
+    }
+}
+
 impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
         let status = match error {
@@ -123,7 +130,8 @@ fn advice(error: &RunError) -> (ExitStatus, Option<String>) {
         }
         let hint = None
             .or_else(|| error.downcast_ref::<FolderError>().and_then(FolderError::hint))
-            .or_else(|| error.downcast_ref::<KeyFileError>().and_then(KeyFileError::hint))
+            .or_else(|| error.downcast_ref::<KeystoreError>().and_then(KeystoreError::hint))
+            .or_else(|| error.downcast_ref::<AdoptError>().and_then(AdoptError::hint))
             .or_else(|| {
                 let hint = error.downcast_ref::<store::OpenError>().and_then(|error| error.hint());
                 hint.map(str::to_owned)

@@ -41,8 +41,11 @@ pub(super) fn surroundings() -> Surroundings {
     };
     let data_home = absolute("XDG_DATA_HOME")
         .or_else(|| absolute("HOME").map(|home| format!("{home}/.local/share")));
+    let config_home = absolute("XDG_CONFIG_HOME")
+        .or_else(|| absolute("HOME").map(|home| format!("{home}/.config")));
     Surroundings {
         data_home,
+        config_home,
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         network: Network::Devnet,
     }

@@ -10,14 +10,13 @@ use anyhow::{Context as _, anyhow};
 use cocoon_ledger::wallet::{Mnemonic, Wallet};
 use cocoon_protocol::identity::Network;
 use cocoon_protocol::units::NanoTon;
-use futures::executor::block_on;
 use zeroize::Zeroizing;
 
 use super::output::word;
 use super::{Context, ExitStatus, Failure, unexpected};
 use crate::control::{Answer, Client, Request, WalletStatus};
+use crate::keystore::KeystoreError;
 use crate::run::Foundation;
-use crate::words::{self, WordsError};
 
 /// Largest file with words: 24 words of 8 letters, with room for line breaks and a note.
 const WORDS_FILE_BYTES: u64 = 4_096;
@@ -83,8 +82,8 @@ fn new(context: &Context, file: Option<PathBuf>) -> Result<(), Failure> {
         None => Mnemonic::generate().map_err(Failure::new)?,
     };
     let (foundation, network) = open(context)?;
-    block_on(words::keep(&foundation.store, network, &made)).map_err(|error| {
-        let exists = matches!(error, WordsError::Exists);
+    foundation.keystore.keep_words(network, &made).map_err(|error| {
+        let exists = matches!(error, KeystoreError::Exists);
         let hint = exists.then_some("`cocoon-node wallet show --words` prints its words");
         Failure::new(error).with_hint(hint)
     })?;
@@ -110,7 +109,7 @@ fn show(context: &Context) -> Result<WalletStatus, Failure> {
 }
 
 fn kept(foundation: &Foundation, network: Network) -> Result<Mnemonic, Failure> {
-    words::load(&foundation.store, network).map_err(Failure::new)?.ok_or_else(|| {
+    foundation.keystore.words(network)?.ok_or_else(|| {
         Failure::new(anyhow!("there is no wallet for {} yet", word(&network)))
             .with_hint(Some("`cocoon-node wallet new` makes one"))
     })

@@ -7,7 +7,7 @@ use cocoon_protocol::limits;
 use cocoon_protocol::units::{NanoTon, Prices};
 
 use super::Config;
-use super::choice::{AttesterChoice, EngineChoice, LedgerChoice};
+use super::choice::{AttesterChoice, EngineChoice, LedgerChoice, WalletAddress};
 
 /// Two settings that do not go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +33,9 @@ pub enum Conflict {
     /// Simulated evidence where real money is.
     #[error("`attester = \"simulated\"` is refused on mainnet")]
     SimulatedOnMainnet,
+    /// Real money would be withdrawn to an address of the test network.
+    #[error("`owner` is an address for the test network only")]
+    TestOnlyOwner,
     /// Not even one step of the default length can be paid.
     #[error(
         "`max_cost` or `allocation` does not cover one step of {} tokens at our own prices",
@@ -54,6 +57,7 @@ impl Conflict {
             Self::NothingToServe => "drop one of `--ledger` and `--ledger-listen`",
             Self::SimulatedNotBuilt => "build with `--features dev-tee`, or use `--attester auto`",
             Self::SimulatedOnMainnet => "use `--attester auto`",
+            Self::TestOnlyOwner => "copy the address from a wallet on the main network",
             Self::CannotPayOneStep => "raise `--max-cost` and `--allocation`",
         }
     }
@@ -76,6 +80,11 @@ impl Config {
             ),
             (self.simulated() && self.network == Network::Mainnet, Conflict::SimulatedOnMainnet),
             (self.simulated() && !cfg!(feature = "dev-tee"), Conflict::SimulatedNotBuilt),
+            (
+                self.network == Network::Mainnet
+                    && self.owner.is_some_and(WalletAddress::is_test_only),
+                Conflict::TestOnlyOwner,
+            ),
             (self.consume && self.step_cost() > self.max_cost, Conflict::CannotPayOneStep),
             (self.consume && self.step_cost() > self.allocation, Conflict::CannotPayOneStep),
         ];

@@ -5,7 +5,8 @@
 use std::fmt;
 
 use cocoon_engine::catalogue::HASH_PREFIX;
-use cocoon_protocol::identity::ModelHash;
+use cocoon_ledger::address::FriendlyAddress;
+use cocoon_protocol::identity::{ModelHash, TonAddress};
 
 use super::value::Name;
 
@@ -62,6 +63,40 @@ impl fmt::Display for LedgerChoice {
             Self::Embedded => f.write_str("embedded"),
             Self::Remote(url) => f.write_str(url),
         }
+    }
+}
+
+/// An account on TON, in any form that people copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalletAddress {
+    address: TonAddress,
+    test_only: bool,
+}
+
+impl WalletAddress {
+    /// Reads `EQ…`, `UQ…`, `kQ…`, `0Q…` or `0:…`; `None` when it is none, or mistyped.
+    pub fn new(text: &str) -> Option<Self> {
+        if let Ok(friendly) = text.parse::<FriendlyAddress>() {
+            return Some(Self { address: friendly.address, test_only: friendly.test_only });
+        }
+        TonAddress::from_raw(text).map(|address| Self { address, test_only: false })
+    }
+
+    /// The address itself.
+    pub const fn address(self) -> TonAddress {
+        self.address
+    }
+
+    /// Whether it says that it is not for the main network.
+    pub const fn is_test_only(self) -> bool {
+        self.test_only
+    }
+}
+
+impl fmt::Display for WalletAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, test_only } = *self;
+        FriendlyAddress { address, bounceable: false, test_only }.fmt(f)
     }
 }
 

@@ -23,7 +23,9 @@ use cocoon_protocol::units::{Millis, NanoTon, PricePerMillion, Prices, Tokens};
 use multiaddr::Multiaddr;
 
 pub use check::Conflict;
-pub use choice::{AttesterChoice, EngineChoice, LedgerChoice, LogFilter, LogFormat, ModelChoice};
+pub use choice::{
+    AttesterChoice, EngineChoice, LedgerChoice, LogFilter, LogFormat, ModelChoice, WalletAddress,
+};
 pub use file::FileError;
 pub use load::{ConfigError, Layers, Loaded, Origin, unknown_variables};
 pub use print::{print_json, print_toml};
@@ -110,6 +112,27 @@ settings! {
         /// Half a minute lets an ordinary answer end; a second signal stops at once.
         shutdown_grace: Millis = Text("30 s"), placeholder: "TIME";
     }
+    "Keys" {
+        /// File whose first line is the keystore's passphrase; `COCOON_PASSPHRASE` is the other way.
+        ///
+        /// Without either, a keystore that has a passphrase asks for it at the terminal. A new one
+        /// gets the passphrase that is given here, and otherwise uses the key file.
+        passphrase_file: Option<PathBuf> = Unset, placeholder: "FILE", everywhere: true;
+
+        /// File with the key of a keystore that has no passphrase; made when it is not there.
+        ///
+        /// Outside the data folder, so that a copy of the folder alone opens nothing. Whoever reads
+        /// all of the user's files has both; a passphrase keeps them out while the node is down.
+        key_file: Option<PathBuf> = Derived("the user's configuration folder + /cocoon/keystore.key", |surroundings| {
+            surroundings.config_home.as_ref().map(|home| format!("{home}/cocoon/keystore.key"))
+        }), placeholder: "FILE", everywhere: true;
+
+        /// Make a new keystore without any protection; for throw-away devnets.
+        clear_keystore: bool = Text("false");
+
+        /// The keystore's passphrase itself. As a flag other users of the machine can see it.
+        passphrase: Option<Secret> = Unset, placeholder: "TEXT", secret: true, hidden: true;
+    }
     "Peers" {
         /// Addresses to listen on for peers; repeat the flag for several.
         ///
@@ -154,6 +177,16 @@ settings! {
         ///
         /// Five allocations; what is not spent can be withdrawn.
         vault_deposit: NanoTon = Text("0.5 TON"), placeholder: "AMOUNT";
+
+        /// Cold address to which withdrawals from the vault go, and nowhere else; the wallet by default.
+        ///
+        /// Part of the vault's address: with another owner the node uses another vault.
+        owner: Option<WalletAddress> = Unset, placeholder: "ADDRESS";
+
+        /// Most that may be allocated to providers in one UTC day; no cap by default.
+        ///
+        /// Bounds what a thief of the hot key can give to himself. Part of the vault's address.
+        daily_cap: Option<NanoTon> = Unset, placeholder: "AMOUNT";
 
         /// Part of the vault that is reserved for one provider at a time.
         ///

@@ -48,6 +48,8 @@ pub enum Fallback {
 pub struct Surroundings {
     /// Where the system keeps users' data, `$XDG_DATA_HOME` or its fallback; `None` without a home.
     pub data_home: Option<String>,
+    /// Where the system keeps users' settings, `$XDG_CONFIG_HOME` or its fallback.
+    pub config_home: Option<String>,
     /// Threads that the machine runs at once.
     pub threads: usize,
     /// Which network the node is on; set by the loader before other defaults are asked for.

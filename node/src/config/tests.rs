@@ -17,6 +17,10 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
     ("consume", ["true", "false", "true"]),
     ("network", ["testnet", "mainnet", "devnet"]),
     ("shutdown_grace", ["1 s", "2 s", "3 min"]),
+    ("passphrase_file", ["/a", "/b", "/c"]),
+    ("key_file", ["/a.key", "/b.key", "/c.key"]),
+    ("clear_keystore", ["true", "false", "true"]),
+    ("passphrase", ["one", "two", "three"]),
     ("listen", ["/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2", "/ip4/127.0.0.1/udp/3/quic-v1"]),
     ("entry_points", ["/dns/a.example/tcp/1", "/dns/b.example/tcp/2", "/ip6/::1/tcp/3"]),
     ("region", ["eu", "us", "asia-1"]),
@@ -27,6 +31,15 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
     ("max_cost", ["0.1 TON", "0.2 TON", "0.3 TON"]),
     ("vault_deposit", ["1 TON", "2 TON", "3 TON"]),
     ("allocation", ["0.2 TON", "0.3 TON", "0.4 TON"]),
+    (
+        "owner",
+        [
+            "UQDKbjIcfM6ezt8KjKJJLshZJJSqX7XOA4ff-W72r5gqPuwA",
+            "UQDdSgbhTq7a1cwJTZTm3kpjKcrlqGN9iAXoKRk3TfHgRpco",
+            "0QDKbjIcfM6ezt8KjKJJLshZJJSqX7XOA4ff-W72r5gqPleK",
+        ],
+    ),
+    ("daily_cap", ["1 TON", "2 TON", "3 TON"]),
     ("release_delay", ["1 h", "2 h", "90 s"]),
     ("model", ["a", "b", HASHED_MODEL]),
     ("model_name", ["a", "b", "org/c"]),
@@ -48,6 +61,7 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
 fn surroundings() -> Surroundings {
     Surroundings {
         data_home: Some("/srv/somebody/.local/share".into()),
+        config_home: Some("/srv/somebody/.config".into()),
         threads: 8,
         network: Network::Devnet,
     }

@@ -17,7 +17,7 @@ use multiaddr::Multiaddr;
 use zeroize::Zeroizing;
 
 use super::choice::{
-    AttesterChoice, EngineChoice, LedgerChoice, LogFilter, LogFormat, ModelChoice,
+    AttesterChoice, EngineChoice, LedgerChoice, LogFilter, LogFormat, ModelChoice, WalletAddress,
 };
 use super::setting::Kind;
 
@@ -76,6 +76,9 @@ pub enum ValueError {
     /// Neither `embedded` nor a URL.
     #[error("expected `embedded` or a URL, such as `http://127.0.0.1:8081`")]
     Ledger,
+    /// Not an account on TON, or a mistyped one.
+    #[error("expected an address such as `UQ…`, or `0:` and 64 hexadecimal digits; copy it again")]
+    WalletAddress,
     /// Not a log filter.
     #[error("expected a filter, such as `info` or `info,cocoon_node=debug`")]
     LogFilter,
@@ -412,6 +415,15 @@ words!(EngineChoice, "llama, echo", {
     "llama" => EngineChoice::Llama, "echo" => EngineChoice::Echo,
 });
 words!(LogFormat, "text, json", { "text" => LogFormat::Text, "json" => LogFormat::Json });
+
+impl TextValue for WalletAddress {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
+        Self::new(text).ok_or(ValueError::WalletAddress)
+    }
+    fn shown(&self) -> Shown {
+        Shown::Text(self.to_string())
+    }
+}
 
 impl TextValue for LedgerChoice {
     fn from_text(text: &str) -> Result<Self, ValueError> {

@@ -5,9 +5,7 @@
 
 use std::sync::Arc;
 
-use cocoon_ledger::operations::{
-    Deposit, OperationError, Patience, Redeemer, VaultTerms, VaultView,
-};
+use cocoon_ledger::operations::{Deposit, OperationError, Patience, Redeemer, VaultView};
 use cocoon_protocol::Input;
 use cocoon_protocol::channel::SignedVoucher;
 use cocoon_protocol::channel::settlement::Parameters;
@@ -24,6 +22,7 @@ use crate::purse::Purse;
 use crate::run::Foundation;
 use crate::shutdown::Tasks;
 use crate::start::LedgerParts;
+use crate::vaults::{self, VaultsError, seconds};
 
 /// Commands that wait. A consumer has at most two under way; a provider one read for each session
 /// and one settlement for each channel. When full, a command fails at once, and the protocol asks
@@ -60,20 +59,12 @@ impl LedgerDesk {
         purse: Option<&Purse>,
         driver: &DriverHandle,
         tasks: &Tasks,
-    ) -> Result<Self, OperationError> {
+    ) -> Result<Self, VaultsError> {
         let patience = Patience::default();
         let deposit = match purse {
             Some(purse) if config.consume => {
-                let terms = VaultTerms {
-                    owner: None,
-                    release_delay_seconds: seconds(config.release_delay),
-                    daily_cap: NanoTon::MAX,
-                    fee_basis_points: 0,
-                    treasury: purse.wallet.address(),
-                    salt: 0,
-                };
-                let (wallet, key) = (purse.wallet.clone(), Arc::clone(&purse.vault_key));
-                Some(Deposit::new(Arc::clone(&parts.ledger), wallet, key, &terms, patience)?)
+                let ledger = Arc::clone(&parts.ledger);
+                Some(vaults::deposit(config, &foundation.keystore, purse, ledger)?)
             }
             Some(_) | None => None,
         };
@@ -117,10 +108,6 @@ fn not_done(command: LedgerCommand) -> Input {
         LedgerCommand::ReadVault { vault } => Input::VaultRead { vault, snapshot: Err(reason) },
         LedgerCommand::Settle { voucher } => Input::SettleFailed { voucher, reason },
     }
-}
-
-fn seconds(length: cocoon_protocol::units::Millis) -> u32 {
-    u32::try_from(length.get() / 1_000).unwrap_or(u32::MAX)
 }
 
 async fn run(clerk: Arc<Clerk>, mut waiting: mpsc::Receiver<LedgerCommand>, tasks: Tasks) {

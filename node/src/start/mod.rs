@@ -52,9 +52,9 @@ pub enum StartError {
     /// The catalogue of models cannot be read.
     #[error("the catalogue of models cannot be read")]
     Catalogue(#[source] CatalogueFileError),
-    /// The vault's address cannot be computed.
-    #[error("the vault's terms cannot be used")]
-    Deposit(#[source] cocoon_ledger::operations::OperationError),
+    /// The vault's address cannot be computed, or its terms not be kept.
+    #[error("the vault cannot be used")]
+    Deposit(#[source] crate::vaults::VaultsError),
     /// It cannot provide.
     #[error("this node cannot provide")]
     Provider(#[source] provider::ProviderError),
@@ -112,7 +112,7 @@ pub(crate) async fn start(
     let ledger =
         ledger::open(config, &foundation.folder, tasks).await.map_err(StartError::Ledger)?;
     let purse = if config.provide || config.consume {
-        let purse = Purse::open(&foundation.store, config.network).await;
+        let purse = Purse::open(&foundation.keystore, config.network);
         Some(Arc::new(purse.map_err(StartError::Purse)?))
     } else {
         None

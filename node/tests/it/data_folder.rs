@@ -25,7 +25,7 @@ fn everything_in_the_folder_is_its_owners_alone() {
         assert_eq!(mode(&path), expected, "{}", path.display());
         names.push(path.file_name().unwrap().to_string_lossy().into_owned());
     }
-    for name in ["node.key", "store.redb", "lock", "control.sock"] {
+    for name in ["keystore.json", "store.redb", "lock", "control.sock"] {
         assert!(names.iter().any(|found| found == name), "{name} in {names:?}");
     }
 }
@@ -79,7 +79,7 @@ fn an_exposed_key_is_refused_with_the_command_that_repairs_it() {
     let node = sandbox.start(NODE);
     node.signal("TERM");
     node.wait();
-    let key = sandbox.data_dir().join("node.key");
+    let key = sandbox.data_dir().join("keystore.json");
     fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
     let error = sandbox.run(NODE).failure(1);
     assert!(error.contains("is open to other users (mode 644)"), "{error}");

@@ -10,6 +10,7 @@ use cocoon_protocol::channel::settlement::{AllocationRequest, Command, Parameter
 use cocoon_protocol::channel::{Allocation, SignedRelease, VaultKey};
 use cocoon_protocol::identity::{NodeId, TonAddress};
 use cocoon_protocol::units::NanoTon;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tycho_types::models::StateInit;
 
@@ -30,13 +31,14 @@ const WALLET_WRONG_SEQNO: i32 = 133;
 const WALLET_EXPIRED: i32 = 136;
 
 /// What a vault is made with, besides the keys. Part of its address: other terms, other vault.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VaultTerms {
     /// Where withdrawals go; `None` for the wallet that deposits.
     pub owner: Option<TonAddress>,
     /// How long a provider may settle after a release was requested, in seconds.
     pub release_delay_seconds: u32,
     /// Most that the hot key may allocate in one UTC day; [`NanoTon::MAX`] for no cap.
+    #[serde(rename = "daily_cap_nano")]
     pub daily_cap: NanoTon,
     /// The network's fee on what providers are paid, in hundredths of a percent.
     pub fee_basis_points: u16,
