@@ -36,7 +36,7 @@ use cocoon_protocol::units::{NanoTon, Timestamp, Tokens};
 use cocoon_protocol::wire::SessionMessage;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
-use world::{MODEL, PAYOUT, Side, VAULT, World, key, prices, vault_key};
+use world::{MODEL, PAYOUT, Parcel, Side, VAULT, World, key, prices, vault_key};
 
 const NOW: Timestamp = Timestamp::from_unix_secs(1_800_000_000);
 
@@ -185,7 +185,7 @@ fn before_payment() -> (World, Input) {
     let mut world = World::new();
     let job = world.submit(1);
     loop {
-        if let Some((Side::Consumer, SessionMessage::JobChunk { completion, .. })) =
+        if let Some((Side::Consumer, Parcel::Message(SessionMessage::JobChunk { completion, .. }))) =
             world.wire.front()
             && *completion >= cocoon_protocol::limits::PAY_EVERY
             && world.mail.is_empty()

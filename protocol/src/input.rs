@@ -51,6 +51,8 @@ pub struct ChannelView {
     pub allocation: Option<(u32, NanoTon)>,
     /// The highest voucher that it holds, checked against our own key.
     pub latest: Option<VerifiedVoucher>,
+    /// What ended jobs left unpaid and it wants repaid before it serves another, by its count.
+    pub owed: NanoTon,
 }
 
 /// What a consumer asks a provider for; the body waits at the edge.

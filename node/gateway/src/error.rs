@@ -231,6 +231,17 @@ impl From<JobError> for ApiError {
                 with(StatusCode::PAYMENT_REQUIRED, Kind::InvalidRequest, "price_too_high")
                     .param("cocoon.max_cost")
             }
+            JobError::PriceAboveCap { .. } => {
+                with(StatusCode::PAYMENT_REQUIRED, Kind::InvalidRequest, "price_too_high")
+                    .param("cocoon.max_price")
+            }
+            JobError::SpendingCap { retry_after: Some(after), .. } => {
+                with(StatusCode::TOO_MANY_REQUESTS, Kind::RateLimit, "spending_cap_reserved")
+                    .retry_after(after)
+            }
+            JobError::SpendingCap { retry_after: None, .. } => {
+                with(StatusCode::TOO_MANY_REQUESTS, Kind::InsufficientQuota, "spending_cap_reached")
+            }
             JobError::TierNotAvailable { .. } => {
                 with(StatusCode::FORBIDDEN, Kind::Permission, "tier_not_available")
                     .param("cocoon.tier")

@@ -10,6 +10,7 @@ use cocoon_gateway::{Health, JobRequest, JobStream, Jobs, ModelListing, model_ha
 use cocoon_protocol::attest::Tier;
 use cocoon_protocol::identity::{JobId, ModelHash, Network, NodeId};
 use cocoon_protocol::job::{JobError, JobSpec};
+use cocoon_protocol::record::Account;
 use cocoon_protocol::selection::Demand;
 use cocoon_protocol::units::{NanoTon, Tokens};
 use futures::future::BoxFuture;
@@ -70,6 +71,8 @@ impl NodeJobs {
             max_completion: request.max_completion,
             minimum_tier: request.minimum_tier.unwrap_or(self.defaults.minimum_tier),
             max_cost: Some(request.max_cost.map_or(cap, |asked| asked.min(cap))),
+            max_price: None,
+            account: Account::default(),
         };
         let spec = JobSpec {
             model,

@@ -232,6 +232,8 @@ fn to_store(record: &ProtocolRecord) -> Record {
         ProtocolRecord::Payee(_) => Table::Payee,
         ProtocolRecord::Receipt(_) => Table::Receipt,
         ProtocolRecord::Interrupted(_) => Table::Interrupted,
+        ProtocolRecord::Logged(_) => Table::Log,
+        ProtocolRecord::Posting(_) => Table::Posting,
     };
     Record::put(table, record.key(), record.encode())
 }

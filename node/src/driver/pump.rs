@@ -275,6 +275,8 @@ mod tests {
                 max_completion: None,
                 minimum_tier: Tier::Open,
                 max_cost: None,
+                max_price: None,
+                account: cocoon_protocol::record::Account::default(),
             },
             draw: 0,
             started,

@@ -273,10 +273,10 @@ fn from_provider(
     message: SessionMessage,
 ) -> Result<Option<Input>, Violation> {
     Ok(Some(match message {
-        SessionMessage::ChannelState { allocation, latest, settled: _ } => {
+        SessionMessage::ChannelState { allocation, latest, owed, settled: _ } => {
             let verify = |voucher: SignedVoucher| voucher.verify(own_vault);
             let latest = latest.map(verify).transpose().map_err(|_| Violation::BadVoucher)?;
-            Input::ChannelState { peer, view: ChannelView { allocation, latest } }
+            Input::ChannelState { peer, view: ChannelView { allocation, latest, owed } }
         }
         SessionMessage::JobStarted { job, prompt } => Input::JobStarted { peer, job, prompt },
         SessionMessage::JobRefused { job, refusal } => Input::JobRefused { peer, job, refusal },

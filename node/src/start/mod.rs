@@ -24,6 +24,7 @@ use cocoon_protocol::layout::RecordError;
 
 pub(crate) use ledger::LedgerParts;
 
+use crate::accounts;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::driver::event::DriverHandle;
@@ -79,6 +80,9 @@ pub enum StartError {
     /// A record of the store is not what it should be.
     #[error("a record in the store is damaged; restore the data folder from a backup")]
     Record(#[source] RecordError),
+    /// The accounts of the last run cannot be closed.
+    #[error("the accounts of the last run cannot be closed")]
+    Accounts(#[source] accounts::AccountsError),
     /// The operating system gives no randomness.
     #[error("the operating system gives no randomness")]
     Random,
@@ -136,6 +140,9 @@ pub(crate) async fn start(
     };
     let (net, events) = join(config, foundation, tasks).await?;
     let node = protocol(&foundation.store, consuming.as_ref(), providing.as_ref())?;
+    accounts::end_what_ran(&foundation.store, SystemClock.now())
+        .await
+        .map_err(StartError::Accounts)?;
     let (driver, inbox) = DriverHandle::new();
     let sessions = Sessions::new(
         net.clone(),

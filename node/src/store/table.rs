@@ -17,14 +17,25 @@ pub enum Table {
     Receipt,
     /// Jobs that were paid in part and have no receipt. Key: the job.
     Interrupted,
+    /// Places in channels' logs of receipts. Key: the channel and the place.
+    Log,
+    /// The accounts: one line a job. Key: when it began, the side, the job, the peer.
+    Posting,
     /// Secret seeds of wallets. Key: the network's name.
     Wallet,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 5] =
-        [Self::Payer, Self::Payee, Self::Receipt, Self::Interrupted, Self::Wallet];
+    pub const ALL: [Self; 7] = [
+        Self::Payer,
+        Self::Payee,
+        Self::Receipt,
+        Self::Interrupted,
+        Self::Log,
+        Self::Posting,
+        Self::Wallet,
+    ];
 
     /// The table's name in the file; never reused for anything else.
     pub const fn name(self) -> &'static str {
@@ -33,6 +44,8 @@ impl Table {
             Self::Payee => "payee",
             Self::Receipt => "receipt",
             Self::Interrupted => "interrupted",
+            Self::Log => "log",
+            Self::Posting => "posting",
             Self::Wallet => "wallet",
         }
     }

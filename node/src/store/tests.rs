@@ -93,7 +93,7 @@ fn a_newer_version_and_a_foreign_database_are_refused_by_name() {
     drop(Store::open(&path).unwrap());
     schema::write_version(&Database::open(&path).unwrap(), schema::VERSION + 1);
     let error = Store::open(&path).unwrap_err();
-    assert!(matches!(error, OpenError::Newer { found: 2, known: 1 }), "{error:?}");
+    assert!(matches!(error, OpenError::Newer { found: 3, known: 2 }), "{error:?}");
 
     let foreign = folder.path().join("foreign.redb");
     let definition = redb::TableDefinition::<u64, u64>::new("theirs");

@@ -186,6 +186,11 @@ pub struct ChannelState {
     /// Absent when none was accepted yet. A payer that forgot it learns it here.
     #[prost(message, optional, tag = "5")]
     pub latest: ::core::option::Option<SignedVoucher>,
+    /// NanoTON that ended jobs left unpaid and that the provider wants, in a payment for no job, before
+    /// it serves another; zero while it tolerates the debt. A payer believes no more of it than a step
+    /// of credit for each job that broke off.
+    #[prost(uint64, tag = "6")]
+    pub owed: u64,
 }
 /// A voucher, and how much of it is for which job.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -13,7 +13,7 @@ use crate::flat::FlatMap;
 use crate::identity::{NodeId, TonAddress};
 use crate::input::{ChannelView, LedgerFailure};
 use crate::output::{Effect, LedgerCommand, Output};
-use crate::record::Record;
+use crate::record::{Posting, Purpose, Record};
 use crate::units::{Millis, NanoTon, Timestamp};
 use crate::wire::SessionMessage;
 
@@ -241,19 +241,19 @@ impl Funds {
     ) {
         let channel = ChannelId { vault, provider, epoch: allocation.epoch };
         let known = self.channels.get_mut(&provider).filter(|f| f.payer.channel() == channel);
-        let state = if let Some(funded) = known {
-            funded.payer.observe(allocation).clone()
+        let (before, state) = if let Some(funded) = known {
+            (funded.payer.cumulative(), funded.payer.observe(allocation).clone())
         } else {
-            let mut payer = match self.restored.remove(&channel) {
-                Some(state) => Payer::restore(state, Arc::clone(&self.key)),
-                None => Payer::new(channel, allocation, Arc::clone(&self.key)),
+            let (before, mut payer) = match self.restored.remove(&channel) {
+                Some(state) => (state.cumulative(), Payer::restore(state, Arc::clone(&self.key))),
+                None => (NanoTon::ZERO, Payer::new(channel, allocation, Arc::clone(&self.key))),
             };
             let state = payer.observe(allocation).clone();
             self.channels.insert(provider, Funded { payer, greeting: Greeting::None });
             self.plan_greetings();
-            state
+            (before, state)
         };
-        out.persist.push(Record::Payer(state));
+        remember(before, state, out);
     }
 
     /// A release was asked for on the ledger, or is complete: nothing new is promised in this
@@ -308,13 +308,26 @@ impl Funds {
             }
             Some(_) | None => Greeting::Unseen { at: now },
         };
+        let before = funded.payer.cumulative();
         if let Some(latest) = &view.latest
             && funded.payer.catch_up(latest).is_ok()
         {
-            out.persist.push(Record::Payer(funded.payer.state().clone()));
+            remember(before, funded.payer.state().clone(), out);
         }
         let held = view.latest.as_ref().map(|held| held.voucher().cumulative);
-        if held < Some(funded.payer.cumulative())
+        // What the provider has not got yet is for these debts too.
+        let missing = funded.payer.cumulative().saturating_sub(held.unwrap_or(NanoTon::ZERO));
+        let owed = if limit.is_some() { view.owed.saturating_sub(missing) } else { NanoTon::ZERO };
+        if let Some(repayment) = funded.payer.repay(owed) {
+            let channel = funded.payer.channel();
+            let (voucher, total) = (repayment.voucher, funded.payer.cumulative());
+            let (when, whom) = ((Purpose::Debt, now), (channel, provider));
+            let posting = Posting::other(when, whom, false, (repayment.amount, total));
+            out.persist.push(Record::Payer(repayment.record));
+            out.persist.push(Record::Posting(posting));
+            let message = SessionMessage::Payment { voucher, total: None };
+            out.effects.push(Effect::Send { peer: provider, message });
+        } else if held < Some(funded.payer.cumulative())
             && let Some(voucher) = funded.payer.latest_voucher()
         {
             let message = SessionMessage::Payment { voucher, total: None };
@@ -400,6 +413,19 @@ impl Funds {
     }
 }
 
+/// Persists a channel whose promises are `before` or, when its store has forgotten some, more.
+fn remember(before: NanoTon, state: PayerState, out: &mut Output) {
+    let (channel, total) = (state.channel(), state.cumulative());
+    let forgotten = total.saturating_sub(before);
+    out.persist.push(Record::Payer(state));
+    if forgotten > NanoTon::ZERO {
+        // Nobody knows any more when it was promised.
+        let when = (Purpose::Forgotten, Timestamp::EPOCH);
+        let whom = (channel, channel.provider);
+        out.persist.push(Record::Posting(Posting::other(when, whom, false, (forgotten, total))));
+    }
+}
+
 fn hello(key: &VaultKey, vault: TonAddress, provider: NodeId, consumer: NodeId) -> SessionMessage {
     let proof = HolderClaim { vault, provider, consumer }.prove(key);
     SessionMessage::ChannelHello { vault, proof }
@@ -459,7 +485,7 @@ mod tests {
     }
 
     fn sees(limit: u64, epoch: u32, latest: Option<VerifiedVoucher>) -> ChannelView {
-        ChannelView { allocation: Some((epoch, nano(limit))), latest }
+        ChannelView { allocation: Some((epoch, nano(limit))), latest, owed: NanoTon::ZERO }
     }
 
     fn is_hello(out: &Came) -> bool {
@@ -558,7 +584,7 @@ mod tests {
         funds.session_closed(PROVIDER);
         assert!(is_hello(&prepare(&mut funds, PROVIDER, 10, NOW).1));
         let mut now = NOW;
-        let blind = ChannelView { allocation: None, latest: None };
+        let blind = ChannelView { allocation: None, latest: None, owed: NanoTon::ZERO };
         for _ in 1..GREETING_TRIES {
             with(|out| funds.channel_state(PROVIDER, &blind, now, out));
             assert_eq!(prepare(&mut funds, PROVIDER, 10, now).0, Readiness::Waiting);
@@ -635,7 +661,10 @@ mod tests {
         let held = voucher.verify(&key().public()).unwrap();
         let view = sees(100, 1, Some(held));
         let (_, out) = with(|out| funds.channel_state(PROVIDER, &view, NOW, out));
-        assert!(matches!(out.persist[..], [Record::Payer(_)]));
+        let [Record::Payer(_), Record::Posting(forgotten)] = &out.persist[..] else {
+            panic!("{:?}", out.persist);
+        };
+        assert_eq!((forgotten.purpose, forgotten.amount), (Purpose::Forgotten, nano(80)));
         assert_eq!(funds.payer(PROVIDER).unwrap().cumulative(), nano(80));
     }
 

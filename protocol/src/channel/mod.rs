@@ -16,7 +16,7 @@ pub use holder::HolderClaim;
 pub use payee::{
     Accepted, Closed, OpenError, Payee, PayeeError, PayeeState, VoucherBlame, VoucherError,
 };
-pub use payer::{CatchUpError, PayError, Payer, PayerState, Payment, ReserveError};
+pub use payer::{CatchUpError, PayError, Payer, PayerState, Payment, Repayment, ReserveError};
 pub use voucher::{
     BadSignature, ChannelId, RELEASE_MAGIC, Release, SignedRelease, SignedVoucher, VOUCHER_MAGIC,
     VaultKey, VaultPublicKey, VerifiedVoucher, Voucher,

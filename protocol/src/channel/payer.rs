@@ -15,7 +15,9 @@ use crate::limits;
 use crate::receipt::Peaks;
 use crate::units::NanoTon;
 
-const KIND: [u8; 4] = *b"CPr1";
+const KIND: [u8; 4] = *b"CPr2";
+/// The same without what may be owed.
+const FIRST_KIND: [u8; 4] = *b"CPr1";
 
 /// What must survive a crash. Jobs are not in it: they end with the process, and what was promised
 /// for them stays promised.
@@ -25,6 +27,9 @@ pub struct PayerState {
     limit: NanoTon,
     cumulative: NanoTon,
     releasing: bool,
+    /// What was served at most and is not promised: a step for each job that has been paid for and
+    /// has no receipt. It bounds the debt that is repaid on a provider's word.
+    may_owe: NanoTon,
     receipts: Peaks,
 }
 
@@ -39,6 +44,16 @@ impl PayerState {
         self.cumulative
     }
 
+    /// What was served at most and is not promised.
+    pub const fn may_owe(&self) -> NanoTon {
+        self.may_owe
+    }
+
+    /// The receipts of finished jobs.
+    pub const fn receipts(&self) -> &Peaks {
+        &self.receipts
+    }
+
     /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
         let record = self
@@ -46,13 +61,15 @@ impl PayerState {
             .write(Writer::new(KIND))
             .u64(self.limit.as_nano())
             .u64(self.cumulative.as_nano())
-            .u8(u8::from(self.releasing));
+            .u8(u8::from(self.releasing))
+            .u64(self.may_owe.as_nano());
         self.receipts.write(record).finish()
     }
 
     /// Reads the stored form.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let mut reader = Reader::open(bytes, KIND)?;
+        let first = bytes.starts_with(&FIRST_KIND);
+        let mut reader = Reader::open(bytes, if first { FIRST_KIND } else { KIND })?;
         let channel = ChannelId::read(&mut reader)?;
         let limit = NanoTon::from_nano(reader.u64()?);
         let cumulative = NanoTon::from_nano(reader.u64()?);
@@ -60,9 +77,10 @@ impl PayerState {
             return Err(RecordError::BadField("cumulative"));
         }
         let releasing = reader.flag("releasing")?;
+        let may_owe = if first { NanoTon::ZERO } else { NanoTon::from_nano(reader.u64()?) };
         let receipts = Peaks::read(&mut reader)?;
         reader.finish()?;
-        Ok(Self { channel, limit, cumulative, releasing, receipts })
+        Ok(Self { channel, limit, cumulative, releasing, may_owe, receipts })
     }
 }
 
@@ -137,6 +155,18 @@ pub struct Payment {
     pub job: JobTotal,
 }
 
+/// A voucher for what earlier jobs left unpaid, and what must be durable first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a debt that is not repaid keeps the provider from serving"]
+pub struct Repayment {
+    /// Persist this before the voucher leaves the node.
+    pub record: PayerState,
+    /// Send this.
+    pub voucher: SignedVoucher,
+    /// What it promises anew.
+    pub amount: NanoTon,
+}
+
 /// One running job's account.
 #[derive(Clone, Copy, Debug)]
 struct Account {
@@ -144,6 +174,11 @@ struct Account {
     reserved: NanoTon,
     /// What was promised for it. Never above `reserved`.
     paid: NanoTon,
+    /// What it may leave unpaid when it breaks off; part of the state's `may_owe` once the provider
+    /// was paid for the first time, before which it serves nothing.
+    step: NanoTon,
+    /// Whether it is part of it.
+    served: bool,
 }
 
 /// The consumer's side of one channel; all its jobs with that provider share it.
@@ -166,6 +201,7 @@ impl Payer {
                 limit: allocation.limit,
                 cumulative: allocation.paid.min(allocation.limit),
                 releasing: allocation.unlock_at.is_some(),
+                may_owe: NanoTon::ZERO,
                 receipts: Peaks::default(),
             },
             key,
@@ -236,8 +272,13 @@ impl Payer {
         if account.is_none() && self.jobs.len() >= limits::JOBS_PER_PEER {
             return Err(ReserveError::TooManyJobs);
         }
-        let Account { reserved, paid } =
-            account.unwrap_or(Account { reserved: NanoTon::ZERO, paid: NanoTon::ZERO });
+        let account = account.unwrap_or(Account {
+            reserved: NanoTon::ZERO,
+            paid: NanoTon::ZERO,
+            step: NanoTon::ZERO,
+            served: false,
+        });
+        let reserved = account.reserved;
         let needed = max_cost.saturating_sub(reserved);
         let headroom = self.headroom();
         let outstanding = self.outstanding.checked_add(needed).filter(|_| needed <= headroom);
@@ -245,8 +286,18 @@ impl Payer {
             return Err(ReserveError::NoHeadroom { headroom, needed });
         };
         self.outstanding = outstanding;
-        self.jobs.insert(job, Account { reserved: reserved.max(max_cost), paid });
+        self.jobs.insert(job, Account { reserved: reserved.max(max_cost), ..account });
         Ok(())
+    }
+
+    /// What the job may leave unpaid when it breaks off: one step of credit at its own prices. Said
+    /// before its first payment; later it changes nothing.
+    pub fn risk(&mut self, job: JobId, step: NanoTon) {
+        if let Some(account) = self.jobs.get_mut(&job)
+            && !account.served
+        {
+            account.step = step;
+        }
     }
 
     /// Promises `total` for the job, all in all: the channel grows by exactly what is new. The same
@@ -258,7 +309,7 @@ impl Payer {
 
     fn promise(&mut self, job: JobId, total: NanoTon) -> Result<JobTotal, PayError> {
         let account = self.jobs.get_mut(&job).ok_or(PayError::UnknownJob)?;
-        let Account { reserved, paid } = *account;
+        let Account { reserved, paid, step, served } = *account;
         let growth = total.checked_sub(paid).ok_or(PayError::NotMonotone { paid, total })?;
         if total > reserved {
             return Err(PayError::BeyondReservation { reserved, total });
@@ -271,6 +322,10 @@ impl Payer {
             return Err(beyond);
         }
         account.paid = total;
+        account.served = true;
+        if !served {
+            self.state.may_owe = self.state.may_owe.saturating_add(step);
+        }
         self.state.cumulative = cumulative;
         self.outstanding = outstanding;
         Ok(JobTotal { job, total })
@@ -286,14 +341,34 @@ impl Payer {
     ) -> Result<Payment, PayError> {
         let total = self.promise(job, total)?;
         self.state.receipts.append(receipt);
+        if let Some(account) = self.jobs.get(&job) {
+            // All that it was served is promised.
+            self.state.may_owe = self.state.may_owe.saturating_sub(account.step);
+        }
         self.abandon(job);
         Ok(self.payment(total))
+    }
+
+    /// Promises what the provider says is owed for jobs that have ended, as far as this side knows
+    /// that it may be: never more than a step for each job that broke off. `None` when that is
+    /// nothing, or nothing is left to promise.
+    pub fn repay(&mut self, owed: NanoTon) -> Option<Repayment> {
+        let running = self.jobs.values().filter(|account| account.served);
+        let running = running.fold(NanoTon::ZERO, |sum, it| sum.saturating_add(it.step));
+        let ended = self.state.may_owe.saturating_sub(running);
+        let amount = owed.min(ended).min(self.headroom());
+        if amount == NanoTon::ZERO {
+            return None;
+        }
+        self.state.cumulative = self.state.cumulative.checked_add(amount)?;
+        self.state.may_owe = self.state.may_owe.saturating_sub(amount);
+        Some(Repayment { record: self.state.clone(), voucher: self.sign(), amount })
     }
 
     /// Ends a job that has no receipt. What was promised for it stays promised, and is returned;
     /// the rest of its reservation is free. `None` when the job is not known.
     pub fn abandon(&mut self, job: JobId) -> Option<NanoTon> {
-        let Account { reserved, paid } = self.jobs.remove(&job)?;
+        let Account { reserved, paid, .. } = self.jobs.remove(&job)?;
         self.outstanding = self.outstanding.saturating_sub(reserved.saturating_sub(paid));
         Some(paid)
     }
@@ -562,6 +637,53 @@ mod tests {
         assert_eq!(small.catch_up(&held), Err(CatchUpError::BeyondLimit { cumulative, limit }));
     }
 
+    #[test]
+    fn a_debt_is_repaid_up_to_a_step_for_each_job_that_broke_off() {
+        let mut payer = payer(1_000);
+        payer.reserve(job(1), nano(300)).unwrap();
+        payer.reserve(job(2), nano(300)).unwrap();
+        payer.reserve(job(3), nano(100)).unwrap();
+        for number in 1..=3 {
+            payer.risk(job(number), nano(20));
+        }
+        assert_eq!(payer.repay(nano(5)), None, "nothing was served yet");
+        let _ = payer.pay(job(1), nano(50)).unwrap();
+        let _ = payer.pay(job(2), nano(50)).unwrap();
+        assert_eq!(payer.state().may_owe(), nano(40));
+        assert_eq!(payer.repay(nano(5)), None, "both still run");
+        let _ = payer.abandon(job(1));
+        let _ = payer.abandon(job(3));
+        let repayment = payer.repay(nano(1_000)).unwrap();
+        assert_eq!((repayment.amount, payer.cumulative()), (nano(20), nano(120)));
+        assert_eq!(repayment.voucher.voucher.cumulative, nano(120));
+        assert_eq!(payer.repay(nano(1_000)), None, "no more than one step a job, ever");
+        let _ = payer.finish(job(2), nano(60), receipt(2)).unwrap();
+        assert_eq!(payer.state().may_owe(), NanoTon::ZERO, "a receipt leaves nothing owed");
+    }
+
+    #[test]
+    fn a_crash_leaves_running_jobs_as_possible_debts() {
+        let mut before = payer(1_000);
+        before.reserve(job(1), nano(300)).unwrap();
+        before.risk(job(1), nano(20));
+        let record = before.pay(job(1), nano(50)).unwrap().record;
+        let mut after = Payer::restore(PayerState::decode(&record.encode()).unwrap(), key());
+        assert_eq!(after.repay(nano(12)).map(|it| it.amount), Some(nano(12)));
+        assert_eq!(after.repay(nano(12)).map(|it| it.amount), Some(nano(8)));
+        assert_eq!(after.repay(nano(12)), None);
+    }
+
+    #[test]
+    fn a_record_of_the_first_version_is_read() {
+        let state = payer(1_000).state().clone();
+        let bytes = state.encode();
+        let (head, tail) = bytes.split_at(4);
+        let (head_fields, receipts) = tail.split_at(tail.len() - 16);
+        assert_eq!(head, KIND);
+        let first = [&FIRST_KIND[..], head_fields, &receipts[8..]].concat();
+        assert_eq!(PayerState::decode(&first), Ok(state));
+    }
+
     proptest! {
         #[test]
         fn whatever_is_asked_vouchers_only_grow_and_never_pass_the_limit(
@@ -591,7 +713,7 @@ mod tests {
 
         #[test]
         fn a_record_survives_the_store_and_hostile_bytes_do_not(
-            limit: u64, cumulative: u64, releasing: bool, count in 0u8..40,
+            limit: u64, cumulative: u64, releasing: bool, may_owe: u64, count in 0u8..40,
             cut: prop::sample::Index, junk in prop::collection::vec(any::<u8>(), 0..200),
         ) {
             let state = PayerState {
@@ -599,6 +721,7 @@ mod tests {
                 limit: nano(limit.max(cumulative)),
                 cumulative: nano(cumulative),
                 releasing,
+                may_owe: nano(may_owe),
                 receipts: (0..count).map(receipt).collect(),
             };
             let bytes = state.encode();
@@ -623,12 +746,13 @@ mod tests {
         payer.reserve(job(1), nano(300)).unwrap();
         let record = payer.finish(job(1), nano(140), receipt(1)).unwrap().record;
         let golden = concat!(
-            "43507231", // CPr1
+            "43507232", // CPr2
             "000101010101010101010101010101010101010101010101010101010101010101",
             "0202020202020202020202020202020202020202020202020202020202020202",
             "00000003",                         // epoch
             "00000000000003e8000000000000008c", // limit, cumulative
             "00",                               // not releasing
+            "0000000000000000",                 // nothing may be owed
             "0000000000000001",                 // one receipt, one peak
             "dcffe786ded16d283c663846ad0c4ff26558fccde36ca9d30b2ea19eade9fc0e",
         );

@@ -31,6 +31,13 @@ pub fn credit(prices: Prices, prompt: Tokens, paid: NanoTon) -> Option<Tokens> {
     covered(prices, prompt, paid).map(|tokens| tokens.saturating_add(limits::CREDIT_STEP))
 }
 
+/// What a job leaves unpaid at most when it breaks off: a step on credit, or less where the whole
+/// completion is shorter.
+pub fn step_cost(prices: Prices, max_completion: Tokens) -> NanoTon {
+    let step = limits::CREDIT_STEP.min(max_completion);
+    prices.cost(Tokens::ZERO, step).unwrap_or(NanoTon::MAX)
+}
+
 /// Whether a consumer pays now: when half a step came since it last paid.
 pub fn payment_due(received: Tokens, paid: Tokens) -> bool {
     received.saturating_sub(paid) >= limits::PAY_EVERY

@@ -5,7 +5,7 @@
 
 use crate::attest::Tier;
 use crate::identity::NodeId;
-use crate::units::{Millis, NanoTon, Tokens};
+use crate::units::{Millis, NanoTon, PricePerMillion, Tokens};
 
 /// Why a provider refused a job at the door. Nothing was computed and nothing is owed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +74,33 @@ pub enum JobError {
         cheapest: NanoTon,
         /// The consumer's cap.
         cap: NanoTon,
+    },
+    /// Everyone who offers it asks more for a million tokens than the cap.
+    #[error(
+        "the cheapest offer asks {cheapest} for a million tokens; the cap is {cap}: raise \
+         `max_price`, or wait for another provider"
+    )]
+    PriceAboveCap {
+        /// The higher of the cheapest provider's two prices.
+        cheapest: PricePerMillion,
+        /// The consumer's cap.
+        cap: PricePerMillion,
+    },
+    /// What may be spent in a day is spent, or set aside for requests that run.
+    #[error("{what}: {cap} a day, of which {spent} is spent and {reserved} is set aside; {remedy}")]
+    SpendingCap {
+        /// Whose cap it is.
+        what: String,
+        /// What may be spent in a day.
+        cap: NanoTon,
+        /// What is spent today.
+        spent: NanoTon,
+        /// What the running requests may still cost.
+        reserved: NanoTon,
+        /// What to do about it.
+        remedy: &'static str,
+        /// When to try again; `None` when only another day or another cap helps.
+        retry_after: Option<Millis>,
     },
     /// Nobody offers it at the asked tier.
     #[error("the tier `{asked}` is not available; the best offered for this model is `{best}`")]

@@ -21,8 +21,9 @@ use crate::flat;
 use crate::identity::{JobId, ModelHash, NodeId, TonAddress};
 use crate::job::{JobError, ProviderRefusal};
 use crate::offer::{Book, Load, ModelOffer, Offer};
+use crate::record::Account;
 use crate::reputation::{Reputation, Standing};
-use crate::units::{NanoTon, Prices, Timestamp, Tokens};
+use crate::units::{NanoTon, PricePerMillion, Prices, Timestamp, Tokens};
 
 /// Completion length that the likely cost is computed for when the limit is larger.
 const LIKELY_COMPLETION: Tokens = Tokens::new(256);
@@ -44,6 +45,10 @@ pub struct Demand {
     pub minimum_tier: Tier,
     /// The most that the job may cost.
     pub max_cost: Option<NanoTon>,
+    /// The most that a million tokens may cost, prompt and completion alike.
+    pub max_price: Option<PricePerMillion>,
+    /// To whose charge the job is in this node's own books.
+    pub account: Account,
 }
 
 /// A provider that may get the job, with what it promised.
@@ -140,6 +145,7 @@ fn fitting(view: &View<'_>) -> Result<Vec<Candidate>, JobError> {
         let asked = demand.minimum_tier;
         return Err(JobError::TierNotAvailable { asked, best: best_tier });
     }
+    let offers = within_price(offers, demand.max_price)?;
     let mut fitting = Vec::new();
     let mut widest = Tokens::ZERO;
     for (offer, model) in offers {
@@ -170,6 +176,23 @@ fn fitting(view: &View<'_>) -> Result<Vec<Candidate>, JobError> {
         }
     }
     Ok(fitting)
+}
+
+/// The offers whose prices are both within the cap; or why there is none.
+fn within_price<'a>(
+    mut offers: Vec<(&'a Offer, &'a ModelOffer)>,
+    cap: Option<PricePerMillion>,
+) -> Result<Vec<(&'a Offer, &'a ModelOffer)>, JobError> {
+    let Some(cap) = cap else {
+        return Ok(offers);
+    };
+    let dearest = |model: &ModelOffer| model.prices.prompt.max(model.prices.completion);
+    let cheapest = offers.iter().map(|(_, model)| dearest(model)).min();
+    offers.retain(|(_, model)| dearest(model) <= cap);
+    match cheapest {
+        Some(cheapest) if offers.is_empty() => Err(JobError::PriceAboveCap { cheapest, cap }),
+        Some(_) | None => Ok(offers),
+    }
 }
 
 /// The completion's limit at this provider; `None` when not even one token fits for certain to be
@@ -274,6 +297,8 @@ mod tests {
             max_completion: Some(Tokens::new(100)),
             minimum_tier: Tier::Attested,
             max_cost: None,
+            max_price: None,
+            account: Account::default(),
         }
     }
 

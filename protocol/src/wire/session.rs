@@ -60,6 +60,8 @@ pub enum SessionMessage {
         settled: NanoTon,
         /// The highest voucher that was accepted.
         latest: Option<SignedVoucher>,
+        /// What it wants repaid before it serves another job.
+        owed: NanoTon,
     },
     /// Consumer: do this.
     JobRequest(JobRequest),
@@ -121,11 +123,12 @@ impl fmt::Debug for SessionMessage {
             Self::ChannelHello { vault, proof: _ } => {
                 f.debug_struct("ChannelHello").field("vault", vault).finish_non_exhaustive()
             }
-            Self::ChannelState { allocation, settled, latest } => f
+            Self::ChannelState { allocation, settled, latest, owed } => f
                 .debug_struct("ChannelState")
                 .field("allocation", allocation)
                 .field("settled", settled)
                 .field("latest", latest)
+                .field("owed", owed)
                 .finish(),
             Self::JobRequest(request) => request.fmt(f),
             Self::Payment { voucher, total } => {
@@ -182,7 +185,7 @@ impl SessionMessage {
                 vault_account: vault.hash.to_vec(),
                 proof: proof.to_vec(),
             }),
-            Self::ChannelState { allocation, settled, latest } => {
+            Self::ChannelState { allocation, settled, latest, owed } => {
                 let (epoch, limit) = allocation.unwrap_or((0, NanoTon::ZERO));
                 Body::ChannelState(proto::ChannelState {
                     allocated: allocation.is_some(),
@@ -190,6 +193,7 @@ impl SessionMessage {
                     limit: limit.as_nano(),
                     settled: settled.as_nano(),
                     latest: latest.as_ref().map(voucher_to_wire),
+                    owed: owed.as_nano(),
                 })
             }
             Self::JobRequest(request) => Body::JobRequest(request_to_wire(request)),
@@ -249,6 +253,7 @@ impl SessionMessage {
                 allocation: wire.allocated.then(|| (wire.epoch, NanoTon::from_nano(wire.limit))),
                 settled: NanoTon::from_nano(wire.settled),
                 latest: wire.latest.map(voucher_from_wire).transpose()?,
+                owed: NanoTon::from_nano(wire.owed),
             },
             Body::JobRequest(wire) => Self::JobRequest(request_from_wire(wire)?),
             Body::Payment(wire) => {

@@ -21,6 +21,7 @@ use cocoon_protocol::job::{FinishReason, JobError};
 use cocoon_protocol::limits;
 use cocoon_protocol::offer::Offer;
 use cocoon_protocol::output::JobNews;
+use cocoon_protocol::record::Purpose;
 use cocoon_protocol::units::{Millis, NanoTon, Tokens};
 use world::{PROMPT, Side, World, key, prices, vault_key};
 
@@ -94,6 +95,7 @@ fn a_crash_of_either_side_at_any_step_loses_no_voucher_and_the_next_job_works() 
             let cost = world.cost(job);
             assert_eq!(world.held(), world.promised(), "{side:?} at {steps}");
             assert!(world.promised() >= cost);
+            world.accounts_add_up(&format!("{side:?} at {steps}"));
             // What was promised is receipted or known to have been interrupted, if we survived.
             if side == Side::Provider {
                 let receipts = world.consumer_store.receipts.values();
@@ -305,6 +307,34 @@ fn a_provider_that_was_tried_before_cannot_break_the_job_of_another() {
     world.give(Side::Consumer, Input::JobBroken { peer: earlier, job, rule: "any" });
     world.run();
     world.cost(job);
+}
+
+#[test]
+fn a_consumer_that_broke_off_too_often_repays_and_is_served_again() {
+    let mut world = World::new();
+    let (mut repaid, mut jobs) = (false, 0);
+    for round in 1..=120u8 {
+        let job = world.submit(round);
+        while world.readers.get(&job).is_none_or(|reader| reader.received < Tokens::new(1)) {
+            assert!(world.step(), "round {round}: not served: {:?}", world.last_news(job));
+        }
+        jobs += 1;
+        world.disconnect();
+        world.run();
+        world.tick(Millis::from_secs(1));
+        let lines = world.consumer_store.postings.values();
+        let debts = lines.filter(|line| line.purpose == Purpose::Debt);
+        let debts: u64 = debts.map(|line| line.amount.as_nano()).sum();
+        repaid |= debts > 0;
+        let step = prices().cost(Tokens::ZERO, limits::CREDIT_STEP).unwrap().as_nano();
+        assert!(debts <= jobs * step, "never more than a step for each job that broke off");
+    }
+    assert!(repaid, "the debt never reached the bound: the test tests nothing");
+    let last = world.submit(200);
+    world.run();
+    world.cost(last);
+    assert_eq!(world.held(), world.promised());
+    world.accounts_add_up("after the last job");
 }
 
 #[test]

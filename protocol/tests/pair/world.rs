@@ -18,7 +18,7 @@ use cocoon_protocol::job::{FinishReason, JobError, Usage};
 use cocoon_protocol::limits;
 use cocoon_protocol::offer::ModelOffer;
 use cocoon_protocol::output::{Effect, EngineCommand, JobNews, LedgerCommand};
-use cocoon_protocol::record::{Record, StoredReceipt};
+use cocoon_protocol::record::{Account, Logged, Posting, Record, StoredReceipt};
 use cocoon_protocol::selection::Demand;
 use cocoon_protocol::units::{Millis, NanoTon, PricePerMillion, Prices, Timestamp, Tokens};
 use cocoon_protocol::wire::SessionMessage;
@@ -36,12 +36,20 @@ pub(crate) enum Side {
     Provider,
 }
 
+/// What travels in a session. A request's text stays outside, so it has a form of its own.
+pub(crate) enum Parcel {
+    Message(SessionMessage),
+    Request(RequestedJob),
+}
+
 #[derive(Default)]
 pub(crate) struct Stored {
     pub(crate) payers: BTreeMap<Vec<u8>, PayerState>,
     pub(crate) payees: BTreeMap<Vec<u8>, PayeeState>,
     pub(crate) receipts: BTreeMap<Vec<u8>, StoredReceipt>,
     pub(crate) interrupted: Vec<NanoTon>,
+    pub(crate) logged: BTreeMap<Vec<u8>, Logged>,
+    pub(crate) postings: BTreeMap<Vec<u8>, Posting>,
 }
 
 /// What the provider's engine has of a job.
@@ -66,7 +74,7 @@ pub(crate) struct World {
     pub(crate) provider_store: Stored,
     pub(crate) mail: VecDeque<(Side, Input)>,
     /// Session messages under way, by receiver.
-    pub(crate) wire: VecDeque<(Side, SessionMessage)>,
+    pub(crate) wire: VecDeque<(Side, Parcel)>,
     pub(crate) connected: bool,
     pub(crate) offer: Option<cocoon_protocol::offer::SignedOffer>,
     pub(crate) allocation: Option<Allocation>,
@@ -174,8 +182,15 @@ impl World {
             self.give(side, input);
             return true;
         }
-        if let Some((side, message)) = self.wire.pop_front() {
-            self.deliver(side, message);
+        if let Some((side, parcel)) = self.wire.pop_front() {
+            match parcel {
+                Parcel::Message(message) => self.deliver(side, message),
+                Parcel::Request(request) if self.connected => {
+                    let peer = key(1).id();
+                    self.give(side, Input::JobRequested { peer, request });
+                }
+                Parcel::Request(_) => {}
+            }
             return true;
         }
         false
@@ -211,6 +226,14 @@ impl World {
                     store.receipts.insert(key, stored);
                 }
                 Record::Interrupted(interrupted) => store.interrupted.push(interrupted.paid),
+                Record::Logged(logged) => {
+                    assert_eq!(Logged::decode(&logged.encode()), Ok(logged));
+                    store.logged.insert(key, logged);
+                }
+                Record::Posting(posting) => {
+                    assert_eq!(Posting::decode(&posting.encode()), Ok(posting));
+                    store.postings.insert(key, posting);
+                }
             }
         }
         for effect in out.effects {
@@ -256,7 +279,7 @@ impl World {
                     Side::Provider => Side::Consumer,
                 };
                 assert_eq!(message.is_from_provider(), side == Side::Provider);
-                self.wire.push_back((to, message));
+                self.wire.push_back((to, Parcel::Message(message)));
             }
             Effect::SendJob { job, offer_sequence, max_completion, .. } => {
                 let request = RequestedJob {
@@ -268,8 +291,8 @@ impl World {
                     sampling_digest: [2; 32],
                     salt: [7; 32],
                 };
-                let input = Input::JobRequested { peer: consumer_id, request };
-                self.mail.push_back((Side::Provider, input));
+                // Behind the payments that were sent before it, as in a session.
+                self.wire.push_back((Side::Provider, Parcel::Request(request)));
             }
             Effect::Inform { job, news } => {
                 self.readers.entry(job).or_default().news.push(news);
@@ -369,7 +392,7 @@ impl World {
             generating.sent = Tokens::new(next);
             let completion = generating.sent;
             let message = SessionMessage::JobChunk { job, text: "word ".into(), completion };
-            self.wire.push_back((Side::Consumer, message));
+            self.wire.push_back((Side::Consumer, Parcel::Message(message)));
             self.mail.push_back((Side::Provider, Input::Generated { peer, job, completion }));
         }
         if finished {
@@ -404,9 +427,9 @@ impl World {
             SessionMessage::ChannelHello { vault, proof } => {
                 Input::ChannelHello { peer, vault, proof }
             }
-            SessionMessage::ChannelState { allocation, latest, .. } => {
+            SessionMessage::ChannelState { allocation, latest, owed, .. } => {
                 let latest = latest.map(|voucher| voucher.verify(&vault).unwrap());
-                Input::ChannelState { peer, view: ChannelView { allocation, latest } }
+                Input::ChannelState { peer, view: ChannelView { allocation, latest, owed } }
             }
             SessionMessage::Payment { voucher, total } => {
                 let voucher = voucher.verify(&vault).unwrap();
@@ -473,6 +496,8 @@ impl World {
             max_completion: Some(Tokens::new(200)),
             minimum_tier: Tier::Attested,
             max_cost: None,
+            max_price: None,
+            account: Account::default(),
         };
         change(&mut demand);
         self.give(Side::Consumer, Input::Submit { job, demand, draw: 0 });
@@ -495,6 +520,25 @@ impl World {
             JobNews::Finished { cost, .. } => *cost,
             other => panic!("the job did not finish: {other:?}"),
         }
+    }
+
+    /// Every nanoTON that was promised, or credited, stands in exactly one line of the accounts.
+    pub(crate) fn accounts_add_up(&self, when: &str) {
+        let sum = |store: &Stored, provided| {
+            let lines = store.postings.values().filter(|line| line.provided == provided);
+            lines.map(|line| line.amount.as_nano()).sum::<u64>()
+        };
+        assert_eq!(sum(&self.consumer_store, false), self.promised().as_nano(), "{when}: consumer");
+        let earned = self.provider_store.payees.values().cloned().map(|state| {
+            let payee = cocoon_protocol::channel::Payee::restore(state);
+            payee.credited().as_nano() + payee.owed().as_nano() - payee.surplus().as_nano()
+        });
+        assert_eq!(sum(&self.provider_store, true), earned.sum::<u64>(), "{when}: provider");
+        let logged = self.consumer_store.logged.values().map(|logged| logged.receipt);
+        let root = logged.collect::<cocoon_protocol::receipt::Peaks>().root();
+        let states = self.consumer_store.payers.values();
+        let newest = states.max_by_key(|state| state.channel().epoch).unwrap();
+        assert_eq!(newest.receipts().root(), root, "{when}: the log's leaves make its root");
     }
 
     pub(crate) fn promised(&self) -> NanoTon {

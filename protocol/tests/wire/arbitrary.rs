@@ -117,11 +117,12 @@ fn from_provider() -> impl Strategy<Value = SessionMessage> {
     let receipt = (prop::collection::vec(any::<u8>(), 0..=1_024), signature());
     let receipt = receipt.prop_map(|(bytes, signature)| SignedReceipt { bytes, signature });
     prop_oneof![
-        (allocation, nano(), prop::option::of(voucher())).prop_map(
-            |(allocation, settled, latest)| SessionMessage::ChannelState {
+        (allocation, nano(), prop::option::of(voucher()), nano()).prop_map(
+            |(allocation, settled, latest, owed)| SessionMessage::ChannelState {
                 allocation,
                 settled,
-                latest
+                latest,
+                owed
             }
         ),
         (job(), tokens()).prop_map(|(job, prompt)| SessionMessage::JobStarted { job, prompt }),

@@ -112,9 +112,20 @@ fn messages() -> Vec<(String, SessionMessage)> {
         allocation: Some((7, NanoTon::from_nano(2_000_000_000))),
         settled: NanoTon::from_nano(500),
         latest: Some(voucher()),
+        owed: NanoTon::ZERO,
     };
-    let unseen =
-        SessionMessage::ChannelState { allocation: None, settled: NanoTon::ZERO, latest: None };
+    let indebted = SessionMessage::ChannelState {
+        allocation: Some((7, NanoTon::from_nano(2_000_000_000))),
+        settled: NanoTon::from_nano(500),
+        latest: Some(voucher()),
+        owed: NanoTon::from_nano(1_921),
+    };
+    let unseen = SessionMessage::ChannelState {
+        allocation: None,
+        settled: NanoTon::ZERO,
+        latest: None,
+        owed: NanoTon::ZERO,
+    };
     let paid = JobTotal { job, total: NanoTon::from_nano(42) };
     let receipt = SignedReceipt { bytes: b"receipt".to_vec(), signature: counting(0x80) };
     let chunk = |text: &str, completion| SessionMessage::JobChunk {
@@ -129,6 +140,7 @@ fn messages() -> Vec<(String, SessionMessage)> {
     let rest = vec![
         ("channel-hello", SessionMessage::ChannelHello { vault, proof: counting(0x90) }),
         ("channel-state", seen),
+        ("channel-state-indebted", indebted),
         ("channel-state-unseen", unseen),
         ("job-request-chat", request(chat())),
         ("job-request-text", request(Prompt::Text("Once upon a time".into()))),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cocoon_protocol::channel::{ChannelId, PayeeState, PayerState};
 use cocoon_protocol::identity::JobId;
 use cocoon_protocol::layout::RecordError;
-use cocoon_protocol::record::{Interrupted, Record, StoredReceipt};
+use cocoon_protocol::record::{Interrupted, Logged, Posting, Record, StoredReceipt};
 use cocoon_protocol::units::NanoTon;
 use simnet_scenario::Seed;
 
@@ -205,6 +205,8 @@ impl Store {
                     }
                 }
                 Record::Receipt(receipt) => self.keep_receipt(spec, receipt),
+                // For proofs and reports, which no host asks for.
+                Record::Logged(_) | Record::Posting(_) => {}
                 Record::Interrupted(it) => {
                     self.interrupted = self.interrupted.saturating_add(it.paid);
                     state(Kept::Interrupted { job: it.job, paid: it.paid });
@@ -298,6 +300,8 @@ fn is_faithful(record: &Record) -> bool {
         Record::Payee(state) => PayeeState::decode(&bytes).as_ref() == Ok(state),
         Record::Receipt(stored) => StoredReceipt::decode(&bytes).as_ref() == Ok(stored),
         Record::Interrupted(it) => Interrupted::decode(&bytes).as_ref() == Ok(it),
+        Record::Logged(it) => Logged::decode(&bytes).as_ref() == Ok(it),
+        Record::Posting(it) => Posting::decode(&bytes).as_ref() == Ok(it),
     }
 }
 

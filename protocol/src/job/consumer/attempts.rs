@@ -3,11 +3,11 @@
 //! Owns: how many are tried, which failures count, and what each is remembered as.
 //! Must not: choose the next provider; `preparing` does.
 
-use super::{Consumer, LOOK_FOR, Stage, inform};
+use super::{Consumer, Job, LOOK_FOR, Stage, inform};
 use crate::identity::{JobId, NodeId};
 use crate::job::{JobError, ProviderRefusal};
 use crate::output::{JobNews, Output};
-use crate::record::{Interrupted, Record};
+use crate::record::{Interrupted, Record, Standing};
 use crate::reputation::Experience;
 use crate::selection::{Patience, Retry};
 use crate::units::{Millis, NanoTon, Timestamp, Tokens};
@@ -140,8 +140,14 @@ impl Consumer {
         now: Timestamp,
         out: &mut Output,
     ) {
-        let paid = self.funds.payer(provider).and_then(|payer| payer.abandon(job));
-        let paid = paid.unwrap_or(NanoTon::ZERO);
+        if let Some(payer) = self.funds.payer(provider) {
+            payer.abandon(job);
+        }
+        let Some(Job { stage: Stage::Running(running), demand, .. }) = self.jobs.get(job) else {
+            return;
+        };
+        let paid = running.promised;
+        out.persist.push(Record::Posting(running.posting(job, demand, Standing::Interrupted)));
         out.persist.push(Record::Interrupted(Interrupted { job, provider, paid, at: now }));
     }
 

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::attest::Tier;
+use crate::channel::ChannelId;
 use crate::channel::funds::Funds;
 use crate::flat::FlatMap;
 use crate::identity::{JobId, NodeId};
@@ -23,7 +24,7 @@ use crate::offer::{Book, VerifiedOffer};
 use crate::output::{Effect, JobNews, Output};
 use crate::reputation::{Experience, Reputation};
 use crate::selection::{Balanced, Candidate, Demand, Patience, Policy};
-use crate::units::{Millis, Timestamp, Tokens};
+use crate::units::{Millis, NanoTon, Timestamp, Tokens};
 use crate::wire::SessionMessage;
 use jobs::Jobs;
 
@@ -54,6 +55,9 @@ struct Running {
     received: Tokens,
     paid_for: Tokens,
     vouchers: u32,
+    /// Who is paid, and how much was promised for this job.
+    channel: ChannelId,
+    promised: NanoTon,
     /// What the session proved: another provider that goes on must prove as much.
     tier: Tier,
     requested: Timestamp,

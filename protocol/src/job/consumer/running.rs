@@ -4,14 +4,34 @@
 
 use super::{Consumer, Job, Proved, Running, Session, Stage, experience, inform};
 use crate::identity::{JobId, NodeId};
-use crate::job::{JobError, meter};
+use crate::job::{JobError, Usage, meter};
 use crate::limits;
 use crate::output::{Effect, JobNews, Output};
 use crate::receipt::VerifiedReceipt;
-use crate::record::{Record, StoredReceipt};
+use crate::record::{Logged, Posting, Purpose, Record, Standing, StoredReceipt};
 use crate::reputation::Experience;
-use crate::units::{Timestamp, Tokens};
+use crate::selection::Demand;
+use crate::units::{NanoTon, Timestamp, Tokens};
 use crate::wire::SessionMessage;
+
+impl Running {
+    /// The job's line in the accounts.
+    pub(super) fn posting(&self, job: JobId, demand: &Demand, standing: Standing) -> Posting {
+        Posting {
+            began: self.requested,
+            provided: false,
+            purpose: Purpose::Job,
+            job,
+            peer: self.candidate.provider,
+            channel: self.channel,
+            model: demand.model,
+            account: demand.account,
+            usage: Usage { prompt: self.prompt, completion: self.received },
+            amount: self.promised,
+            standing,
+        }
+    }
+}
 
 impl Consumer {
     /// A provider took the job: its count of the prompt is checked, and the prompt is paid.
@@ -48,12 +68,19 @@ impl Consumer {
         };
         let (candidate, requested) = (candidate.clone(), *sent);
         let prices = candidate.prices;
+        let Some(payer) = self.funds.payer(peer) else {
+            return;
+        };
+        payer.risk(job, meter::step_cost(prices, candidate.max_completion));
+        let (channel, promised) = (payer.channel(), NanoTon::ZERO);
         let stage = Stage::Running(Running {
             candidate,
             prompt,
             received: Tokens::ZERO,
             paid_for: Tokens::ZERO,
             vouchers: 0,
+            channel,
+            promised,
             tier: proved.tier,
             requested,
             started: now,
@@ -113,7 +140,8 @@ impl Consumer {
 
     /// Promises the cost of what was received. False when that is more than was reserved.
     pub(super) fn promise_received(&mut self, job: JobId, out: &mut Output) -> bool {
-        let Some(Job { stage: Stage::Running(running), .. }) = self.jobs.get_mut(job) else {
+        let Some(Job { stage: Stage::Running(running), demand, .. }) = self.jobs.get_mut(job)
+        else {
             return false;
         };
         let peer = running.candidate.provider;
@@ -124,8 +152,11 @@ impl Consumer {
             return false;
         };
         running.paid_for = running.received;
+        running.promised = payment.job.total;
         running.vouchers = running.vouchers.saturating_add(1);
+        let posting = running.posting(job, demand, Standing::Running);
         out.persist.push(Record::Payer(payment.record));
+        out.persist.push(Record::Posting(posting));
         let (voucher, total) = (payment.voucher, Some(payment.job));
         let message = SessionMessage::Payment { voucher, total };
         out.effects.push(Effect::Send { peer, message });
@@ -173,7 +204,14 @@ impl Consumer {
             self.broken(peer, job, "its receipt does not state what was received", now, out);
             return;
         };
+        running.promised = stated.price;
+        let posting = running.posting(job, demand, Standing::Receipted(hash));
+        // The log has just taken it, as its last.
+        let index = payment.record.receipts().count().saturating_sub(1);
+        let logged = Logged { channel: running.channel, index, receipt: hash };
         out.persist.push(Record::Payer(payment.record));
+        out.persist.push(Record::Logged(logged));
+        out.persist.push(Record::Posting(posting));
         let receipt = StoredReceipt { receipt: receipt.signed().clone(), salt, provided: false };
         out.persist.push(Record::Receipt(receipt));
         let message =

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Provider, Stage, cancel, refuse};
+use super::{Provider, Stage, cancel, refuse, tolerated_debt};
 use crate::channel::{
     Allocation, ChannelId, HolderClaim, JobTotal, Payee, SignedVoucher, VerifiedVoucher,
     VoucherBlame, VoucherError,
@@ -16,7 +16,7 @@ use crate::job::{FinishReason, ProviderRefusal, meter};
 use crate::limits;
 use crate::offer::Load;
 use crate::output::{Effect, EngineCommand, LedgerCommand, Output};
-use crate::record::Record;
+use crate::record::{Posting, Purpose, Record};
 use crate::units::{NanoTon, Timestamp};
 use crate::wire::SessionMessage;
 
@@ -74,8 +74,20 @@ impl Provider {
             allocation: payee.map(|payee| (payee.channel().epoch, payee.allocation().limit)),
             settled: payee.map_or(NanoTon::ZERO, |payee| payee.allocation().paid),
             latest: payee.and_then(|payee| payee.best()),
+            owed: payee.map_or(NanoTon::ZERO, |payee| self.to_repay(payee)),
         };
         out.effects.push(Effect::Send { peer, message });
+    }
+
+    /// What the holder of a channel has to repay before it is served again. Nothing while it is
+    /// tolerated: text that was under way when a session broke is this side's loss, as what was
+    /// promised and not served is the other's.
+    fn to_repay(&self, payee: &Payee) -> NanoTon {
+        let newest = self.offers.last_key_value();
+        let prices = newest.iter().flat_map(|(_, models)| models.iter()).map(|it| it.prices);
+        let tolerated = prices.map(|prices| tolerated_debt(prices, payee)).min();
+        let owed = payee.owed();
+        if tolerated.is_some_and(|tolerated| owed > tolerated) { owed } else { NanoTon::ZERO }
     }
 
     /// The ledger's answer: every consumer that waits for it, and proves to hold the vault, learns
@@ -134,6 +146,14 @@ impl Provider {
             let payee = Payee::new(channel, allocation, snapshot.key, self.config.payout);
             payee.ok().map(|payee| {
                 let state = payee.state().clone();
+                let paid = payee.credited();
+                if paid > NanoTon::ZERO {
+                    // The ledger has paid for jobs that this store knows nothing of.
+                    let when = (Purpose::Forgotten, Timestamp::EPOCH);
+                    let whom = (channel, NodeId::from_bytes(*snapshot.key.as_bytes()));
+                    let posting = Posting::other(when, whom, true, (paid, paid));
+                    out.persist.push(Record::Posting(posting));
+                }
                 self.channels.insert(vault, Box::new(payee));
                 state
             })
@@ -224,6 +244,7 @@ impl Provider {
             Ok(accepted) => {
                 out.persist.push(Record::Payee(accepted.record));
                 if let Some(JobTotal { job, .. }) = total {
+                    self.post((peer, job), Some(accepted.job_paid), out);
                     self.credited((peer, job), accepted.job_paid, now, out);
                 }
                 self.settle_if_due(vault, out);

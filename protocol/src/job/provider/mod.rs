@@ -15,15 +15,16 @@ use crate::attest::Tier;
 use crate::channel::{ChannelId, Payee, PayeeState};
 use crate::deadlines::{Deadlines, Entry};
 use crate::flat::{FlatMap, Rest as _};
-use crate::identity::{JobId, NodeId, NodeKey, TonAddress};
+use crate::identity::{JobId, NodeId, NodeKey, ReceiptHash, TonAddress};
 use crate::input::{Proved, RequestedJob};
+use crate::job::meter::step_cost as risk;
 use crate::job::{FinishReason, ProviderRefusal, RunningJob, Usage};
 use crate::limits;
 use crate::offer::{Load, ModelOffer, Offer};
 use crate::output::{Effect, EngineCommand, Output};
 use crate::pricing::{self, Level, Meter};
 use crate::receipt::Receipt;
-use crate::record::{Record, StoredReceipt};
+use crate::record::{Account, Posting, Purpose, Record, Standing, StoredReceipt};
 use crate::units::{Millis, NanoTon, Prices, Timestamp, Tokens};
 use crate::wire::SessionMessage;
 
@@ -101,7 +102,7 @@ enum Stage {
     /// Tokens may flow up to the grant; `granted` is none until the prompt is paid.
     Running { prompt: Tokens, granted: Option<Tokens>, generated: Tokens, since: Timestamp },
     /// The receipt is out; the last voucher is awaited.
-    Closing { price: NanoTon, since: Timestamp },
+    Closing { price: NanoTon, usage: Usage, receipt: ReceiptHash, since: Timestamp },
 }
 
 #[derive(Debug)]
@@ -112,6 +113,39 @@ struct Serving {
     started: Timestamp,
     stage: Stage,
     due: Entry,
+}
+
+impl Serving {
+    /// The job's line in the accounts.
+    fn posting(
+        &self,
+        (peer, job): (NodeId, JobId),
+        channel: ChannelId,
+        amount: NanoTon,
+        over: bool,
+    ) -> Posting {
+        let (usage, standing) = match self.stage {
+            Stage::Running { prompt, generated, .. } => {
+                (Usage { prompt, completion: generated }, Standing::Running)
+            }
+            Stage::Closing { usage, receipt, .. } => (usage, Standing::Receipted(receipt)),
+            Stage::Admitting => (Usage::default(), Standing::Running),
+        };
+        let ended = over && standing == Standing::Running;
+        Posting {
+            began: self.started,
+            provided: true,
+            purpose: Purpose::Job,
+            job,
+            peer,
+            channel,
+            model: self.request.model,
+            account: Account::default(),
+            usage,
+            amount,
+            standing: if ended { Standing::Interrupted } else { standing },
+        }
+    }
 }
 
 /// Everything that a node does as a provider.
@@ -494,12 +528,26 @@ impl Provider {
         };
         let receipt = receipt.sign(&self.config.key);
         let salt = request.salt;
-        serving.stage = Stage::Closing { price, since: now };
+        let hash = receipt.hash();
+        serving.stage = Stage::Closing { price, usage, receipt: hash, since: now };
+        self.post((peer, job), None, out);
         self.plan((peer, job));
         let stored = StoredReceipt { receipt: receipt.clone(), salt, provided: true };
         out.persist.push(Record::Receipt(stored));
         let message = SessionMessage::JobFinished { job, receipt };
         out.effects.push(Effect::Send { peer, message });
+    }
+
+    /// Writes what is paid for a job that is not over into the accounts.
+    fn post(&self, key: (NodeId, JobId), paid: Option<NanoTon>, out: &mut Output) {
+        let Some(serving) = self.jobs.get(&key) else {
+            return;
+        };
+        if let Some(payee) = self.channels.get(&serving.vault) {
+            let paid = paid.unwrap_or_else(|| payee.paid(key.1));
+            let posting = serving.posting(key, payee.channel(), paid, false);
+            out.persist.push(Record::Posting(posting));
+        }
     }
 
     /// Ends a job whatever its stage. What was served and not paid is remembered as owed.
@@ -526,6 +574,10 @@ impl Provider {
             Stage::Closing { price, .. } => price,
         };
         if let Some(payee) = self.channels.get_mut(&serving.vault) {
+            let channel = payee.channel();
+            if cost.max(payee.paid(key.1)) > NanoTon::ZERO {
+                out.persist.push(Record::Posting(serving.posting(key, channel, cost, true)));
+            }
             out.persist.push(Record::Payee(payee.close(key.1, cost).record));
         }
         if self.load == Load::Draining {
@@ -606,12 +658,6 @@ impl Provider {
         let watch = (!self.channels.is_empty()).then_some(watch);
         [renew, watch, self.deadlines.next()].into_iter().flatten().min()
     }
-}
-
-/// What a job may end up owing.
-fn risk(prices: Prices, max_completion: Tokens) -> NanoTon {
-    let step = limits::CREDIT_STEP.min(max_completion);
-    prices.cost(Tokens::ZERO, step).unwrap_or(NanoTon::MAX)
 }
 
 /// What a consumer may owe, or come to owe in the jobs that run, and still be served: some steps,

@@ -21,6 +21,7 @@ use cocoon_protocol::output::JobNews;
 use cocoon_protocol::receipt::{
     Salt, SignedReceipt, commitment, prompt_commitment, sampling_digest,
 };
+use cocoon_protocol::record::Account;
 use cocoon_protocol::selection::Demand;
 use cocoon_protocol::units::{NanoTon, Tokens};
 use cocoon_protocol::wire::{JobRequest, SessionMessage};
@@ -188,6 +189,8 @@ impl Shell<'_> {
             max_completion: order.max_completion,
             minimum_tier,
             max_cost: order.max_cost,
+            max_price: None,
+            account: Account::default(),
         };
         let draw = order.draw;
         if reading.jobs.is_empty() {
@@ -452,7 +455,7 @@ impl Shell<'_> {
 const fn failure_kind(error: &JobError) -> FailureKind {
     match error {
         JobError::UnknownModel { .. } | JobError::NoProvider { .. } => FailureKind::NoProvider,
-        JobError::PriceTooHigh { .. } => FailureKind::PriceTooHigh,
+        JobError::PriceTooHigh { .. } | JobError::PriceAboveCap { .. } => FailureKind::PriceTooHigh,
         JobError::TierNotAvailable { .. } => FailureKind::NoTier,
         JobError::AttestationRefused { .. } => FailureKind::AttestationRefused,
         JobError::FundsExhausted { .. } => FailureKind::FundsExhausted,
@@ -461,6 +464,8 @@ const fn failure_kind(error: &JobError) -> FailureKind {
         JobError::Unreachable { .. } => FailureKind::Unreachable,
         JobError::ProviderLost { .. } => FailureKind::ProviderLost,
         JobError::ProviderMisbehaved { .. } => FailureKind::Misbehaved,
-        JobError::TooManyJobs | JobError::ShuttingDown => FailureKind::OwnNode,
+        JobError::SpendingCap { .. } | JobError::TooManyJobs | JobError::ShuttingDown => {
+            FailureKind::OwnNode
+        }
     }
 }

@@ -394,7 +394,7 @@ impl Shell<'_> {
         message: SessionMessage,
     ) -> Result<Option<Input>, Violation> {
         Ok(Some(match message {
-            SessionMessage::ChannelState { allocation, latest, settled: _ } => {
+            SessionMessage::ChannelState { allocation, latest, owed, settled: _ } => {
                 let latest = match latest {
                     Some(voucher) => {
                         let own = self.spec.vault_key().ok_or(Violation::WrongRole)?;
@@ -403,7 +403,7 @@ impl Shell<'_> {
                     }
                     None => None,
                 };
-                Input::ChannelState { peer, view: ChannelView { allocation, latest } }
+                Input::ChannelState { peer, view: ChannelView { allocation, latest, owed } }
             }
             SessionMessage::JobStarted { job, prompt } => Input::JobStarted { peer, job, prompt },
             SessionMessage::JobRefused { job, refusal } => Input::JobRefused { peer, job, refusal },
