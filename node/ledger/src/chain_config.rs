@@ -42,6 +42,24 @@ impl ChainConfig {
         Self::new(BlockchainConfigParams::from_raw(root), network, now)
     }
 
+    /// The same without rent.
+    pub(crate) fn without_rent(network: Network, now: u32) -> Result<Self, CellError> {
+        let root = Boc::decode(MAINNET_2026).map_err(|_| CellError::InvalidCell)?;
+        let mut published = BlockchainConfigParams::from_raw(root);
+        let mut free = Dict::<u32, StoragePrices>::new();
+        let prices = StoragePrices {
+            utime_since: 0,
+            bit_price_ps: 0,
+            cell_price_ps: 0,
+            mc_bit_price_ps: 0,
+            mc_cell_price_ps: 0,
+        };
+        free.set(prices.utime_since, prices)?;
+        let root = free.into_root().ok_or(CellError::CellUnderflow)?;
+        published.set_raw(PARAM_STORAGE_PRICES, root)?;
+        Self::new(published, network, now)
+    }
+
     fn new(
         mut published: BlockchainConfigParams,
         network: Network,

@@ -113,7 +113,11 @@ impl TransactionSummary {
                     ComputePhase::Skipped(_) => (Outcome::NotExecuted, 0),
                     ComputePhase::Executed(phase) => {
                         let outcome = match &info.action_phase {
-                            _ if !phase.success => Outcome::Failed { exit_code: phase.exit_code },
+                            // A contract that commits and then throws, as a vault does with a batch
+                            // that has a bad entry, counts as successful to the chain.
+                            _ if !phase.success || !matches!(phase.exit_code, 0 | 1) => {
+                                Outcome::Failed { exit_code: phase.exit_code }
+                            }
                             Some(action) if !action.success => {
                                 Outcome::ActionFailed { result_code: action.result_code }
                             }

@@ -8,6 +8,7 @@
 
 mod chain;
 mod execute;
+mod lone;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,6 +27,7 @@ use tycho_types::models::{AccountState as ChainState, ShardAccount};
 
 pub use self::chain::Head;
 use self::chain::{Chain, Entry, storage};
+pub use self::lone::{Arriving, LoneAccount, Prices, Rent};
 use crate::get_method::{self, GetMethodError, GetMethodOutput, StackEntry};
 use crate::message::{Message, MessageHash};
 use crate::port::{AccountState, AccountStatus, Ledger, LedgerError, LedgerFuture, Page};

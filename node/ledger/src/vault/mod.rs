@@ -30,6 +30,4 @@ const CODE: &[u8] = include_bytes!("../../../../contracts/build/vault.boc");
 #[cfg(test)]
 mod chain_tests;
 #[cfg(test)]
-mod model_tests;
-#[cfg(test)]
 mod tests;

@@ -261,8 +261,8 @@ impl Vault {
     ) -> Result<Option<Transfer>, Failure> {
         match command {
             Command::Allocate(request) => {
-                self.ensure_sound()?;
                 let allocation = self.prepare_allocation(request)?;
+                self.ensure_sound()?;
                 self.use_daily_cap(request.amount, authority, now)?;
                 self.accept(authority, fees, request.amount, NanoTon::ZERO, VAULT_RESERVE)?;
                 self.write_allocation(request, allocation);
@@ -335,8 +335,8 @@ impl Vault {
         fees: Fees,
         now: u64,
     ) -> Result<Option<Transfer>, Failure> {
-        self.ensure_sound()?;
         ensure(!requests.is_empty() && requests.len() <= BATCH, VaultError::BadBatch)?;
+        self.ensure_sound()?;
         let sum = requests
             .iter()
             .try_fold(NanoTon::ZERO, |sum, request| sum.checked_add(request.amount))
