@@ -2,6 +2,8 @@
 //! takes longer than running it.
 
 #[cfg(test)]
+mod books;
+#[cfg(test)]
 mod broken_streams;
 #[cfg(test)]
 mod chat;
@@ -14,7 +16,11 @@ mod gateway;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod kills;
+#[cfg(test)]
 mod models;
+#[cfg(test)]
+mod money;
 #[cfg(test)]
 mod network;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -54,21 +55,43 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
 /// An entry point that serves the ledger, and the folder of everybody.
 pub(crate) struct Network {
     sandbox: Sandbox,
-    entry: Node,
+    entry: Mutex<Option<Node>>,
+    /// Where it listens, so that it comes back there after it was killed.
+    listen: String,
     address: String,
+    ledger_port: u16,
     ledger: String,
 }
 
 impl Network {
     pub(crate) fn start() -> Self {
-        let sandbox = Sandbox::new();
-        let listen = format!("127.0.0.1:{}", free_port());
-        let entry =
-            sandbox.start(&["--data-dir", "entry", "--listen", QUIC, "--ledger-listen", &listen]);
-        let status = sandbox.run(&["--data-dir", "entry", "status", "--json"]).success();
+        let ledger_port = free_port();
+        let mut network = Self {
+            sandbox: Sandbox::new(),
+            entry: Mutex::new(None),
+            listen: format!("/ip4/127.0.0.1/udp/{}/quic-v1", free_port()),
+            address: String::new(),
+            ledger_port,
+            ledger: format!("http://127.0.0.1:{ledger_port}"),
+        };
+        network.start_entry();
+        let status = network.run(&["--data-dir", "entry", "status", "--json"]).success();
         let status: Value = serde_json::from_str(&status).unwrap();
-        let address = status["addresses"][0].as_str().unwrap().to_owned();
-        Self { sandbox, entry, address, ledger: format!("http://{listen}") }
+        network.address = status["addresses"][0].as_str().unwrap().to_owned();
+        network
+    }
+
+    /// Starts the entry point, after it was killed.
+    pub(crate) fn start_entry(&self) {
+        let ledger = format!("127.0.0.1:{}", self.ledger_port);
+        let own = ["--listen", &self.listen, "--ledger-listen", &ledger];
+        let node = self.sandbox.start(&[&["--data-dir", "entry"], &own[..]].concat());
+        *self.entry.lock().unwrap() = Some(node);
+    }
+
+    /// Kills the entry point, and with it the ledger, and waits until it is gone.
+    pub(crate) fn kill_entry(&self) {
+        drop(self.entry.lock().unwrap().take());
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -86,7 +109,12 @@ impl Network {
 
     /// The entry point's process.
     pub(crate) fn entry(&self) -> u32 {
-        self.entry.id()
+        self.entry.lock().unwrap().as_ref().unwrap().id()
+    }
+
+    /// Port of the ledger's HTTP interface.
+    pub(crate) const fn ledger_port(&self) -> u16 {
+        self.ledger_port
     }
 
     /// Runs the program to its end.
@@ -211,6 +239,14 @@ impl Peer<'_> {
     /// A command about this node.
     pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
         self.network.run(&[&["--data-dir", self.name], arguments].concat())
+    }
+
+    /// A command about this node, to be started by the caller.
+    pub(crate) fn command(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command =
+            self.network.sandbox.command(&[&["--data-dir", self.name], arguments].concat());
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        command
     }
 
     /// What a command about this node prints with `--json`.
