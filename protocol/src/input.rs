@@ -85,7 +85,6 @@ pub struct VaultSnapshot {
 
 /// Something that happened.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "moved once, never kept; a box costs more")]
 pub enum Input {
     /// A checked offer was received. Shared: whoever hands it on keeps it too.
     Offer(Arc<VerifiedOffer>),

@@ -49,7 +49,6 @@ impl fmt::Debug for Submission {
 
 /// Something for the driver.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "moved once, never kept; a box costs more")]
 pub(crate) enum Event {
     /// For the protocol.
     Input(Input),
