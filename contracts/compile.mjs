@@ -11,7 +11,7 @@ import { getTolkCompilerVersion, runTolkCompiler } from '@ton/tolk-js';
 import { writeOrCheck } from './committed.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
-const contracts = { vault: 'vault/Vault.tolk' };
+const contracts = { vault: 'vault/Vault.tolk', registry: 'registry/Registry.tolk' };
 
 /** Cells and bits of a tree, equal cells counted once, as storage and forward fees count them. */
 function size(root) {
