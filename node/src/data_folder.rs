@@ -126,6 +126,11 @@ impl DataFolder {
         self.path.join("ledger.redb")
     }
 
+    /// The file that tells other programs how to reach this node's liteserver.
+    pub fn liteserver_config(&self) -> PathBuf {
+        self.path.join("liteserver.json")
+    }
+
     /// The catalogue of models.
     pub fn models(&self) -> PathBuf {
         self.path.join("models.toml")

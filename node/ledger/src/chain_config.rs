@@ -60,6 +60,16 @@ impl ChainConfig {
         Self::new(published, network, now)
     }
 
+    /// The parameters with this root, as a network's state holds them, as in force at `now`.
+    pub(crate) fn published(root: Cell, network: Network, now: u32) -> Result<Self, CellError> {
+        let params = BlockchainConfigParams::from_raw(root);
+        // The id inside is set to the network's own, so it has to be that already.
+        if params.get_global_id()? != network.global_id() {
+            return Err(CellError::InvalidData);
+        }
+        Self::new(params, network, now)
+    }
+
     fn new(
         mut published: BlockchainConfigParams,
         network: Network,
@@ -82,6 +92,11 @@ impl ChainConfig {
     /// For get methods.
     pub(crate) const fn readable(&self) -> &BlockchainConfigParams {
         &self.readable
+    }
+
+    /// All parameters as published, as the masterchain's state holds them.
+    pub(crate) fn as_published(&self) -> BlockchainConfig {
+        BlockchainConfig { address: CONFIG_ADDRESS, params: self.published.clone() }
     }
 
     /// One parameter as published.

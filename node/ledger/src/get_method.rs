@@ -4,6 +4,7 @@
 //! Must not: ask a server for a result; `runGetMethod` elsewhere is never trusted.
 
 use num_bigint::BigInt;
+use tycho_types::boc::Boc;
 use tycho_types::cell::{Cell, CellBuilder};
 use tycho_types::dict::Dict;
 use tycho_types::models::{Account, BlockchainConfigParams};
@@ -19,6 +20,9 @@ const MAX_VALUES: usize = 4_096;
 const MAX_NESTING: usize = 32;
 /// Bytes of all cells in a result together. Larger cells become [`StackEntry::Unsupported`].
 const MAX_CELL_BYTES: usize = 262_144;
+
+/// Arguments of a get method.
+const MAX_ARGUMENTS: u16 = 64;
 
 /// A value on the machine's stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +140,51 @@ fn to_machine(entry: StackEntry, nesting: usize) -> Option<RcStackValue> {
         }
         StackEntry::Unsupported => return None,
     })
+}
+
+/// Reads arguments as liteservers get them, a bag of cells with a `VmStack`; `None` when they are
+/// none, or have tuples or continuations, which no method of ours takes: a tuple in few cells can
+/// be larger than memory.
+pub(crate) fn read_stack(bytes: &[u8]) -> Option<Vec<StackEntry>> {
+    const TUPLE: u8 = 7;
+    const CONTINUATION: u8 = 6;
+    if bytes.is_empty() {
+        return Some(Vec::new());
+    }
+    let mut cell = Boc::decode(bytes).ok()?;
+    let mut depth = cell.as_slice().ok()?.load_uint(24).ok()?;
+    if depth > u64::from(MAX_ARGUMENTS) {
+        return None;
+    }
+    let mut budget = Budget { values: MAX_VALUES, cell_bytes: MAX_CELL_BYTES };
+    let mut entries = Vec::new();
+    let mut is_first = true;
+    while depth > 0 {
+        let next = {
+            let mut slice = cell.as_slice().ok()?;
+            if std::mem::take(&mut is_first) {
+                slice.skip_first(24, 0).ok()?;
+            }
+            let rest = slice.load_reference_cloned().ok()?;
+            if matches!(slice.get_u8(0).ok()?, TUPLE | CONTINUATION) {
+                return None;
+            }
+            let value = Stack::load_stack_value(&mut slice).ok()?;
+            entries.push(budget.take(&value, MAX_NESTING));
+            rest
+        };
+        cell = next;
+        depth -= 1;
+    }
+    entries.reverse();
+    Some(entries)
+}
+
+/// Writes a result as liteservers give it; `None` when a value in it cannot be written.
+pub(crate) fn write_stack(entries: Vec<StackEntry>) -> Option<Cell> {
+    let values: Option<Vec<_>> =
+        entries.into_iter().map(|entry| to_machine(entry, MAX_NESTING)).collect();
+    CellBuilder::build_from(Stack::with_items(values?)).ok()
 }
 
 struct Budget {

@@ -14,10 +14,12 @@
     deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
+mod account;
 pub mod address;
 mod chain_config;
 pub mod embedded;
 pub mod get_method;
+pub mod liteserver;
 pub mod message;
 pub mod operations;
 mod port;

@@ -126,6 +126,42 @@ pub enum LedgerError {
         /// What could not be read.
         field: &'static str,
     },
+    /// Too few liteservers of different operators name the same newest block.
+    #[error(
+        "{needed} liteservers must agree on the newest block, and of {answered} that answered too \
+         few do; the log names those that differ; add servers, or wait"
+    )]
+    NoAgreement {
+        /// Voices that are needed.
+        needed: usize,
+        /// Voices that answered.
+        answered: usize,
+    },
+    /// The newest block that the liteservers agree on is old.
+    #[error(
+        "the newest block that the liteservers agree on is {seconds} s old; check this machine's \
+         clock, or use other liteservers"
+    )]
+    OutOfDate {
+        /// How old it is by this machine's clock.
+        seconds: u64,
+    },
+    /// A liteserver refused, for a reason that is not the message's.
+    #[error("the liteserver refused (code {code}); try again, or use other liteservers")]
+    LiteserverRefused {
+        /// Its code.
+        code: i32,
+    },
+    /// The ledger is of another network than the settings say.
+    #[error(
+        "the ledger is not on {}: its network id or first state is another one; check `network` \
+         and the ledger's address",
+        expected.as_str()
+    )]
+    OtherNetwork {
+        /// The network of the settings.
+        expected: Network,
+    },
     /// The contract did not take the message: nothing happened and nothing was paid.
     #[error("the contract did not accept the message (exit code {})", ExitCode(*exit_code))]
     NotAccepted {
@@ -165,6 +201,7 @@ impl LedgerError {
             self,
             Self::Unreachable(_)
                 | Self::BadAnswer { .. }
+                | Self::LiteserverRefused { .. }
                 | Self::ServerFailed { .. }
                 | Self::Stopped
         )

@@ -47,5 +47,5 @@ assert.equal(one.hash().toString('hex'), newest.hash().toString('hex'));
 const state = await client.getContractState(wallet.address);
 assert.equal(state.state, 'active');
 const info = await client.getMasterchainInfo();
-assert.ok(info.latestSeqno >= 4);
+assert.ok(info.latestSeqno >= 1);
 console.log('TonClient agrees');

@@ -25,8 +25,17 @@ pub enum Conflict {
     #[error("the embedded ledger is for a devnet only")]
     EmbeddedBeyondDevnet,
     /// There is no ledger here to serve.
-    #[error("`ledger_listen` serves the embedded ledger, and `ledger` names another one")]
+    #[error(
+        "`ledger_listen` and `ledger_liteserver_listen` serve the embedded ledger, and `ledger` \
+         names another one"
+    )]
     NothingToServe,
+    /// Nobody to ask.
+    #[error("`ledger = \"liteservers\"`, and neither `ton_config` nor `liteservers` names one")]
+    NoLiteservers,
+    /// Named, and not asked.
+    #[error("`ton_config` or `liteservers` is set, and `ledger` is not \"liteservers\"")]
+    UnusedLiteservers,
     /// Simulated evidence was not built in.
     #[error("`attester = \"simulated\"` needs a build with the feature `dev-tee`")]
     SimulatedNotBuilt,
@@ -53,8 +62,15 @@ impl Conflict {
                 "`cocoon-node models add FILE` makes a model known; then give `--model NAME`"
             }
             Self::AllocationAboveDeposit => "raise `--vault-deposit` or lower `--allocation`",
-            Self::EmbeddedBeyondDevnet => "give `--ledger URL`, or `--network devnet`",
-            Self::NothingToServe => "drop one of `--ledger` and `--ledger-listen`",
+            Self::EmbeddedBeyondDevnet => {
+                "give `--ton-config FILE` and no `--ledger`, or `--network devnet`"
+            }
+            Self::NothingToServe => "drop `--ledger`, or what serves it",
+            Self::NoLiteservers => {
+                "download ton.org/global-config.json (or testnet-global.config.json) and give \
+                 `--ton-config FILE`"
+            }
+            Self::UnusedLiteservers => "give `--ledger liteservers`",
             Self::SimulatedNotBuilt => "build with `--features dev-tee`, or use `--attester auto`",
             Self::SimulatedOnMainnet => "use `--attester auto`",
             Self::TestOnlyOwner => "copy the address from a wallet on the main network",
@@ -75,8 +91,16 @@ impl Config {
                 Conflict::EmbeddedBeyondDevnet,
             ),
             (
-                self.ledger != LedgerChoice::Embedded && self.ledger_listen.is_some(),
+                self.ledger != LedgerChoice::Embedded && self.serves_ledger(),
                 Conflict::NothingToServe,
+            ),
+            (
+                self.ledger == LedgerChoice::Liteservers && !self.names_liteservers(),
+                Conflict::NoLiteservers,
+            ),
+            (
+                self.ledger != LedgerChoice::Liteservers && self.names_liteservers(),
+                Conflict::UnusedLiteservers,
             ),
             (self.simulated() && self.network == Network::Mainnet, Conflict::SimulatedOnMainnet),
             (self.simulated() && !cfg!(feature = "dev-tee"), Conflict::SimulatedNotBuilt),
@@ -92,6 +116,14 @@ impl Config {
             Some((_, conflict)) => Err(conflict),
             None => Ok(()),
         }
+    }
+
+    const fn serves_ledger(&self) -> bool {
+        self.ledger_listen.is_some() || self.ledger_liteserver_listen.is_some()
+    }
+
+    fn names_liteservers(&self) -> bool {
+        self.ton_config.is_some() || !self.liteservers.is_empty()
     }
 
     fn open_gateway(&self) -> bool {

@@ -53,6 +53,8 @@ impl fmt::Display for ModelChoice {
 pub enum LedgerChoice {
     /// Inside this process: a real TVM on a chain of its own.
     Embedded,
+    /// Behind liteservers, which prove what they say.
+    Liteservers,
     /// Behind a toncenter-shaped HTTP interface at this URL.
     Remote(String),
 }
@@ -61,6 +63,7 @@ impl fmt::Display for LedgerChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded => f.write_str("embedded"),
+            Self::Liteservers => f.write_str("liteservers"),
             Self::Remote(url) => f.write_str(url),
         }
     }

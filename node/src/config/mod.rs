@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
+use cocoon_ledger::liteserver::ServerAddress;
 use cocoon_protocol::attest::Tier;
 use cocoon_protocol::identity::Network;
 use cocoon_protocol::units::{Millis, NanoTon, PricePerMillion, Prices, Tokens};
@@ -252,13 +253,44 @@ settings! {
         echo_delay: Millis = Text("0 ms"), placeholder: "TIME", hidden: true;
     }
     "Ledger" {
-        /// Where the TON ledger is: embedded, or the URL of a toncenter-shaped interface.
+        /// Where the TON ledger is: embedded, liteservers, or the URL of a toncenter-shaped server.
         ///
         /// Embedded is a chain of this node's own, enough for one machine and for devnets.
-        ledger: LedgerChoice = Text("embedded"), placeholder: "URL";
+        /// Liteservers prove what they say; a URL is believed, and what it says is marked so.
+        ledger: LedgerChoice = Derived("embedded on a devnet, else liteservers", |surroundings| {
+            let devnet = surroundings.network == Network::Devnet;
+            Some(if devnet { "embedded" } else { "liteservers" }.to_owned())
+        }), placeholder: "LEDGER";
+
+        /// TON's global configuration file, which names liteservers.
+        ///
+        /// Published at `ton.org/global-config.json` and `ton.org/testnet-global.config.json`.
+        ton_config: Option<PathBuf> = Unset, placeholder: "FILE";
+
+        /// Liteservers to ask, beside those in `--ton-config`; repeat the flag for several.
+        liteservers: Vec<ServerAddress> = Text(""), placeholder: "IP:PORT:KEY";
+
+        /// Liteservers of different operators that must name a block before it is believed.
+        ///
+        /// More than half of them by default; at least two where money is real.
+        liteserver_quorum: Option<NonZeroU16> = Unset, placeholder: "COUNT";
+
+        /// Serve consumers whose vault was read from a ledger that proves nothing.
+        ///
+        /// A devnet's server is the chain itself: there is nothing else to prove it against, and
+        /// its coins are worth nothing. Elsewhere a URL's operator could invent vaults.
+        accept_unverified_ledger: bool = Derived("true on a devnet, else false", |surroundings| {
+            Some((surroundings.network == Network::Devnet).to_string())
+        });
 
         /// Address to serve the embedded ledger on, for the other nodes of a devnet.
         ledger_listen: Option<SocketAddr> = Unset, placeholder: "ADDRESS:PORT";
+
+        /// Address to serve the embedded ledger on as a liteserver, with proofs.
+        ///
+        /// Its key is kept in the data folder; `liteserver.json` beside it is a global
+        /// configuration file for others.
+        ledger_liteserver_listen: Option<SocketAddr> = Unset, placeholder: "ADDRESS:PORT";
     }
     "Log" {
         /// Which log lines are written, to standard error: `info`, `info,cocoon_node=debug`, …

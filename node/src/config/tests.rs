@@ -52,8 +52,20 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
     ("attester", ["open", "simulated", "auto"]),
     ("settle_threshold", ["0.2 TON", "0.3 TON", "0.4 TON"]),
     ("echo_delay", ["1 ms", "2 ms", "3 ms"]),
-    ("ledger", ["http://127.0.0.1:1", "https://ledger.example/api", "embedded"]),
+    ("ledger", ["http://127.0.0.1:1", "https://ledger.example/api", "liteservers"]),
+    ("ton_config", ["/a.json", "/b.json", "/c.json"]),
+    (
+        "liteservers",
+        [
+            "192.0.2.1:1:sU7QavX2F964iI9oToP9gffQpCQIoOLppeqL/pdPvpM=",
+            "192.0.2.2:2:Y/QVf6G5VDiKTZOKitbFVm067WsuocTN8Vg036A4zGk=",
+            "[2001:db8::1]:3:Sy5ghr3EahQd/1rDayzZXt5+inlfF+7kLfkZDJcU/ek=",
+        ],
+    ),
+    ("liteserver_quorum", ["1", "2", "3"]),
+    ("accept_unverified_ledger", ["true", "false", "true"]),
     ("ledger_listen", ["127.0.0.1:1", "127.0.0.1:2", "0.0.0.0:3"]),
+    ("ledger_liteserver_listen", ["127.0.0.1:1", "127.0.0.1:2", "0.0.0.0:3"]),
     ("log", ["warn", "debug", "info,cocoon_node=trace"]),
     ("log_format", ["json", "text", "json"]),
 ];
@@ -209,11 +221,22 @@ fn settings_that_do_not_go_together_are_refused() {
     assert_eq!(conflict(&[("provide", "true"), ("engine", "echo")]), None);
     assert_eq!(conflict(&[("allocation", "0.46 TON")]), Some(Conflict::AllocationAboveDeposit));
     assert_eq!(conflict(&[("allocation", "0.45 TON")]), None);
-    assert_eq!(conflict(&[("network", "mainnet")]), Some(Conflict::EmbeddedBeyondDevnet));
+    let mainnet = ("network", "mainnet");
+    let embedded = [mainnet, ("ledger", "embedded")];
+    assert_eq!(conflict(&embedded), Some(Conflict::EmbeddedBeyondDevnet));
+    assert_eq!(conflict(&[mainnet]), Some(Conflict::NoLiteservers));
+    assert_eq!(conflict(&[mainnet, ("ton_config", "/global-config.json")]), None);
+    let unused = [("ton_config", "/global-config.json")];
+    assert_eq!(conflict(&unused), Some(Conflict::UnusedLiteservers));
+    assert_eq!(conflict(&[unused[0], ("ledger", "liteservers")]), None);
     let remote = ("ledger", "https://ledger.example");
     assert_eq!(conflict(&[("network", "mainnet"), remote]), None);
     assert_eq!(
         conflict(&[remote, ("ledger_listen", "127.0.0.1:0")]),
+        Some(Conflict::NothingToServe)
+    );
+    assert_eq!(
+        conflict(&[remote, ("ledger_liteserver_listen", "127.0.0.1:0")]),
         Some(Conflict::NothingToServe)
     );
     assert_eq!(

@@ -9,6 +9,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
 use cocoon_engine::catalogue::HASH_PREFIX;
+use cocoon_ledger::liteserver::ServerAddress;
 use cocoon_protocol::attest::Tier;
 use cocoon_protocol::identity::{ModelHash, Network};
 use cocoon_protocol::limits;
@@ -73,12 +74,15 @@ pub enum ValueError {
     /// Not a peer's address.
     #[error("expected a multiaddress, such as `/ip4/192.0.2.1/udp/4001/quic-v1/p2p/12D3…`")]
     PeerAddress,
-    /// Neither `embedded` nor a URL.
-    #[error("expected `embedded` or a URL, such as `http://127.0.0.1:8081`")]
+    /// None of the ledgers that there are.
+    #[error("expected `embedded`, `liteservers` or a URL, such as `http://127.0.0.1:8081`")]
     Ledger,
     /// Not an account on TON, or a mistyped one.
     #[error("expected an address such as `UQ…`, or `0:` and 64 hexadecimal digits; copy it again")]
     WalletAddress,
+    /// Not a liteserver's address.
+    #[error("expected a liteserver as IP:PORT:KEY, with its Ed25519 key in base64")]
+    Liteserver,
     /// Not a log filter.
     #[error("expected a filter, such as `info` or `info,cocoon_node=debug`")]
     LogFilter,
@@ -155,22 +159,42 @@ impl<T: TextValue> SettingValue for Option<T> {
     }
 }
 
+/// The elements of a list, however it was given.
+fn elements<T: std::str::FromStr>(
+    raw: Option<&Raw>,
+    bad: &ValueError,
+) -> Result<Vec<T>, ValueError> {
+    let texts = match raw {
+        None => return Ok(Vec::new()),
+        Some(Raw::One(text)) => std::slice::from_ref(text),
+        Some(Raw::Many(texts)) => texts.as_slice(),
+    };
+    texts
+        .iter()
+        .flat_map(|text| text.split(','))
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+        .map(|text| text.parse().map_err(|_| bad.clone()))
+        .collect()
+}
+
+impl SettingValue for Vec<ServerAddress> {
+    const KIND: Kind = Kind::List;
+
+    fn read(raw: Option<&Raw>) -> Result<Self, ValueError> {
+        elements(raw, &ValueError::Liteserver)
+    }
+
+    fn show(&self) -> Shown {
+        Shown::List(self.iter().map(ToString::to_string).collect())
+    }
+}
+
 impl SettingValue for Vec<Multiaddr> {
     const KIND: Kind = Kind::List;
 
     fn read(raw: Option<&Raw>) -> Result<Self, ValueError> {
-        let texts = match raw {
-            None => return Ok(Self::new()),
-            Some(Raw::One(text)) => std::slice::from_ref(text),
-            Some(Raw::Many(texts)) => texts.as_slice(),
-        };
-        texts
-            .iter()
-            .flat_map(|text| text.split(','))
-            .map(str::trim)
-            .filter(|text| !text.is_empty())
-            .map(|text| text.parse().map_err(|_| ValueError::PeerAddress))
-            .collect()
+        elements(raw, &ValueError::PeerAddress)
     }
 
     fn show(&self) -> Shown {
@@ -427,8 +451,10 @@ impl TextValue for WalletAddress {
 
 impl TextValue for LedgerChoice {
     fn from_text(text: &str) -> Result<Self, ValueError> {
-        if text == "embedded" {
-            return Ok(Self::Embedded);
+        match text {
+            "embedded" => return Ok(Self::Embedded),
+            "liteservers" => return Ok(Self::Liteservers),
+            _ => {}
         }
         let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
         let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
@@ -480,6 +506,7 @@ mod tests {
     #[test]
     fn a_ledger_is_embedded_or_a_url() {
         assert_eq!(LedgerChoice::from_text("embedded"), Ok(LedgerChoice::Embedded));
+        assert_eq!(LedgerChoice::from_text("liteservers"), Ok(LedgerChoice::Liteservers));
         assert!(LedgerChoice::from_text("http://127.0.0.1:8081/").is_ok());
         for bad in ["", "Embedded", "http://", "https:///path", "ftp://host", "http://a b"] {
             assert_eq!(LedgerChoice::from_text(bad), Err(ValueError::Ledger), "{bad}");

@@ -31,6 +31,10 @@ const COMMANDS: usize = 4_096;
 /// Reads and settlements at a time: enough to hide a server's latency, few enough to be polite.
 const AT_A_TIME: usize = 8;
 
+/// What a consumer is told whose vault cannot be proved.
+const UNVERIFIED: &str = "the provider's ledger proves nothing, and it does not serve on its word \
+                          (`--ledger liteservers`, or `--accept-unverified-ledger`)";
+
 /// Takes commands for the ledger; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct LedgerDesk {
@@ -46,6 +50,8 @@ struct Clerk {
     key: NodeKey,
     /// The shortest release delay of a vault that is accepted, in seconds.
     release_delay: u32,
+    /// Whether a server's word is enough, without a proof.
+    accept_unverified: bool,
     driver: DriverHandle,
     turns: Arc<Semaphore>,
 }
@@ -73,6 +79,7 @@ impl LedgerDesk {
             redeemer: Redeemer::new(Arc::clone(&parts.ledger), patience),
             key: foundation.key.clone(),
             release_delay: seconds(config.release_delay),
+            accept_unverified: config.accept_unverified_ledger,
             driver: driver.clone(),
             turns: Arc::new(Semaphore::new(AT_A_TIME)),
         });
@@ -176,6 +183,10 @@ impl Clerk {
 
     async fn read_vault(&self, vault: TonAddress) -> Input {
         let snapshot = match self.redeemer.vault(vault).await {
+            Ok(Some(view)) if !self.believes(&view) => {
+                tracing::warn!(%vault, "a vault's state is not proved, and so extends no service");
+                Err(UNVERIFIED.to_owned())
+            }
             Ok(view) => Ok(view.map(|view| self.snapshot(&view))),
             // What is there is not a vault: as good as none.
             Err(OperationError::NotAVault(error)) => {
@@ -188,6 +199,11 @@ impl Clerk {
             }
         };
         Input::VaultRead { vault, snapshot }
+    }
+
+    /// Whether a vault as the ledger showed it is enough to serve for.
+    const fn believes(&self, view: &VaultView) -> bool {
+        view.verified || self.accept_unverified
     }
 
     fn snapshot(&self, view: &VaultView) -> VaultSnapshot {

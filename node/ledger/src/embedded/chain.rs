@@ -6,27 +6,36 @@
 //! killed at any point leaves the chain as it was before or after a message, never between.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use cocoon_protocol::identity::{Network, TonAddress};
 use cocoon_protocol::units::{Millis, NanoTon, Timestamp};
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition};
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition, WriteTransaction,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tycho_types::boc::{Boc, BocRepr};
+use tycho_types::cell::Cell;
 use tycho_types::models::ShardAccount;
 
+use super::blocks::{Builder, Pair, Sealed};
 use super::execute::{Executed, Incoming, Moment, absent, execute, mint};
+use super::sealing::{self, Changed, Seals, Unsealed};
 use crate::chain_config::ChainConfig;
 use crate::message::Message;
 use crate::port::{LedgerError, Page};
 use crate::transaction::{TransactionId, TransactionSummary};
 
-const ACCOUNTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("accounts");
-const TRANSACTIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("transactions");
+pub(super) const ACCOUNTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("accounts");
+pub(super) const TRANSACTIONS: TableDefinition<'_, &[u8], &[u8]> =
+    TableDefinition::new("transactions");
 const HISTORY_LENGTHS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("history_lengths");
 const UNDER_WAY: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("under_way");
 const HEAD: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("head");
 const HEAD_KEY: &str = "head";
+/// The seed of the key that the chain's liteserver holds.
+const LITESERVER_KEY: &str = "liteserver";
 
 /// Raised when a record changes its form.
 const FORMAT: u32 = 1;
@@ -100,6 +109,7 @@ pub(super) struct Chain {
     database: Database,
     config: ChainConfig,
     history: u64,
+    seals: Seals,
 }
 
 impl Chain {
@@ -122,13 +132,73 @@ impl Chain {
             write_head(&mut heads, &head)?;
             head
         };
+        sealing::prepare(&transaction)?;
         transaction.commit().map_err(storage)?;
         if head.format != FORMAT || head.network != network {
             return Err(LedgerError::Damaged { part: "head" });
         }
         let config = ChainConfig::built_in(network, seconds(head.now(clock)))
             .map_err(|error| LedgerError::Execution(error.into()))?;
-        Ok(Self { database, config, history })
+        let builder = Builder { network, config: config.as_published() };
+        let seals = Seals::open(&database, builder)?;
+        Ok(Self { database, config, history, seals })
+    }
+
+    /// The newest block, after making one if anything happened since the last, or if that is older
+    /// than `age`.
+    pub(super) fn seal(&self, clock: Timestamp, age: Millis) -> Result<Arc<Pair>, LedgerError> {
+        let now = seconds(self.head()?.now(clock));
+        let age = u32::try_from(age.get() / 1_000).unwrap_or(u32::MAX);
+        let get_head = |transaction: &WriteTransaction| {
+            let heads = transaction.open_table(HEAD).map_err(storage)?;
+            read_head(&heads)?.ok_or(LedgerError::Damaged { part: "head" })
+        };
+        let put_head = |transaction: &WriteTransaction, head: &Head| {
+            let mut heads = transaction.open_table(HEAD).map_err(storage)?;
+            write_head(&mut heads, head)
+        };
+        self.seals.seal(&self.database, get_head, put_head, now, age)
+    }
+
+    /// The seed of the key that this chain's liteserver holds; `fresh` from the first time on.
+    pub(super) fn liteserver_seed(&self, fresh: [u8; 32]) -> Result<[u8; 32], LedgerError> {
+        let transaction = self.database.begin_write().map_err(storage)?;
+        let seed = {
+            let mut table = transaction.open_table(HEAD).map_err(storage)?;
+            let known = table.get(LITESERVER_KEY).map_err(storage)?;
+            let known = known.map(|known| <[u8; 32]>::try_from(known.value()));
+            match known.transpose().map_err(|_| LedgerError::Damaged { part: "key" })? {
+                Some(known) => known,
+                None => {
+                    table.insert(LITESERVER_KEY, fresh.as_slice()).map_err(storage)?;
+                    fresh
+                }
+            }
+        };
+        transaction.commit().map_err(storage)?;
+        Ok(seed)
+    }
+
+    pub(super) const fn seals(&self) -> &Seals {
+        &self.seals
+    }
+
+    /// The name of block `seqno`.
+    pub(super) fn block_name(&self, seqno: u32) -> Result<Option<Sealed>, LedgerError> {
+        sealing::name(&self.database, seqno)
+    }
+
+    /// The first block of which `is_late_enough` holds.
+    pub(super) fn first_block(
+        &self,
+        is_late_enough: impl Fn(&Sealed) -> bool,
+    ) -> Result<Option<Sealed>, LedgerError> {
+        sealing::first(&self.database, is_late_enough)
+    }
+
+    /// The blocks numbered `seqno`, masterchain first.
+    pub(super) fn blocks(&self, seqno: u32) -> Result<Option<(Cell, Cell)>, LedgerError> {
+        sealing::blocks(&self.database, seqno)
     }
 
     pub(super) const fn config(&self) -> &ChainConfig {
@@ -181,12 +251,7 @@ impl Chain {
     /// Money that messages under way carry.
     pub(super) fn under_way(&self) -> Result<NanoTon, LedgerError> {
         let transaction = self.database.begin_read().map_err(storage)?;
-        let table = transaction.open_table(UNDER_WAY).map_err(storage)?;
-        let mut total = 0_u128;
-        for message in read_under_way(&table)? {
-            total = total.saturating_add(message.carries);
-        }
-        Ok(amount(total))
+        carried(&transaction.open_table(UNDER_WAY).map_err(storage)?)
     }
 
     /// The sum of all balances. Reads every account: for audits and tests.
@@ -246,6 +311,8 @@ impl Chain {
                 accounts: transaction.open_table(ACCOUNTS).map_err(storage)?,
                 transactions: transaction.open_table(TRANSACTIONS).map_err(storage)?,
                 history_lengths: transaction.open_table(HISTORY_LENGTHS).map_err(storage)?,
+                changed: sealing::open_changed(&transaction)?,
+                unsealed: sealing::open_unsealed(&transaction)?,
                 queue: read_under_way(&waiting)?,
                 ids: Vec::new(),
                 head,
@@ -257,6 +324,9 @@ impl Chain {
             ids
         };
         transaction.commit().map_err(storage)?;
+        if sealing::is_due(&self.database)? {
+            self.seal(clock, Millis::new(u64::MAX))?;
+        }
         Ok(ids)
     }
 }
@@ -267,6 +337,8 @@ struct Block<'t> {
     accounts: Table<'t, &'static [u8], &'static [u8]>,
     transactions: Table<'t, &'static [u8], &'static [u8]>,
     history_lengths: Table<'t, &'static [u8], u64>,
+    changed: Changed<'t>,
+    unsealed: Unsealed<'t>,
     queue: VecDeque<Incoming>,
     ids: Vec<TransactionId>,
     head: Head,
@@ -323,6 +395,8 @@ impl Block<'_> {
         let moment = Moment { time: seconds(self.head.time), lt };
         let executed = execute(&self.chain.config, incoming, &state, moment)?;
         self.head.lt = lt;
+        let (changed, unsealed) = (&mut self.changed, &mut self.unsealed);
+        sealing::note(changed, unsealed, key.as_slice(), &state, executed.id.lt)?;
         self.keep(address, &executed)?;
         self.collect(executed.fees);
         self.ids.push(executed.id);
@@ -373,6 +447,17 @@ impl Block<'_> {
     }
 }
 
+/// Money that messages under way carry, inside a write transaction.
+pub(super) fn under_way(transaction: &WriteTransaction) -> Result<NanoTon, LedgerError> {
+    carried(&transaction.open_table(UNDER_WAY).map_err(storage)?)
+}
+
+fn carried(table: &impl redb::ReadableTable<u64, &'static [u8]>) -> Result<NanoTon, LedgerError> {
+    let messages = read_under_way(table)?;
+    let total = messages.iter().fold(0_u128, |sum, message| sum.saturating_add(message.carries));
+    Ok(amount(total))
+}
+
 fn external(message: &Message) -> Incoming {
     Incoming {
         destination: message.destination(),
@@ -388,11 +473,11 @@ fn amount(nano: u128) -> NanoTon {
 }
 
 /// The chain's clock counts seconds in 32 bits, as TON does.
-fn seconds(time: Timestamp) -> u32 {
+pub(super) fn seconds(time: Timestamp) -> u32 {
     u32::try_from(time.as_unix_secs()).unwrap_or(u32::MAX)
 }
 
-fn account_key(address: TonAddress) -> [u8; 33] {
+pub(super) fn account_key(address: TonAddress) -> [u8; 33] {
     let mut key = [0; 33];
     let (workchain, hash) = key.split_at_mut(1);
     workchain.fill(address.workchain.cast_unsigned());
@@ -400,7 +485,7 @@ fn account_key(address: TonAddress) -> [u8; 33] {
     key
 }
 
-fn transaction_key(address: TonAddress, lt: u64) -> [u8; 41] {
+pub(super) fn transaction_key(address: TonAddress, lt: u64) -> [u8; 41] {
     let mut key = [0; 41];
     let (account, time) = key.split_at_mut(33);
     account.copy_from_slice(&account_key(address));
@@ -408,7 +493,7 @@ fn transaction_key(address: TonAddress, lt: u64) -> [u8; 41] {
     key
 }
 
-fn decode_account(bytes: Option<&[u8]>) -> Result<ShardAccount, LedgerError> {
+pub(super) fn decode_account(bytes: Option<&[u8]>) -> Result<ShardAccount, LedgerError> {
     let damaged = LedgerError::Damaged { part: "account" };
     match bytes {
         Some(bytes) => BocRepr::decode(bytes).map_err(|_| damaged),

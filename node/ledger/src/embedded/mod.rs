@@ -6,9 +6,11 @@
 //! Gas, fees and effects agree with the reference emulator; hashes of transactions and accounts
 //! may differ in cosmetic fields and are never to be compared with those of a real chain.
 
+mod blocks;
 mod chain;
 mod execute;
 mod lone;
+mod sealing;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,23 +21,31 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use cocoon_protocol::identity::{Network, TonAddress};
 use cocoon_protocol::units::{Millis, NanoTon, Timestamp};
+use ed25519_dalek::SigningKey;
 use redb::Database;
 use redb::backends::InMemoryBackend;
 use tokio_util::sync::CancellationToken;
 use tycho_types::cell::Cell;
-use tycho_types::models::{AccountState as ChainState, ShardAccount};
+use tycho_types::models::ShardAccount;
+use zeroize::Zeroizing;
 
+pub(crate) use self::blocks::{Pair, Sealed};
 pub use self::chain::Head;
 use self::chain::{Chain, Entry, storage};
 pub use self::lone::{Arriving, LoneAccount, Prices, Rent};
 use crate::get_method::{self, GetMethodError, GetMethodOutput, StackEntry};
+use crate::liteserver::api::{Lookup, ZeroState};
 use crate::message::{Message, MessageHash};
-use crate::port::{AccountState, AccountStatus, Ledger, LedgerError, LedgerFuture, Page};
-use crate::transaction::{TransactionId, TransactionSummary, nano};
+use crate::port::{AccountState, Ledger, LedgerError, LedgerFuture, Page};
+use crate::transaction::{TransactionId, TransactionSummary};
 
 /// Messages that wait for the next block. More are refused with [`LedgerError::Full`]. A devnet of
 /// a hundred nodes that all act within one block stays far below.
 const WAITING_MESSAGES: usize = 1_024;
+
+/// Without anything happening a new block is made, when somebody asks, after this time: clients
+/// take a chain whose newest block is old for one that stands still.
+const BLOCK_AGE: Millis = Millis::from_secs(5);
 
 /// How the embedded chain behaves.
 #[derive(Clone, Debug)]
@@ -180,6 +190,88 @@ impl EmbeddedLedger {
         .await
     }
 
+    /// The key that this chain's liteserver holds: made once, and kept with the chain.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails, or the system gives no random numbers.
+    pub async fn liteserver_key(&self) -> Result<SigningKey, LedgerError> {
+        self.blocking(|shared| {
+            let mut fresh = Zeroizing::new([0; 32]);
+            getrandom::fill(fresh.as_mut()).map_err(|error| LedgerError::Storage(error.into()))?;
+            let seed = Zeroizing::new(shared.chain.liteserver_seed(*fresh)?);
+            Ok(SigningKey::from_bytes(&seed))
+        })
+        .await
+    }
+
+    /// What tells this chain's network from others.
+    pub fn first_state(&self) -> ZeroState {
+        let zero = &self.zero_state().sealed.master;
+        ZeroState { root_hash: zero.root_hash, file_hash: zero.file_hash }
+    }
+
+    /// The newest block, with everything in it that happened so far. Makes one if there is none,
+    /// or if the newest is older than [`BLOCK_AGE`].
+    pub(crate) async fn newest_block(&self) -> Result<Arc<Pair>, LedgerError> {
+        self.blocking(|shared| shared.chain.seal(shared.options.clock.now(), BLOCK_AGE)).await
+    }
+
+    /// The newest block as it is, without making one.
+    pub(crate) fn known_block(&self) -> Arc<Pair> {
+        self.shared.chain.seals().newest()
+    }
+
+    /// A block whose states can still be proved.
+    pub(crate) fn block_with_states(&self, seqno: u32) -> Option<Arc<Pair>> {
+        self.shared.chain.seals().with_states(seqno)
+    }
+
+    /// The states before the first block.
+    pub(crate) fn zero_state(&self) -> Arc<Pair> {
+        self.shared.chain.seals().zero()
+    }
+
+    /// The blocks numbered `seqno`, masterchain first, while they are kept.
+    pub(crate) async fn blocks(&self, seqno: u32) -> Result<Option<(Cell, Cell)>, LedgerError> {
+        self.blocking(move |shared| shared.chain.blocks(seqno)).await
+    }
+
+    /// The block with a number, of a logical time, or the newest at a time.
+    pub(crate) async fn find_block(&self, by: Lookup) -> Result<Option<Sealed>, LedgerError> {
+        self.blocking(move |shared| match by {
+            Lookup::Number(seqno) => shared.chain.block_name(seqno),
+            Lookup::LogicalTime(lt) => shared.chain.first_block(|sealed| sealed.end_lt >= lt),
+            Lookup::Time(time) => {
+                let later = shared.chain.first_block(|sealed| sealed.time > time)?;
+                let newest = shared.chain.seals().newest().sealed.seqno;
+                let seqno = later.map_or(newest, |later| later.seqno.saturating_sub(1));
+                shared.chain.block_name(seqno)
+            }
+        })
+        .await
+    }
+
+    /// Runs a get method on a state of an account, as of `now` in Unix seconds.
+    pub(crate) async fn run_on(
+        &self,
+        state: Option<ShardAccount>,
+        now: u32,
+        method: u32,
+        arguments: Vec<StackEntry>,
+    ) -> Result<Result<GetMethodOutput, GetMethodError>, LedgerError> {
+        self.blocking(move |shared| {
+            let damaged = |_| LedgerError::Damaged { part: "account" };
+            let account = state.map(|state| state.load_account()).transpose().map_err(damaged)?;
+            let Some(account) = account.flatten() else {
+                return Ok(Err(GetMethodError::NoCode));
+            };
+            let params = shared.chain.config().readable();
+            Ok(get_method::run(params, &account, now, method, arguments))
+        })
+        .await
+    }
+
     /// Where all money is. Reads every account: for audits and tests.
     ///
     /// # Errors
@@ -307,7 +399,8 @@ impl Ledger for EmbeddedLedger {
         Box::pin(self.blocking(move |shared| {
             let (state, head) = shared.chain.account(address)?;
             let as_of = head.now(shared.options.clock.now());
-            account_state(address, &state, as_of)
+            crate::account::known(address, &state, as_of)
+                .map_err(|_| LedgerError::Damaged { part: "account" })
         }))
     }
 
@@ -343,38 +436,4 @@ impl Audit {
         let held = self.balances.checked_add(self.under_way);
         held.and_then(|held| held.checked_add(self.fees)) == Some(self.minted)
     }
-}
-
-fn account_state(
-    address: TonAddress,
-    state: &ShardAccount,
-    as_of: Timestamp,
-) -> Result<AccountState, LedgerError> {
-    let damaged = |_| LedgerError::Damaged { part: "account" };
-    let account = state.load_account().map_err(damaged)?;
-    let last_transaction = (state.last_trans_lt != 0)
-        .then_some(TransactionId { lt: state.last_trans_lt, hash: state.last_trans_hash.0 });
-    let mut known = AccountState {
-        address,
-        balance: NanoTon::ZERO,
-        status: AccountStatus::Absent,
-        code: None,
-        data: None,
-        last_transaction,
-        as_of,
-        verified: true,
-    };
-    if let Some(account) = account {
-        known.balance = nano(account.balance.tokens);
-        known.status = match account.state {
-            ChainState::Uninit => AccountStatus::Uninitialised,
-            ChainState::Frozen(_) => AccountStatus::Frozen,
-            ChainState::Active(init) => {
-                known.code = init.code;
-                known.data = init.data;
-                AccountStatus::Active
-            }
-        };
-    }
-    Ok(known)
 }

@@ -33,7 +33,7 @@ pub(super) async fn call(
     match method {
         "getAddressInformation" => {
             let account = ledger.account(parameters.address()?).await?;
-            Ok(shapes::account(&account, &ledger.head().await?))
+            Ok(shapes::account(&account, &ledger.known_block().sealed))
         }
         "getAddressBalance" => {
             let account = ledger.account(parameters.address()?).await?;
@@ -59,7 +59,10 @@ pub(super) async fn call(
             }))
         }
         "runGetMethod" => run_get_method(ledger, parameters).await,
-        "getMasterchainInfo" => Ok(shapes::masterchain(&ledger.head().await?)),
+        "getMasterchainInfo" => {
+            let newest = ledger.newest_block().await?;
+            Ok(shapes::masterchain(&newest, &ledger.zero_state().sealed))
+        }
         "getConfigParam" => {
             let id = parameters.number("config_id")?.or(parameters.number("param")?);
             let id = id.ok_or(RequestError::Missing("config_id"))?;

@@ -4,6 +4,7 @@
 //! Owns: routes, limits, and what an error looks like outside.
 //! Must not: execute anything itself, or show what failed inside (that goes to the log).
 
+pub mod adnl;
 mod methods;
 mod parameters;
 mod shapes;
@@ -101,6 +102,10 @@ impl From<LedgerError> for RequestError {
             LedgerError::Unreachable(_)
             | LedgerError::ServerFailed { .. }
             | LedgerError::BadAnswer { .. }
+            | LedgerError::NoAgreement { .. }
+            | LedgerError::OutOfDate { .. }
+            | LedgerError::LiteserverRefused { .. }
+            | LedgerError::OtherNetwork { .. }
             | LedgerError::Storage(_)
             | LedgerError::Damaged { .. }
             | LedgerError::Execution(_)

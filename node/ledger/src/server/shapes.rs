@@ -12,7 +12,7 @@ use tycho_types::boc::Boc;
 use tycho_types::cell::Cell;
 
 use crate::address::FriendlyAddress;
-use crate::embedded::Head;
+use crate::embedded::{Pair, Sealed};
 use crate::get_method::{GetMethodOutput, StackEntry};
 use crate::port::{AccountState, AccountStatus};
 use crate::transaction::{MessageSummary, TransactionId, TransactionSummary};
@@ -45,18 +45,19 @@ fn transaction_id(id: Option<TransactionId>) -> Value {
     json!({ "@type": "internal.transactionId", "lt": id.lt.to_string(), "hash": hash(&id.hash) })
 }
 
-fn block_id(head: &Head) -> Value {
+fn block_id(block: &Sealed) -> Value {
     json!({
         "@type": "ton.blockIdExt",
         "workchain": -1,
         "shard": MASTERCHAIN_SHARD,
-        "seqno": head.seqno,
-        "root_hash": hash(&head.hash),
-        "file_hash": hash(&head.hash),
+        "seqno": block.seqno,
+        "root_hash": hash(&block.master.root_hash),
+        "file_hash": hash(&block.master.file_hash),
     })
 }
 
-pub(super) fn account(account: &AccountState, head: &Head) -> Value {
+/// `block` is the newest block there is; what happened since is already in the account.
+pub(super) fn account(account: &AccountState, block: &Sealed) -> Value {
     json!({
         "@type": "raw.fullAccountState",
         "balance": account.balance.as_nano().to_string(),
@@ -64,7 +65,7 @@ pub(super) fn account(account: &AccountState, head: &Head) -> Value {
         "code": account.code.as_ref().map(boc).unwrap_or_default(),
         "data": account.data.as_ref().map(boc).unwrap_or_default(),
         "last_transaction_id": transaction_id(account.last_transaction),
-        "block_id": block_id(head),
+        "block_id": block_id(block),
         "frozen_hash": "",
         "sync_utime": account.as_of.as_unix_secs(),
         "state": status(account.status),
@@ -85,18 +86,18 @@ pub(super) fn wallet(account: &AccountState, seqno: Option<u32>) -> Value {
     shape
 }
 
-pub(super) fn masterchain(head: &Head) -> Value {
+pub(super) fn masterchain(newest: &Pair, zero: &Sealed) -> Value {
     json!({
         "@type": "blocks.masterchainInfo",
-        "last": block_id(head),
-        "state_root_hash": hash(&head.hash),
+        "last": block_id(&newest.sealed),
+        "state_root_hash": hash(&newest.master_state.repr_hash().0),
         "init": {
             "@type": "ton.blockIdExt",
             "workchain": -1,
             "shard": "0",
             "seqno": 0,
-            "root_hash": hash(&[0; 32]),
-            "file_hash": hash(&[0; 32]),
+            "root_hash": hash(&zero.master.root_hash),
+            "file_hash": hash(&zero.master.file_hash),
         },
     })
 }

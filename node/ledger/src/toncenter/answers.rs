@@ -64,7 +64,7 @@ impl Envelope {
 
 /// `Some` when the text says that a contract did not accept a message, as the C++ liteserver words
 /// it; inside, the exit code if it is there.
-fn exit_code(text: &str) -> Option<Option<i32>> {
+pub(crate) fn exit_code(text: &str) -> Option<Option<i32>> {
     if !text.contains("not accepted") && !text.contains("exitcode=") {
         return None;
     }

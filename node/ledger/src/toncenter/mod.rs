@@ -5,6 +5,8 @@
 
 mod answers;
 
+pub(crate) use self::answers::exit_code;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -104,7 +106,7 @@ impl Toncenter {
         if answer.global_id()? == self.network.global_id() {
             Ok(())
         } else {
-            Err(LedgerError::BadAnswer { field: "global id of the expected network" })
+            Err(LedgerError::OtherNetwork { expected: self.network })
         }
     }
 

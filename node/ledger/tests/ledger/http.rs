@@ -171,7 +171,8 @@ async fn wrong_requests_are_answered_with_the_reason() {
 async fn a_client_of_another_network_notices() {
     let served = Served::start().await;
     let client = Toncenter::new(&served.url, Network::Mainnet, None).unwrap();
-    assert!(matches!(client.check_network().await, Err(LedgerError::BadAnswer { .. })));
+    let refused = client.check_network().await;
+    assert!(matches!(refused, Err(LedgerError::OtherNetwork { expected: Network::Mainnet })));
 }
 
 #[tokio::test]

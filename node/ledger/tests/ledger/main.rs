@@ -6,6 +6,7 @@
 mod chain;
 mod crash;
 mod http;
+mod liteserver;
 mod payments;
 mod stage;
 mod vectors;
