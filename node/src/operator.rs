@@ -17,12 +17,15 @@ use crate::control::{
 };
 use crate::driver::ledger_desk::chain;
 use crate::driver::view::{ChannelLine, View};
+use crate::receipts::Prover;
 use crate::shutdown::Tasks;
 use crate::start::Running;
 use crate::store::{Store, Table};
 
 /// How long a settlement that an operator asked for may take.
 const SETTLE_WITHIN: std::time::Duration = std::time::Duration::from_secs(45);
+/// Proofs that one answer holds: under 2 MB.
+const EXPORTED: usize = 500;
 /// Receipts read at a time; a list is cut to what was asked for.
 const RECEIPTS: usize = 4_096;
 
@@ -62,6 +65,11 @@ impl Operator {
             Request::ChannelRelease { peer } => self.release(peer).await,
             Request::ReceiptList { limit } => self.receipts(limit),
             Request::ReceiptShow { receipt } => self.receipt(receipt),
+            Request::ReceiptProve { receipt } => self.prove(receipt).await,
+            Request::ReceiptExport { after } => {
+                let mut prover = Prover::new(&self.store, self.running.ledger.ledger.as_ref());
+                Ok(Answer::Proofs(prover.page(after, EXPORTED).await?))
+            }
             Request::WalletShow => self.wallet().await,
             Request::WalletFund { amount } => self.fund(amount).await,
             Request::Shutdown => {
@@ -169,11 +177,22 @@ impl Operator {
     }
 
     fn receipt(&self, receipt: ReceiptHash) -> Result<Answer, Refusal> {
+        Ok(Answer::Receipt(file(&self.stored(receipt)?)))
+    }
+
+    fn stored(&self, receipt: ReceiptHash) -> Result<StoredReceipt, Refusal> {
         let stored = self.store.read(Table::Receipt, receipt.as_bytes());
         let stored = stored.map_err(|error| failed(&error))?;
         let unknown = || Refusal::NotFound { what: format!("receipt {receipt}") };
         let stored = StoredReceipt::decode(&stored.ok_or_else(unknown)?);
-        Ok(Answer::Receipt(file(&stored.map_err(|error| failed(&error))?)))
+        stored.map_err(|error| failed(&error))
+    }
+
+    async fn prove(&self, receipt: ReceiptHash) -> Result<Answer, Refusal> {
+        let stored = self.stored(receipt)?;
+        let mut prover = Prover::new(&self.store, self.running.ledger.ledger.as_ref());
+        let (file, standing) = prover.prove(&stored).await?;
+        Ok(Answer::Proof { file: Box::new(file), standing })
     }
 
     async fn wallet(&self) -> Result<Answer, Refusal> {

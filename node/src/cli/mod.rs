@@ -12,6 +12,7 @@ mod failure;
 mod flags;
 mod models;
 mod output;
+mod proof;
 mod receipt;
 mod run;
 mod status;
@@ -100,6 +101,11 @@ impl Context {
     /// unfinished.
     fn load_unchecked(&self) -> Result<Config, Failure> {
         Ok(Loaded::unchecked(&self.layers, &surroundings::surroundings())?.config)
+    }
+
+    /// The same, with where each setting came from.
+    fn load_with_origins(&self) -> Result<Loaded, Failure> {
+        Ok(Loaded::unchecked(&self.layers, &surroundings::surroundings())?)
     }
 
     /// The data folder, made if it is not there.

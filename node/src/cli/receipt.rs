@@ -14,6 +14,7 @@ use cocoon_protocol::receipt::{Receipt, Salt, SignedReceipt};
 use serde::Deserialize;
 
 use super::output::{Printer, short, utc};
+use super::proof::{self, Anchor, Checked, Format, Target};
 use super::{Context, ExitStatus, Failure, unexpected};
 use crate::control::{Answer, ReceiptFile, Request};
 
@@ -21,6 +22,10 @@ use crate::control::{Answer, ReceiptFile, Request};
 const SEARCHED: u32 = 10_000;
 /// Largest receipt file: its JSON form has about 1.1 kB.
 const RECEIPT_FILE_BYTES: u64 = 65_536;
+/// Largest file of proofs: some hundred thousand.
+const EXPORT_BYTES: u64 = 256 << 20;
+/// What every proof begins with.
+const PROOF_BEGINS: &str = "{\"format\":";
 /// Largest text file: a prompt of the largest size, escaped in JSON.
 const TEXT_FILE_BYTES: u64 = 8 << 20;
 
@@ -46,21 +51,40 @@ pub(super) enum Command {
         #[arg(long, requires = "json")]
         without_salt: bool,
     },
-    /// Check a receipt's signature and numbers and, when texts are given, its commitments.
+    /// Write a file that proves a receipt to anybody: signature, texts, and its place in the log
+    /// whose root the vault stores.
+    Prove {
+        /// The receipt, or the first digits of it.
+        receipt: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Write all receipts of a running node: proofs, a line each, or a table.
+    Export {
+        /// How it is written.
+        #[arg(long, value_enum, default_value = "jsonl")]
+        format: Format,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Check a receipt or a proof: its signature, its numbers, its place in the log and, when texts
+    /// are given, its commitments.
     ///
-    /// Needs no node and no network. Exit code 3: the receipt is not valid.
+    /// Needs no node and no network; with `--ledger URL` the root in a proof is compared with the one
+    /// that the vault stores. Exit code 3: it is not valid; 1: the ledger does not bear it out.
     Verify(Verify),
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Verify {
-    /// The receipt: JSON from `receipt show --json`, or the signed bytes.
+    /// A proof from `receipt prove`, several from `receipt export`, the JSON from
+    /// `receipt show --json`, or the signed bytes.
     file: PathBuf,
     /// File with the prompt: the JSON request with its `messages`, or the plain text.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long = "prompt", alias = "prompt-file", value_name = "FILE")]
     prompt_file: Option<PathBuf>,
     /// File with the completion's exact text.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long = "completion", alias = "completion-file", value_name = "FILE")]
     completion_file: Option<PathBuf>,
     /// Key of the commitments, 64 hexadecimal digits, when the file does not hold it.
     #[arg(long, value_name = "DIGITS")]
@@ -81,7 +105,20 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
             }
             context.printer.json(&file)
         }
-        Command::Verify(arguments) => verify(&context.printer, &arguments),
+        Command::Prove { receipt, target } => {
+            let receipt = find(context, &receipt)?.receipt;
+            proof::prove(context, receipt, &target)
+        }
+        Command::Export { format, target } => proof::export(context, format, &target),
+        Command::Verify(arguments) => {
+            let bytes = read_file(&arguments.file, EXPORT_BYTES).map_err(Failure::new)?;
+            match String::from_utf8(bytes) {
+                Ok(text) if text.starts_with(PROOF_BEGINS) => {
+                    verify_proofs(context, &arguments, &text)
+                }
+                Ok(_) | Err(_) => verify(&context.printer, &arguments),
+            }
+        }
     }
 }
 
@@ -147,30 +184,89 @@ fn signed(file: &ReceiptFile) -> anyhow::Result<SignedReceipt> {
     Ok(SignedReceipt::decode(&bytes)?)
 }
 
-fn verify(printer: &Printer, arguments: &Verify) -> Result<(), Failure> {
-    let invalid = |error: anyhow::Error| {
-        Failure::new(error.context("receipt: NOT valid")).with_status(ExitStatus::Invalid)
-    };
-    let (signed, salt_of_file) = read_receipt(&arguments.file)?;
-    let verified = signed.verify().map_err(|error| invalid(error.into()))?;
-    let salt = arguments.salt.as_ref().or(salt_of_file.as_ref());
-    let texts = [&arguments.prompt_file, &arguments.completion_file];
-    if texts.iter().any(|file| file.is_some()) {
-        let salt = salt.ok_or_else(|| {
-            Failure::new(anyhow!("the texts cannot be checked without the salt"))
-                .with_status(ExitStatus::Usage)
-                .with_hint(Some("give `--salt`, or a file from `receipt show --json`"))
-        })?;
-        let salt = read_salt(salt)?;
-        check_texts(verified.receipt(), &salt, arguments)?.map_err(invalid)?;
+fn verify_proofs(context: &Context, arguments: &Verify, text: &str) -> Result<(), Failure> {
+    let printer = &context.printer;
+    let checked = proof::check(context, &arguments.file, text)?;
+    let gives_texts = arguments.prompt_file.is_some() || arguments.completion_file.is_some();
+    match checked.as_slice() {
+        [one] => {
+            let salt = match (&arguments.salt, &one.shown.salt) {
+                (Some(digits), _) => Some(read_salt(digits)?),
+                (None, kept) => kept.clone(),
+            };
+            if gives_texts {
+                let salt = salt.ok_or_else(no_salt)?;
+                let receipt = one.shown.receipt.receipt();
+                check_texts(receipt, &salt, arguments)?.map_err(invalid)?;
+            }
+            borne_out(one)?;
+            printer.line("receipt: valid")?;
+            print(printer, one.shown.receipt.signed())?;
+            if let Some((root, place)) = &one.shown.log {
+                let (number, size) = (place.index.saturating_add(1), place.size);
+                let root = hex::encode(root);
+                printer
+                    .line(format_args!("log         receipt {number} of {size}, root {root}"))?;
+            }
+            printer.line(format_args!("ledger      {}", one.anchor.describe()))?;
+            matches(printer, arguments)?;
+        }
+        many if gives_texts => {
+            let problem = anyhow!("texts belong to one receipt; the file holds {}", many.len());
+            return Err(Failure::new(problem).with_status(ExitStatus::Usage));
+        }
+        many => {
+            many.iter().try_for_each(borne_out)?;
+            printer.line(format_args!("receipts: {} valid", many.len()))?;
+            if many.iter().all(|it| it.anchor != Anchor::NotAsked) {
+                printer.line("ledger    all under a root that a vault stores")?;
+            }
+        }
     }
-    printer.line("receipt: valid")?;
-    print(printer, verified.signed())?;
+    Ok(())
+}
+
+/// Whether the ledger, where one was asked, stores the root of a proof that holds by itself.
+fn borne_out(checked: &Checked) -> Result<(), Failure> {
+    if !checked.anchor.is_missing() {
+        return Ok(());
+    }
+    let (hash, what) = (checked.shown.receipt.hash(), checked.anchor.describe());
+    Err(Failure::new(anyhow!("receipt {hash} holds, but the ledger does not bear it out: {what}")))
+}
+
+fn invalid(error: impl Into<anyhow::Error>) -> Failure {
+    let error = error.into().context("receipt: NOT valid");
+    Failure::new(error).with_status(ExitStatus::Invalid)
+}
+
+fn no_salt() -> Failure {
+    Failure::new(anyhow!("the texts cannot be checked without the salt"))
+        .with_status(ExitStatus::Usage)
+        .with_hint(Some("give `--salt`, or a file from `receipt show --json`"))
+}
+
+fn matches(printer: &Printer, arguments: &Verify) -> Result<(), Failure> {
     let checked = |file: &Option<PathBuf>| {
         if file.is_some() { "matches" } else { "not given" }
     };
     printer.line(format_args!("prompt      {}", checked(&arguments.prompt_file)))?;
     printer.line(format_args!("completion  {}", checked(&arguments.completion_file)))
+}
+
+fn verify(printer: &Printer, arguments: &Verify) -> Result<(), Failure> {
+    let (signed, salt_of_file) = read_receipt(&arguments.file)?;
+    let verified = signed.verify().map_err(invalid)?;
+    let salt = arguments.salt.as_ref().or(salt_of_file.as_ref());
+    let texts = [&arguments.prompt_file, &arguments.completion_file];
+    if texts.iter().any(|file| file.is_some()) {
+        let salt = salt.ok_or_else(no_salt)?;
+        let salt = read_salt(salt)?;
+        check_texts(verified.receipt(), &salt, arguments)?.map_err(invalid)?;
+    }
+    printer.line("receipt: valid")?;
+    print(printer, verified.signed())?;
+    matches(printer, arguments)
 }
 
 fn print(printer: &Printer, signed: &SignedReceipt) -> Result<(), Failure> {

@@ -9,6 +9,8 @@ use cocoon_protocol::identity::{JobId, ModelHash, Network, NodeId, ReceiptHash, 
 use cocoon_protocol::units::{NanoTon, Timestamp, Tokens};
 use serde::{Deserialize, Serialize};
 
+use crate::proof::ProofFile;
+
 /// Version of the messages. A node answers its own version only: node and command line come in
 /// one binary, and a mix of two means that an old node still runs.
 pub const VERSION: u32 = 1;
@@ -48,6 +50,16 @@ pub enum Request {
         /// Which.
         receipt: ReceiptHash,
     },
+    /// A receipt's proof; answered by [`Answer::Proof`].
+    ReceiptProve {
+        /// Which.
+        receipt: ReceiptHash,
+    },
+    /// Proofs of the receipts whose names follow one; answered by [`Answer::Proofs`].
+    ReceiptExport {
+        /// The last one that is known; none to begin.
+        after: Option<ReceiptHash>,
+    },
     /// The wallet and its vault; answered by [`Answer::Wallet`].
     WalletShow,
     /// Coins from the devnet's faucet; answered by [`Answer::Wallet`].
@@ -84,6 +96,15 @@ pub enum Answer {
     Receipts(Vec<ReceiptFile>),
     /// One receipt.
     Receipt(ReceiptFile),
+    /// A receipt's proof.
+    Proof {
+        /// The file.
+        file: Box<ProofFile>,
+        /// How far the root in it is.
+        standing: ProofStanding,
+    },
+    /// Proofs, in the order of the receipts' names; none when there are no more.
+    Proofs(Vec<ProofFile>),
     /// The wallet and its vault.
     Wallet(WalletStatus),
     /// It will be done.
@@ -302,6 +323,25 @@ impl std::fmt::Debug for ReceiptFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ReceiptFile").field("receipt", &self.receipt).finish_non_exhaustive()
     }
+}
+
+/// How far the root of a proof is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProofStanding {
+    /// The vault stores it.
+    Settled {
+        /// Whether that was proved to this node, and not only said by a server.
+        verified: bool,
+    },
+    /// The vault stores an older root, under which the receipt is not yet.
+    NotSettled,
+    /// The vault stores another root, or has no such allocation any more.
+    OtherRoot,
+    /// The ledger did not answer.
+    Unread,
+    /// This node does not know the channel's log: the consumer keeps it.
+    NoLog,
 }
 
 /// A wallet and the vault that it owns.

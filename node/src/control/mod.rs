@@ -17,8 +17,8 @@ use futures::future::BoxFuture;
 
 pub use client::{Client, ControlError};
 pub use messages::{
-    Answer, ChannelRole, ChannelStatus, Envelope, JobStatus, OfferStatus, ReceiptFile, Refusal,
-    Reply, Request, SessionStatus, Settlement, Status, VERSION, WalletStatus,
+    Answer, ChannelRole, ChannelStatus, Envelope, JobStatus, OfferStatus, ProofStanding,
+    ReceiptFile, Refusal, Reply, Request, SessionStatus, Settlement, Status, VERSION, WalletStatus,
 };
 pub use server::{BindError, Server};
 

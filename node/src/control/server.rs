@@ -225,6 +225,8 @@ mod tests {
                     }
                     Request::Status
                     | Request::ChannelList
+                    | Request::ReceiptProve { .. }
+                    | Request::ReceiptExport { .. }
                     | Request::ChannelSettle
                     | Request::ChannelRelease { .. }
                     | Request::WalletShow

@@ -26,6 +26,8 @@ mod network;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod proofs;
+#[cfg(test)]
 mod receipt;
 #[cfg(test)]
 mod refusals;
