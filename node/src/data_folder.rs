@@ -271,7 +271,8 @@ pub fn remove_private(path: &Path) -> Result<(), FolderError> {
 
 /// A new name, or the loss of one, is durable only once the folder is.
 pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(path)).and_then(|folder| folder.sync_all())
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or_else(|| Path::new("."))).and_then(|folder| folder.sync_all())
 }
 
 /// Where a process may die while it changes private files; tests let it die at each place.

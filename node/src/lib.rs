@@ -7,12 +7,14 @@
 #![warn(missing_docs)]
 
 pub mod accounts;
+pub mod bundle;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
 pub mod data_folder;
 mod driver;
+mod guard;
 pub mod identity;
 pub mod keystore;
 pub mod net;
@@ -20,10 +22,12 @@ mod operator;
 pub mod proof;
 pub mod purse;
 mod receipts;
+mod releases;
 pub mod run;
 pub mod shutdown;
 pub mod start;
 pub mod store;
 pub mod telemetry;
+mod teller;
 pub mod vaults;
 pub mod words;

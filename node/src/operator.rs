@@ -12,8 +12,8 @@ use futures::future::BoxFuture;
 
 use crate::config::Config;
 use crate::control::{
-    Answer, ChannelRole, ChannelStatus, ControlHandler, JobStatus, OfferStatus, ReceiptFile,
-    Refusal, Request, SessionStatus, Settlement, Status, WalletStatus,
+    Answer, ChannelRole, ChannelStatus, ControlHandler, JobStatus, MoneyRequest, OfferStatus,
+    ReceiptFile, Refusal, Request, SessionStatus, Settlement, Status, WalletStatus,
 };
 use crate::driver::ledger_desk::chain;
 use crate::driver::view::{ChannelLine, View};
@@ -72,6 +72,7 @@ impl Operator {
             }
             Request::WalletShow => self.wallet().await,
             Request::WalletFund { amount } => self.fund(amount).await,
+            Request::Money(request) => self.money(request).await,
             Request::Shutdown => {
                 self.tasks.request_shutdown();
                 Ok(Answer::Accepted)
@@ -193,6 +194,13 @@ impl Operator {
         let mut prover = Prover::new(&self.store, self.running.ledger.ledger.as_ref());
         let (file, standing) = prover.prove(&stored).await?;
         Ok(Answer::Proof { file: Box::new(file), standing })
+    }
+
+    async fn money(&self, request: MoneyRequest) -> Result<Answer, Refusal> {
+        let teller = self.running.teller.as_ref().ok_or_else(|| Refusal::NotPossible {
+            reason: "a bare peer has no wallet".to_owned(),
+        })?;
+        Box::pin(teller.answer(request)).await.map(Answer::Money)
     }
 
     async fn wallet(&self) -> Result<Answer, Refusal> {

@@ -28,6 +28,7 @@ pub mod toncenter;
 mod transaction;
 pub mod vault;
 pub mod wallet;
+pub mod watch;
 
 pub use port::{AccountState, AccountStatus, Ledger, LedgerError, LedgerFuture, Page};
 pub use transaction::{MessageSummary, Outcome, TransactionId, TransactionSummary};

@@ -9,6 +9,7 @@ use cocoon_protocol::identity::TonAddress;
 use cocoon_protocol::units::NanoTon;
 use tycho_types::boc::Boc;
 use tycho_types::cell::{Cell, CellBuilder, CellFamily as _, HashBytes, Store as _};
+use tycho_types::error::Error as CellError;
 use tycho_types::models::{
     CurrencyCollection, ExtInMsgInfo, MsgInfo, OwnedMessage, OwnedRelaxedMessage,
     RelaxedIntMsgInfo, RelaxedMsgInfo, StateInit,
@@ -198,6 +199,18 @@ impl Transfer {
         Self { destination, value, bounce: false, init: None, body: Cell::empty_cell() }
     }
 
+    /// Money with a text for whoever receives it; an empty text is none.
+    ///
+    /// # Errors
+    ///
+    /// When the text is longer than [`COMMENT_BYTES`].
+    pub fn with_comment(mut self, text: &str) -> Result<Self, InvalidMessage> {
+        if !text.is_empty() {
+            self.body = comment_cell(text)?;
+        }
+        Ok(self)
+    }
+
     /// The internal message as a wallet wants it: the network fills in the source.
     ///
     /// # Errors
@@ -219,6 +232,71 @@ impl Transfer {
         };
         CellBuilder::build_from(&message).map_err(|_| InvalidMessage::Overflow)
     }
+}
+
+/// Longest comment in bytes: eight cells, far below what the network takes.
+pub const COMMENT_BYTES: usize = 123 + 7 * CELL_BYTES;
+/// Bytes that a cell holds beside a reference.
+const CELL_BYTES: usize = 127;
+/// Bytes of the comment's first cell, after its opcode of zero.
+const FIRST_BYTES: usize = 123;
+
+/// A comment as wallets write and show it: 32 zero bits, then UTF-8, continued in a chain of
+/// references ("snake").
+///
+/// # Errors
+///
+/// When the text is longer than [`COMMENT_BYTES`].
+pub fn comment_cell(text: &str) -> Result<Cell, InvalidMessage> {
+    let bytes = text.as_bytes();
+    if bytes.len() > COMMENT_BYTES {
+        return Err(InvalidMessage::TooLarge);
+    }
+    let (first, rest) = bytes.split_at(bytes.len().min(FIRST_BYTES));
+    let overflow = |_| InvalidMessage::Overflow;
+    let mut tail: Option<Cell> = None;
+    for chunk in rest.chunks(CELL_BYTES).rev() {
+        tail = Some(snake_cell(&[], chunk, tail.take()).map_err(overflow)?);
+    }
+    snake_cell(&[0; 4], first, tail).map_err(overflow)
+}
+
+fn snake_cell(prefix: &[u8], bytes: &[u8], tail: Option<Cell>) -> Result<Cell, CellError> {
+    let mut builder = CellBuilder::new();
+    for part in [prefix, bytes] {
+        let bits = u16::try_from(part.len().saturating_mul(8));
+        builder.store_raw(part, bits.map_err(|_| CellError::CellOverflow)?)?;
+    }
+    if let Some(tail) = tail {
+        builder.store_reference(tail)?;
+    }
+    builder.build()
+}
+
+/// The comment in a message's body, if it is one. Whoever sent it chose the text: it may hold
+/// anything that UTF-8 can, up to [`COMMENT_BYTES`].
+pub fn comment_text(body: &Cell) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut next = Some(body.clone());
+    while let Some(cell) = next {
+        let mut slice = cell.as_slice().ok()?;
+        if bytes.is_empty() && slice.load_u32().ok()? != 0 {
+            return None;
+        }
+        let bits = slice.size_bits();
+        if bits % 8 != 0 {
+            return None;
+        }
+        let mut part = vec![0; usize::from(bits / 8)];
+        slice.load_raw(&mut part, bits).ok()?;
+        // An empty first cell would be read as the first again.
+        if part.is_empty() || bytes.len().saturating_add(part.len()) > COMMENT_BYTES {
+            break;
+        }
+        bytes.append(&mut part);
+        next = slice.load_reference_cloned().ok();
+    }
+    if bytes.is_empty() { None } else { String::from_utf8(bytes).ok() }
 }
 
 /// The address that a contract with this initial state has in the basechain.
@@ -263,6 +341,20 @@ mod tests {
         let deploy = Message::external(destination, Some(init), Cell::empty_cell()).unwrap();
         assert_ne!(plain.hash(), deploy.hash());
         assert_eq!(plain.normalised_hash(), deploy.normalised_hash());
+    }
+
+    #[test]
+    fn comments_are_read_as_they_were_written() {
+        for length in [1, 122, 123, 124, 250, 251, COMMENT_BYTES] {
+            let text = "x".repeat(length);
+            assert_eq!(comment_text(&comment_cell(&text).unwrap()), Some(text));
+        }
+        assert!(comment_cell(&"x".repeat(COMMENT_BYTES + 1)).is_err());
+        assert_eq!(comment_text(&Cell::empty_cell()), None);
+        // Another operation, and a text that is none.
+        let other = CellBuilder::build_from(1_u32).unwrap();
+        assert_eq!(comment_text(&other), None);
+        assert_eq!(comment_text(&snake_cell(&[0; 4], &[0xff], None).unwrap()), None);
     }
 
     #[test]

@@ -18,7 +18,10 @@ mod run;
 mod status;
 mod stop;
 mod surroundings;
+mod teller;
+mod vault;
 mod wallet;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -68,6 +71,9 @@ enum Command {
     /// Keys and coins.
     #[command(subcommand)]
     Wallet(wallet::Command),
+    /// The deposit that providers are paid from.
+    #[command(subcommand)]
+    Vault(vault::Command),
     /// Model files that this machine knows by name.
     #[command(subcommand)]
     Models(models::Command),
@@ -77,6 +83,8 @@ enum Command {
     /// Payment channels.
     #[command(subcommand)]
     Channel(channel::Command),
+    /// Settle for providers that cannot, before their consumers take the money back.
+    Watch(watch::Arguments),
     /// Print a script that completes this command line in a shell.
     Completions(completions::Arguments),
     /// Run llama.cpp for a node that started this process.
@@ -184,9 +192,11 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Some(Command::Status(arguments)) => status::run(&context, arguments),
         Some(Command::Stop) => stop::run(&context),
         Some(Command::Wallet(command)) => wallet::run(&context, command),
+        Some(Command::Vault(command)) => vault::run(&context, command),
         Some(Command::Models(command)) => models::run(&context, command),
         Some(Command::Receipt(command)) => receipt::run(&context, command),
         Some(Command::Channel(command)) => channel::run(&context, command),
+        Some(Command::Watch(arguments)) => watch::run(&context, arguments),
         Some(Command::Completions(arguments)) => completions::run(&context, arguments),
     }
 }

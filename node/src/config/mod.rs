@@ -249,6 +249,12 @@ settings! {
         /// Two orders of magnitude above what a settlement costs (about 0.001 TON).
         settle_threshold: NanoTon = Text("0.12 TON"), placeholder: "AMOUNT";
 
+        /// File in which the best vouchers are kept for watchtowers (`cocoon-node watch`).
+        ///
+        /// Written again whenever one comes. Whoever has it can make consumers' vaults pay this node,
+        /// and nothing else: a copy on another machine settles when this one cannot.
+        voucher_export: Option<PathBuf> = Unset, placeholder: "FILE";
+
         /// Pause before each token of the echo engine.
         echo_delay: Millis = Text("0 ms"), placeholder: "TIME", hidden: true;
     }

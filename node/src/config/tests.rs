@@ -51,6 +51,7 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
     ("completion_price", ["0.1 TON", "0.2 TON", "0.3 TON"]),
     ("attester", ["open", "simulated", "auto"]),
     ("settle_threshold", ["0.2 TON", "0.3 TON", "0.4 TON"]),
+    ("voucher_export", ["/a.json", "/b.json", "/c.json"]),
     ("echo_delay", ["1 ms", "2 ms", "3 ms"]),
     ("ledger", ["http://127.0.0.1:1", "https://ledger.example/api", "liteservers"]),
     ("ton_config", ["/a.json", "/b.json", "/c.json"]),

@@ -68,6 +68,8 @@ pub enum Request {
         #[serde(rename = "amount_nano")]
         amount: NanoTon,
     },
+    /// Something about coins that does not need a running node; answered by [`Answer::Money`].
+    Money(super::MoneyRequest),
     /// Finish the running jobs and end; answered by [`Answer::Accepted`] at once.
     Shutdown,
 }
@@ -107,6 +109,8 @@ pub enum Answer {
     Proofs(Vec<ProofFile>),
     /// The wallet and its vault.
     Wallet(WalletStatus),
+    /// About coins.
+    Money(super::MoneyAnswer),
     /// It will be done.
     Accepted,
 }

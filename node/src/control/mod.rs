@@ -8,6 +8,7 @@
 
 mod client;
 mod messages;
+mod money;
 mod server;
 
 use std::fmt;
@@ -19,6 +20,10 @@ pub use client::{Client, ControlError};
 pub use messages::{
     Answer, ChannelRole, ChannelStatus, Envelope, JobStatus, OfferStatus, ProofStanding,
     ReceiptFile, Refusal, Reply, Request, SessionStatus, Settlement, Status, VERSION, WalletStatus,
+};
+pub use money::{
+    AccountStatus, AllocationStatus, HistoryLine, HistoryPage, MoneyAnswer, MoneyRequest, Moved,
+    Payment, PaymentState, VaultStatus,
 };
 pub use server::{BindError, Server};
 

@@ -231,6 +231,7 @@ mod tests {
                     | Request::ChannelRelease { .. }
                     | Request::WalletShow
                     | Request::WalletFund { .. }
+                    | Request::Money(_)
                     | Request::Shutdown => Ok(Answer::Accepted),
                 }
             })

@@ -30,13 +30,16 @@ use crate::config::Config;
 use crate::driver::event::DriverHandle;
 use crate::driver::ledger_desk::LedgerDesk;
 use crate::driver::{Driver, World};
+use crate::guard::Guard;
 use crate::net::session::Bodies;
 use crate::net::sessions::Sessions;
 use crate::net::swarm::{Net, NetError, NetHandle};
 use crate::purse::{Purse, PurseError};
+use crate::releases;
 use crate::run::Foundation;
 use crate::shutdown::Tasks;
 use crate::store::{ReadError, Store, Table};
+use crate::teller::Teller;
 
 /// Records read from the store at a time.
 const SCAN: usize = 512;
@@ -101,6 +104,8 @@ pub(crate) struct Running {
     pub(crate) desk: LedgerDesk,
     /// The wallet, on a provider or consumer.
     pub(crate) purse: Option<Arc<Purse>>,
+    /// Payments and vaults, on a provider or consumer.
+    pub(crate) teller: Option<Arc<Teller>>,
     /// Whether this provider's TEE is simulated.
     pub(crate) simulated: bool,
 }
@@ -172,7 +177,36 @@ pub(crate) async fn start(
             .await
             .map_err(StartError::Consumer)?;
     }
-    Ok(Running { driver, net, ledger, desk, purse, simulated })
+    stand_guard(config, foundation, &ledger, &desk, &driver, tasks);
+    let teller = purse.as_ref().map(|purse| {
+        let ledger = Arc::clone(&ledger.ledger);
+        Arc::new(Teller::new(config, foundation, ledger, Arc::clone(purse)))
+    });
+    Ok(Running { driver, net, ledger, desk, purse, teller, simulated })
+}
+
+/// Starts what follows vaults on the ledger by itself: a provider's guard over its vouchers, and a
+/// consumer's over its releases.
+fn stand_guard(
+    config: &Config,
+    foundation: &Foundation,
+    ledger: &LedgerParts,
+    desk: &LedgerDesk,
+    driver: &DriverHandle,
+    tasks: &Tasks,
+) {
+    if config.provide {
+        let guard = Guard {
+            store: foundation.store.clone(),
+            key: foundation.key.clone(),
+            ledger: Arc::clone(&ledger.ledger),
+            driver: driver.clone(),
+            network: config.network,
+            export: config.voucher_export.clone(),
+        };
+        guard.start(tasks);
+    }
+    releases::follow(desk.clone(), driver.clone(), tasks);
 }
 
 /// The protocol's state, continuing with what the store remembers.

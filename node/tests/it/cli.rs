@@ -5,11 +5,12 @@ use crate::process::Sandbox;
 #[test]
 fn the_help_is_as_reviewed() {
     let sandbox = Sandbox::new();
-    let cases: [(&[&str], &str, &str); 8] = [
+    let cases: [(&[&str], &str, &str); 9] = [
         (&["-h"], include_str!("help/node.txt"), "node.txt"),
         (&["config", "print", "-h"], include_str!("help/config_print.txt"), "config_print.txt"),
         (&["wallet", "-h"], include_str!("help/wallet.txt"), "wallet.txt"),
-        (&["wallet", "new", "-h"], include_str!("help/wallet_new.txt"), "wallet_new.txt"),
+        (&["wallet", "send", "-h"], include_str!("help/wallet_send.txt"), "wallet_send.txt"),
+        (&["vault", "-h"], include_str!("help/vault.txt"), "vault.txt"),
         (&["models", "-h"], include_str!("help/models.txt"), "models.txt"),
         (&["receipt", "-h"], include_str!("help/receipt.txt"), "receipt.txt"),
         (&["receipt", "verify", "-h"], include_str!("help/verify.txt"), "verify.txt"),

@@ -35,3 +35,5 @@ mod refusals;
 mod store_crash;
 #[cfg(test)]
 mod wallet;
+#[cfg(test)]
+mod watchtower;

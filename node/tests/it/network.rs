@@ -122,6 +122,11 @@ impl Network {
         self.sandbox.run(arguments)
     }
 
+    /// The program, to be run as the caller likes.
+    pub(crate) fn command(&self, arguments: &[&str]) -> std::process::Command {
+        self.sandbox.command(arguments)
+    }
+
     /// Starts a provider of [`ECHO`] with a simulated TEE.
     pub(crate) fn provide(&self, name: &'static str, more: &[&str]) -> Peer<'_> {
         self.provide_as(name, "simulated", more)

@@ -16,7 +16,7 @@ use crate::port::{AccountState, Ledger, LedgerError, Page};
 use crate::transaction::{TransactionId, TransactionSummary};
 
 /// A server's account may lag behind the block that its clock names.
-const GRACE: Millis = Millis::from_secs(15);
+pub(super) const GRACE: Millis = Millis::from_secs(15);
 /// How far back a message is looked for, in pages: a vault that is settled by 64 providers at a
 /// time has as many transactions between two looks.
 const PAGE: u16 = 16;

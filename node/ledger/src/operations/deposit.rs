@@ -24,11 +24,11 @@ use crate::wallet::Wallet;
 
 /// What a transfer of the wallet may cost besides its amount: ten times the 0.002 TON that opening
 /// a vault costs at the prices of 2026, the wallet's own deployment included.
-const TRANSFER_FEES: NanoTon = NanoTon::from_nano(20_000_000);
+pub(super) const TRANSFER_FEES: NanoTon = NanoTon::from_nano(20_000_000);
 /// Wallet version 5: another message with this sequence number was first.
-const WALLET_WRONG_SEQNO: i32 = 133;
+pub(super) const WALLET_WRONG_SEQNO: i32 = 133;
 /// Wallet version 5: the message came after its last second.
-const WALLET_EXPIRED: i32 = 136;
+pub(super) const WALLET_EXPIRED: i32 = 136;
 
 /// What a vault is made with, besides the keys. Part of its address: other terms, other vault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

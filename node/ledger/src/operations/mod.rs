@@ -9,6 +9,7 @@
 mod confirm;
 mod deposit;
 mod redeem;
+mod remit;
 
 use cocoon_protocol::channel::Allocation;
 use cocoon_protocol::channel::settlement::VaultError;
@@ -17,6 +18,7 @@ use cocoon_protocol::units::{Millis, NanoTon, Timestamp};
 
 pub use deposit::{Deposit, VaultTerms};
 pub use redeem::{Redeemed, Redeemer};
+pub use remit::{Remitter, SignedTransfer};
 
 use crate::message::InvalidMessage;
 use crate::port::{AccountState, AccountStatus, Ledger, LedgerError};

@@ -8,5 +8,6 @@ mod crash;
 mod http;
 mod liteserver;
 mod payments;
+mod shared_vectors;
 mod stage;
 mod vectors;

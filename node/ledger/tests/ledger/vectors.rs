@@ -42,7 +42,7 @@ fn transfer(value: &Value) -> Transfer {
 }
 
 /// The wallet's account with this sequence number; zero is before it is deployed.
-fn account(address: TonAddress, seqno: u32) -> AccountState {
+pub(crate) fn account(address: TonAddress, seqno: u32) -> AccountState {
     let mut data = CellBuilder::new();
     data.store_bit_one().unwrap();
     data.store_u32(seqno).unwrap();
