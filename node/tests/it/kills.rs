@@ -18,6 +18,8 @@ use crate::network::{ECHO, Network, Peer, eventually, free_port};
 
 /// Kills when nobody says otherwise.
 const KILLS: u64 = 12;
+/// What a settlement costs at most, in nanoTON.
+const SETTLEMENT_COST: u64 = 1_500_000;
 /// Words of a chat: enough for several vouchers.
 const WORDS: usize = 120;
 
@@ -222,7 +224,9 @@ fn end(mut scene: Scene<'_>) {
         assert_eq!(provider.terminate(), Some(0));
         provider.start();
         let settled: u64 = total(&provider.ask(&["channel", "list"]), "settled_nano");
-        assert_eq!(settled, held, "all that was held is settled, and no more");
+        // What is too little to pay for its own settlement stays due.
+        let due = held.checked_sub(settled).expect("no more was paid than was held");
+        assert!(due < SETTLEMENT_COST, "{settled} of {held} is settled");
     }
     let held: u64 = scene.providers.iter().map(Peer::promised).sum();
     let promised = scene.consumer.promised();
