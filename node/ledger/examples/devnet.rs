@@ -1,6 +1,6 @@
 //! Serves an empty devnet on free ports of this machine, for trying other TON libraries on it:
-//! `cargo run -p cocoon-ledger --example devnet`, then `node testdata/ton-client.mjs URL` or
-//! `python testdata/liteserver_client.py URL HOST:PORT KEY`.
+//! `cargo run -p cocoon-ledger --example devnet` prints what `tests/ledger_clients/check.py` of the
+//! node takes as arguments.
 //!
 //! Owns: nothing. Must not: be used for more than trying; `cocoon-node` serves devnets.
 #![expect(clippy::print_stdout, reason = "addresses and key are this program's output")]

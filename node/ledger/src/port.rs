@@ -174,6 +174,9 @@ pub enum LedgerError {
     /// Too many messages wait for the next block. Nothing was sent.
     #[error("too many messages wait for the next block; try again after it")]
     Full,
+    /// Coins from nowhere are not to be had here.
+    #[error("this ledger has no faucet: send coins to the wallet's address")]
+    NoFaucet,
     /// The faucet would mint more than can exist.
     #[error("the faucet is empty: the devnet's supply is used up")]
     FaucetEmpty,

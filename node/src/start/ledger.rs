@@ -94,7 +94,7 @@ impl LedgerParts {
             Faucet::Server(client) => {
                 Box::pin(async move { client.faucet(to, amount).await.map(|_| ()) })
             }
-            Faucet::None => Box::pin(async { Err(LedgerError::FaucetEmpty) }),
+            Faucet::None => Box::pin(async { Err(LedgerError::NoFaucet) }),
         }
     }
 }
@@ -143,9 +143,7 @@ pub(crate) async fn open(
 fn disagreement(checked: Result<(), LedgerError>) -> Result<(), LedgerStartError> {
     match checked {
         Ok(()) => Ok(()),
-        Err(error @ (LedgerError::OtherNetwork { .. } | LedgerError::NoAgreement { .. })) => {
-            Err(LedgerStartError::Network(error))
-        }
+        Err(error @ LedgerError::OtherNetwork { .. }) => Err(LedgerStartError::Network(error)),
         Err(error) => {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,

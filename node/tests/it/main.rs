@@ -18,6 +18,8 @@ mod hostile;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod ledgers;
+#[cfg(test)]
 mod models;
 #[cfg(test)]
 mod money;

@@ -60,6 +60,7 @@ pub(crate) struct Network {
     listen: String,
     address: String,
     ledger_port: u16,
+    liteserver: String,
     ledger: String,
 }
 
@@ -72,6 +73,7 @@ impl Network {
             listen: format!("/ip4/127.0.0.1/udp/{}/quic-v1", free_port()),
             address: String::new(),
             ledger_port,
+            liteserver: format!("127.0.0.1:{}", free_port()),
             ledger: format!("http://127.0.0.1:{ledger_port}"),
         };
         network.start_entry();
@@ -84,7 +86,8 @@ impl Network {
     /// Starts the entry point, after it was killed.
     pub(crate) fn start_entry(&self) {
         let ledger = format!("127.0.0.1:{}", self.ledger_port);
-        let own = ["--listen", &self.listen, "--ledger-listen", &ledger];
+        let proofs = ["--ledger-liteserver-listen", &self.liteserver];
+        let own = [&["--listen", &self.listen, "--ledger-listen", &ledger], &proofs[..]].concat();
         let node = self.sandbox.start(&[&["--data-dir", "entry"], &own[..]].concat());
         *self.entry.lock().unwrap() = Some(node);
     }
@@ -105,6 +108,18 @@ impl Network {
     /// URL of the ledger that the entry point serves.
     pub(crate) fn ledger(&self) -> &str {
         &self.ledger
+    }
+
+    /// The file that names the liteserver of the same ledger.
+    pub(crate) fn ton_config(&self) -> String {
+        self.path("entry").join("liteserver.json").to_str().unwrap().to_owned()
+    }
+
+    /// Coins from the devnet's faucet.
+    pub(crate) fn fund(&self, address: &str, nano: u64) {
+        let body = format!("{{\"address\": \"{address}\", \"amount\": \"{nano}\"}}");
+        let answer = request(self.ledger_port, "POST", "/devnet/faucet", &[], body.as_bytes());
+        assert_eq!(answer.status, 200);
     }
 
     /// The entry point's process.
@@ -180,7 +195,9 @@ impl Network {
     fn join(&self, name: &'static str, gateway: Option<u16>, own: &[&str]) -> Peer<'_> {
         let common = ["--data-dir", name, "--entry-points", &self.address];
         let listen: &[_] = if own.contains(&"--listen") { &[] } else { &["--listen", QUIC] };
-        let arguments = [&common[..], listen, &["--ledger", &self.ledger], own].concat();
+        let url = ["--ledger", &self.ledger];
+        let ledger: &[_] = if own.contains(&"--ledger") { &[] } else { &url };
+        let arguments = [&common[..], listen, ledger, own].concat();
         let arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
         let mut peer = Peer { network: self, name, gateway, arguments, node: None };
         peer.start();

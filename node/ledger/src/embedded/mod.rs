@@ -205,6 +205,16 @@ impl EmbeddedLedger {
         .await
     }
 
+    /// Makes a block of all that happened since the newest, if anything did. Returns the number of
+    /// the newest.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn make_block(&self) -> Result<u32, LedgerError> {
+        Ok(self.newest_block().await?.sealed.seqno)
+    }
+
     /// What tells this chain's network from others.
     pub fn first_state(&self) -> ZeroState {
         let zero = &self.zero_state().sealed.master;

@@ -32,6 +32,8 @@ pub(super) enum Vote {
     },
     /// Nobody answered.
     Silence(AskError),
+    /// All that answered serve another network.
+    OtherNetwork,
 }
 
 /// Asks all of `servers` something at once. When `enough` have answered, the others have only
@@ -72,11 +74,14 @@ pub(super) async fn ask_all(
 /// with `zero`, where that is known.
 pub(super) async fn vote(servers: &[Arc<Server>], quorum: usize, zero: Option<&ZeroState>) -> Vote {
     let mut newest = Vec::new();
-    let mut silence = AskError::Lost;
+    // What is said when all were dropped: nobody is left to ask.
+    let mut silence = AskError::Dropped;
+    let mut foreign = false;
     for (server, answer) in ask_all(servers, &Query::MasterchainInfo, quorum).await {
         match answer {
             Ok(Answer::MasterchainInfo { last, zero: named, .. }) => {
                 if zero.is_some_and(|zero| *zero != named) {
+                    foreign = true;
                     server.drop_for(&"it serves another network (its zero state is another one)");
                 } else if last.shard.is_masterchain() {
                     newest.push((server, last));
@@ -89,7 +94,7 @@ pub(super) async fn vote(servers: &[Arc<Server>], quorum: usize, zero: Option<&Z
         }
     }
     if newest.is_empty() {
-        return Vote::Silence(silence);
+        return if foreign { Vote::OtherNetwork } else { Vote::Silence(silence) };
     }
     newest.sort_by_key(|(_, block)| std::cmp::Reverse(block.seqno));
     let mut heights: Vec<u32> = newest.iter().skip(quorum - 1).map(|(_, b)| b.seqno).collect();

@@ -4,12 +4,14 @@
 //! Must not: return anything as verified that a proof does not cover, or run a contract's code
 //! elsewhere.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cocoon_protocol::identity::{Network, TonAddress};
 use cocoon_protocol::units::{Millis, Timestamp};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tycho_types::models::{BlockId, BlockchainConfigParams};
@@ -30,6 +32,10 @@ use crate::transaction::{TransactionId, TransactionSummary};
 const CONFIG_LIFE: Duration = Duration::from_secs(600);
 /// Transactions in one answer of a liteserver.
 const PAGE: u16 = 16;
+/// Liteservers that are asked at a time, of different operators. TON's file names about fifty, run
+/// for everybody; asking all of them at every block would be a burden, and seven are enough for a
+/// majority to mean something.
+const PANEL: usize = 7;
 /// Attempts at a read: the agreed block may be too old for a server a moment later.
 const ATTEMPTS: usize = 3;
 
@@ -40,7 +46,8 @@ pub struct Options {
     pub network: Network,
     /// The liteservers.
     pub servers: Vec<ServerAddress>,
-    /// Operators that must name a block before it is believed; by default more than half.
+    /// Operators that must name a block before it is believed; by default more than half of those
+    /// that are asked at a time, which are at most seven.
     pub quorum: Option<usize>,
     /// The network's zero state, where it is known.
     pub zero_state: Option<ZeroState>,
@@ -99,6 +106,9 @@ pub struct Liteservers {
 struct Shared {
     options: Options,
     quorum: usize,
+    /// How many are asked at a time.
+    panel: usize,
+    /// In an order of this client's own.
     servers: Vec<Arc<Server>>,
     agreed: Mutex<Option<Arc<Agreed>>>,
     config: Mutex<Option<(Instant, Arc<ChainConfig>)>>,
@@ -116,6 +126,21 @@ struct Agreed {
     until: Instant,
 }
 
+/// Everybody starts with other servers, so that the load spreads and nobody can tell beforehand
+/// whom a node will ask.
+fn shuffled(mut servers: Vec<Arc<Server>>) -> Vec<Arc<Server>> {
+    let mut seed = [0; 32];
+    // Without random numbers the order is that of the settings, which is as good.
+    if getrandom::fill(&mut seed).is_ok() {
+        let place = |server: &Arc<Server>| -> [u8; 32] {
+            let text = server.address.to_string();
+            Sha256::new().chain_update(seed).chain_update(text).finalize().into()
+        };
+        servers.sort_by_cached_key(place);
+    }
+    servers
+}
+
 fn proved_falsely(error: ProofError) -> LedgerError {
     LedgerError::Unreachable(error.into())
 }
@@ -127,13 +152,12 @@ impl Liteservers {
     ///
     /// When so few servers cannot agree on anything.
     pub fn new(options: Options) -> Result<Self, OptionsError> {
-        let operators: std::collections::BTreeSet<_> =
-            options.servers.iter().map(ServerAddress::operator).collect();
+        let operators: BTreeSet<_> = options.servers.iter().map(ServerAddress::operator).collect();
         let operators = operators.len();
         if operators == 0 {
             return Err(OptionsError::NoServer);
         }
-        let quorum = options.quorum.unwrap_or(operators / 2 + 1);
+        let quorum = options.quorum.unwrap_or_else(|| operators.min(PANEL) / 2 + 1);
         if quorum == 0 || quorum > operators {
             return Err(OptionsError::Quorum { quorum, operators });
         }
@@ -141,10 +165,11 @@ impl Liteservers {
             return Err(OptionsError::OneVoice(options.network));
         }
         let servers = options.servers.iter().map(|address| Arc::new(Server::new(*address)));
-        let servers = servers.collect();
+        let servers = shuffled(servers.collect());
         let shared = Shared {
             options,
             quorum,
+            panel: PANEL.max(quorum.saturating_mul(2).saturating_sub(1)),
             servers,
             agreed: Mutex::new(None),
             config: Mutex::new(None),
@@ -203,6 +228,20 @@ impl Liteservers {
 }
 
 impl Shared {
+    /// Whom to ask now: one server of each operator, those that work before those that failed a
+    /// moment ago, and none that was caught lying.
+    fn panel(&self) -> Vec<Arc<Server>> {
+        let mut operators = BTreeSet::new();
+        let (working, resting): (Vec<_>, Vec<_>) = self
+            .servers
+            .iter()
+            .filter(|server| server.dropped().is_none())
+            .partition(|server| !server.is_resting());
+        let servers = working.into_iter().chain(resting);
+        let distinct = servers.filter(|server| operators.insert(server.address.operator()));
+        distinct.take(self.panel).cloned().collect()
+    }
+
     /// The newest block that enough operators name.
     async fn agree(&self) -> Result<Arc<Agreed>, LedgerError> {
         // Held while asking, so that many callers ask once.
@@ -213,11 +252,14 @@ impl Shared {
             return Ok(Arc::clone(agreed));
         }
         let zero = self.options.zero_state.as_ref();
-        let (block, voters) = match agreement::vote(&self.servers, self.quorum, zero).await {
+        let (block, voters) = match agreement::vote(&self.panel(), self.quorum, zero).await {
             Vote::Agreed { block, voters } => (block, voters),
             Vote::Split { answered } => {
                 let (needed, answered) = (self.quorum, answered);
                 return Err(LedgerError::NoAgreement { needed, answered });
+            }
+            Vote::OtherNetwork => {
+                return Err(LedgerError::OtherNetwork { expected: self.options.network });
             }
             Vote::Silence(AskError::Dropped) => {
                 return Err(LedgerError::NoAgreement { needed: self.quorum, answered: 0 });
@@ -427,7 +469,7 @@ impl Shared {
         .await
     }
 
-    /// Hands the message to everybody: whoever drops it or lies about it is only one of them. The
+    /// Hands the message to all that are asked at a time: whoever drops it or lies about it is only one of them. The
     /// same message many times is one message to its contract.
     async fn send(&self, message: &Message) -> Result<MessageHash, LedgerError> {
         let query = Query::Send(message.to_boc());
@@ -435,7 +477,7 @@ impl Shared {
         let mut exit_code = None;
         let mut lost = None;
         let mut refused = None;
-        for (server, answer) in agreement::ask_all(&self.servers, &query, self.quorum).await {
+        for (server, answer) in agreement::ask_all(&self.panel(), &query, self.quorum).await {
             match answer {
                 Ok(Answer::Sent { .. }) => return Ok(message.hash()),
                 Ok(Answer::Failed { code, message }) => {

@@ -110,6 +110,11 @@ impl Server {
         lock(&self.standing).dropped.clone()
     }
 
+    /// Whether it failed a moment ago and is left alone.
+    pub(crate) fn is_resting(&self) -> bool {
+        lock(&self.standing).rests_until.is_some_and(|until| Instant::now() < until)
+    }
+
     /// Asks and waits for the answer.
     pub(crate) async fn ask(&self, query: &Query) -> Result<Answer, AskError> {
         {

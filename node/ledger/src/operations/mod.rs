@@ -88,7 +88,14 @@ pub async fn read_vault(
     ledger: &dyn Ledger,
     address: TonAddress,
 ) -> Result<Option<VaultView>, OperationError> {
-    view_of(&ledger.account(address).await.map_err(OperationError::Ledger)?)
+    let view = view_of(&ledger.account(address).await.map_err(OperationError::Ledger)?)?;
+    match &view {
+        // The contract's code would pay for vouchers of that other network.
+        Some(view) if view.state.deployment.network != ledger.network() => {
+            Err(OperationError::OtherNetwork)
+        }
+        Some(_) | None => Ok(view),
+    }
 }
 
 /// The vault in an account that was read already; `None` when there is no contract.
@@ -128,6 +135,9 @@ pub enum OperationError {
     /// The contract at the vault's address cannot be believed.
     #[error("the contract at the vault's address is not a vault that this version can use")]
     NotAVault(#[source] ReadVaultError),
+    /// The vault was made for another network.
+    #[error("the vault's network id is another network's: vouchers against it are worth nothing")]
+    OtherNetwork,
     /// The vault lost its state to unpaid rent: years of neglect, or a balance of almost nothing.
     #[error("the vault is frozen for unpaid rent; its money needs a wallet program to unfreeze")]
     Frozen,

@@ -3,7 +3,7 @@
 //! Owns: what each method asks the ledger.
 //! Must not: read parameters or form JSON by hand.
 
-use cocoon_protocol::units::NanoTon;
+use cocoon_protocol::units::{Millis, NanoTon};
 use serde_json::{Value, json};
 
 use super::RequestError;
@@ -22,6 +22,8 @@ const DEFAULT_PAGE: u16 = 10;
 /// The most that one request to the faucet gives. Play money, but a typing error shall not use up
 /// the supply.
 const FAUCET_MAX: NanoTon = NanoTon::from_nano(10_000_000_000_000);
+/// The furthest that one request moves the clock: a month. TON's clock ends in the year 2106.
+const ADVANCE_MAX: u64 = 31 * 24 * 3_600;
 /// The exit code that toncenter shows for an account without code.
 const EXIT_CODE_NO_CODE: i32 = -13;
 
@@ -87,6 +89,19 @@ pub(super) async fn faucet(
     ledger.faucet(to, amount).await?;
     let account = ledger.account(to).await?;
     Ok(json!({ "balance": account.balance.as_nano().to_string() }))
+}
+
+/// Moves the devnet's clock ahead, for tests and demonstrations of what takes hours.
+pub(super) async fn advance(
+    ledger: &EmbeddedLedger,
+    parameters: &Parameters,
+) -> Result<Value, RequestError> {
+    let seconds = parameters.number("seconds")?.ok_or(RequestError::Missing("seconds"))?;
+    if seconds > ADVANCE_MAX {
+        return Err(RequestError::Unreadable("seconds"));
+    }
+    ledger.advance(Millis::from_secs(seconds)).await?;
+    Ok(json!({ "now": ledger.now().await?.as_unix_secs() }))
 }
 
 async fn send(ledger: &EmbeddedLedger, parameters: &Parameters) -> Result<Message, RequestError> {

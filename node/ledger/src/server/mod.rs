@@ -1,5 +1,5 @@
 //! The embedded ledger over HTTP, as toncenter v2 speaks: `GET` and `POST /api/v2/{method}`,
-//! JSON-RPC at `/api/v2/jsonRPC`, and the devnet's faucet.
+//! JSON-RPC at `/api/v2/jsonRPC`, and the devnet's own: `POST /devnet/faucet`, `/devnet/advance`.
 //!
 //! Owns: routes, limits, and what an error looks like outside.
 //! Must not: execute anything itself, or show what failed inside (that goes to the log).
@@ -45,6 +45,7 @@ pub fn router(ledger: EmbeddedLedger) -> Router {
         .route("/api/v2/jsonRPC", post(json_rpc))
         .route("/api/v2/{method}", get(by_query).post(by_body))
         .route("/devnet/faucet", post(faucet))
+        .route("/devnet/advance", post(advance))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(shared)
 }
@@ -106,6 +107,7 @@ impl From<LedgerError> for RequestError {
             | LedgerError::OutOfDate { .. }
             | LedgerError::LiteserverRefused { .. }
             | LedgerError::OtherNetwork { .. }
+            | LedgerError::NoFaucet
             | LedgerError::Storage(_)
             | LedgerError::Damaged { .. }
             | LedgerError::Execution(_)
@@ -202,6 +204,15 @@ async fn faucet(State(shared): State<Shared>, body: Result<Bytes, BytesRejection
         let parameters = Parameters::from_object(read_object(body)?);
         let _permit = shared.requests.try_acquire().map_err(|_| RequestError::Busy)?;
         methods::faucet(&shared.ledger, &parameters).await
+    };
+    envelope(result.await, None)
+}
+
+async fn advance(State(shared): State<Shared>, body: Result<Bytes, BytesRejection>) -> Response {
+    let result = async {
+        let parameters = Parameters::from_object(read_object(body)?);
+        let _permit = shared.requests.try_acquire().map_err(|_| RequestError::Busy)?;
+        methods::advance(&shared.ledger, &parameters).await
     };
     envelope(result.await, None)
 }

@@ -31,6 +31,7 @@ fn child_that_pays_for_ever() {
         loop {
             let transfer = Transfer::plain(bob.address(), NanoTon::from_nano(1));
             send(&ledger, &alice, &[transfer]).await.unwrap();
+            ledger.make_block().await.unwrap();
             let account = ledger.account(alice.address()).await.unwrap();
             println!("confirmed {}", alice.seqno(&account).unwrap());
         }
@@ -46,7 +47,7 @@ async fn a_killed_process_loses_nothing_that_was_confirmed() {
         let ledger = EmbeddedLedger::open(&path, options()).unwrap();
         ledger.faucet(alice.address(), ton(100)).await.unwrap();
     }
-    let mut before = 0;
+    let (mut before, mut blocks) = (0, 0);
     for round in 1..=ROUNDS {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "crash::child_that_pays_for_ever", "--ignored", "--nocapture"])
@@ -79,6 +80,11 @@ async fn a_killed_process_loses_nothing_that_was_confirmed() {
         let history = ledger.transactions(alice.address(), Page::newest(1_000)).await.unwrap();
         assert_eq!(history.first().map(|newest| newest.id), account.last_transaction);
         assert_eq!(history.len(), usize::try_from(seqno).unwrap() + 1);
+        // Blocks went on where they were, and prove the accounts as they are.
+        let newest = ledger.make_block().await.unwrap();
+        assert!(newest >= seqno && newest > blocks, "{newest} after {blocks}, {seqno} payments");
+        assert_eq!(crate::liteserver::proved(&ledger, bob.address()).await.balance, received);
+        blocks = newest;
         before = seqno;
     }
 }

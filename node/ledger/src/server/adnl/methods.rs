@@ -76,6 +76,7 @@ impl From<LedgerError> for Refusal {
             | LedgerError::OutOfDate { .. }
             | LedgerError::LiteserverRefused { .. }
             | LedgerError::OtherNetwork { .. }
+            | LedgerError::NoFaucet
             | LedgerError::FaucetEmpty
             | LedgerError::Storage(_)
             | LedgerError::Damaged { .. }

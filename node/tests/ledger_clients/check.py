@@ -1,7 +1,7 @@
 """Uses a devnet through liteserver clients that were not written here, as any wallet would.
 
 pytoniq's LiteClient checks block, shard and account proofs itself (trust level 1); tonutils sends through a client of its own.
-Run: pip install pytoniq==0.1.43 tonutils==2.5.1, then: python liteserver_client.py http://HOST:PORT HOST:PORT KEY
+Run: pip install pytoniq==0.1.43 tonutils==2.5.1, then: python check.py http://HOST:PORT HOST:PORT KEY
 where the first is the devnet's HTTP interface (for its faucet), the second its liteserver, and KEY that one's key in base64.
 """
 
@@ -111,7 +111,7 @@ async def with_tonutils(url, host, port, key):
     # tonutils reads at the newest block that it knows, which is a moment behind.
     for _ in range(100):
         await wallet.refresh()
-        if wallet.balance < 5 * TON:
+        if 0 < wallet.balance < 5 * TON:
             break
         await asyncio.sleep(0.1)
     assert 3 * TON < wallet.balance < 4 * TON, wallet.balance
