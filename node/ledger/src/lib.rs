@@ -23,6 +23,7 @@ pub mod liteserver;
 pub mod message;
 pub mod operations;
 mod port;
+pub mod registry;
 pub mod server;
 pub mod toncenter;
 mod transaction;

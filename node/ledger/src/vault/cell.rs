@@ -36,7 +36,7 @@ pub enum EncodeVaultError {
 }
 
 /// The account of a basechain address.
-pub(super) fn basechain_account(address: TonAddress) -> Result<[u8; 32], EncodeVaultError> {
+pub(crate) fn basechain_account(address: TonAddress) -> Result<[u8; 32], EncodeVaultError> {
     match address {
         TonAddress { workchain: 0, hash } => Ok(hash),
         other => Err(EncodeVaultError::NotInBasechain(other)),
@@ -44,13 +44,13 @@ pub(super) fn basechain_account(address: TonAddress) -> Result<[u8; 32], EncodeV
 }
 
 /// A cell under construction. An overflow is remembered and reported at the end.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     builder: CellBuilder,
     result: Result<(), Error>,
 }
 
 impl Writer {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { builder: CellBuilder::new(), result: Ok(()) }
     }
 
@@ -61,112 +61,130 @@ impl Writer {
         self
     }
 
-    pub(super) fn bit(self, value: bool) -> Self {
+    pub(crate) fn bit(self, value: bool) -> Self {
         self.then(|builder| builder.store_bit(value))
     }
 
-    pub(super) fn u8(self, value: u8) -> Self {
+    pub(crate) fn u8(self, value: u8) -> Self {
         self.then(|builder| builder.store_u8(value))
     }
 
-    pub(super) fn u16(self, value: u16) -> Self {
+    pub(crate) fn u16(self, value: u16) -> Self {
         self.then(|builder| builder.store_u16(value))
     }
 
-    pub(super) fn u32(self, value: u32) -> Self {
+    pub(crate) fn u32(self, value: u32) -> Self {
         self.then(|builder| builder.store_u32(value))
     }
 
-    pub(super) fn u64(self, value: u64) -> Self {
+    pub(crate) fn u64(self, value: u64) -> Self {
         self.then(|builder| builder.store_u64(value))
     }
 
-    pub(super) fn amount(self, value: NanoTon) -> Self {
+    pub(crate) fn amount(self, value: NanoTon) -> Self {
         self.u64(value.as_nano())
     }
 
-    pub(super) fn bytes32(self, value: &[u8; 32]) -> Self {
+    pub(crate) fn bytes32(self, value: &[u8; 32]) -> Self {
         self.then(|builder| builder.store_u256(HashBytes::wrap(value)))
     }
 
-    pub(super) fn signature(self, value: &[u8; 64]) -> Self {
+    pub(crate) fn signature(self, value: &[u8; 64]) -> Self {
         self.then(|builder| builder.store_raw(value, 512))
     }
 
-    pub(super) fn address(self, value: TonAddress) -> Self {
+    pub(crate) fn address(self, value: TonAddress) -> Self {
         self.then(|builder| builder.store_small_uint(ADDRESS_TAG, ADDRESS_TAG_BITS))
             .u8(value.workchain.cast_unsigned())
             .bytes32(&value.hash)
     }
 
-    pub(super) fn reference(self, cell: Cell) -> Self {
+    /// The bits of a cell that refers to nothing.
+    pub(crate) fn bits_of(self, cell: &Cell) -> Self {
+        self.then(|builder| builder.store_slice(cell.as_slice()?))
+    }
+
+    pub(crate) fn reference(self, cell: Cell) -> Self {
         self.then(|builder| builder.store_reference(cell))
     }
 
     /// Everything that another writer holds.
-    pub(super) fn append(self, other: Self) -> Self {
+    pub(crate) fn append(self, other: Self) -> Self {
         let result = other.result;
         self.then(|builder| result.and_then(|()| builder.store_builder(&other.builder)))
     }
 
-    pub(super) fn finish(self) -> Result<Cell, EncodeVaultError> {
+    pub(crate) fn finish(self) -> Result<Cell, EncodeVaultError> {
         self.result.and_then(|()| self.builder.build()).map_err(|_| EncodeVaultError::Overflow)
     }
 }
 
 /// A cell being read. Every method fails where the cell has less than it takes.
-pub(super) struct Reader<'a>(CellSlice<'a>);
+pub(crate) struct Reader<'a>(CellSlice<'a>);
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(cell: &'a Cell) -> Result<Self, Error> {
+    pub(crate) fn new(cell: &'a Cell) -> Result<Self, Error> {
         cell.as_slice().map(Self)
     }
 
-    pub(super) const fn of(slice: CellSlice<'a>) -> Self {
+    pub(crate) const fn of(slice: CellSlice<'a>) -> Self {
         Self(slice)
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, Error> {
+    pub(crate) fn u8(&mut self) -> Result<u8, Error> {
         self.0.load_u8()
     }
 
-    pub(super) fn u16(&mut self) -> Result<u16, Error> {
+    pub(crate) fn u16(&mut self) -> Result<u16, Error> {
         self.0.load_u16()
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, Error> {
+    pub(crate) fn u32(&mut self) -> Result<u32, Error> {
         self.0.load_u32()
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, Error> {
+    pub(crate) fn u64(&mut self) -> Result<u64, Error> {
         self.0.load_u64()
     }
 
-    pub(super) fn amount(&mut self) -> Result<NanoTon, Error> {
+    pub(crate) fn amount(&mut self) -> Result<NanoTon, Error> {
         self.u64().map(NanoTon::from_nano)
     }
 
-    pub(super) fn bytes32(&mut self) -> Result<[u8; 32], Error> {
+    pub(crate) fn bytes32(&mut self) -> Result<[u8; 32], Error> {
         self.0.load_u256().map(|HashBytes(bytes)| bytes)
     }
 
-    pub(super) fn address(&mut self) -> Result<TonAddress, Error> {
+    pub(crate) fn bit(&mut self) -> Result<bool, Error> {
+        self.0.load_bit()
+    }
+
+    /// `addr_none$00`, or an address.
+    pub(crate) fn optional_address(&mut self) -> Result<Option<TonAddress>, Error> {
+        if self.0.get_small_uint(0, 2)? == 0 {
+            self.0.skip_first(2, 0)?;
+            return Ok(None);
+        }
+        self.address().map(Some)
+    }
+
+    pub(crate) fn address(&mut self) -> Result<TonAddress, Error> {
         if self.0.load_small_uint(ADDRESS_TAG_BITS)? != ADDRESS_TAG {
             return Err(Error::InvalidTag);
         }
         Ok(TonAddress { workchain: self.u8()?.cast_signed(), hash: self.bytes32()? })
     }
 
-    pub(super) fn reference(&mut self) -> Result<Cell, Error> {
+    pub(crate) fn reference(&mut self) -> Result<Cell, Error> {
         self.0.load_reference_cloned()
     }
 
-    pub(super) fn optional_reference(&mut self) -> Result<Option<Cell>, Error> {
+    pub(crate) fn optional_reference(&mut self) -> Result<Option<Cell>, Error> {
         if self.0.load_bit()? { self.reference().map(Some) } else { Ok(None) }
     }
 
     /// Nothing may be left: a second spelling of a state could hide something.
-    pub(super) fn finish(self) -> Result<(), Error> {
+    pub(crate) fn finish(self) -> Result<(), Error> {
         if self.0.is_empty() { Ok(()) } else { Err(Error::InvalidData) }
     }
 }

@@ -8,7 +8,7 @@
 //! consumer then sends [`message::order`], a provider [`message::settle_external`], each as the
 //! body of an external message; both read [`VaultState::read`] from the account's code and data.
 
-mod cell;
+pub(crate) mod cell;
 mod deployment;
 pub mod message;
 mod state;

@@ -8,6 +8,7 @@ mod crash;
 mod http;
 mod liteserver;
 mod payments;
+mod registry;
 mod shared_vectors;
 mod stage;
 mod vectors;
