@@ -11,6 +11,7 @@ use cocoon_ledger::message::{Transfer, comment_text};
 use cocoon_ledger::operations::{
     Deposit, OperationError, Patience, Remitter, SignedTransfer, VaultView, read_vault,
 };
+use cocoon_ledger::registry::RegistryView;
 use cocoon_ledger::wallet::v4r2_address;
 use cocoon_ledger::{Ledger, Outcome, Page, TransactionId, TransactionSummary};
 use cocoon_protocol::identity::{NodeKey, TonAddress};
@@ -29,6 +30,7 @@ use crate::driver::ledger_desk::chain;
 use crate::keystore::{Keystore, KnownVault};
 use crate::purse::Purse;
 use crate::run::Foundation;
+use crate::start::LedgerParts;
 use crate::store::Store;
 use crate::vaults;
 
@@ -74,6 +76,7 @@ pub(crate) struct Teller {
     store: Store,
     key: NodeKey,
     ledger: Arc<dyn Ledger>,
+    registry: Option<RegistryView>,
     purse: Arc<Purse>,
     remitter: Remitter,
     /// The one payment that is under way or not reported.
@@ -91,9 +94,10 @@ impl Teller {
     pub(crate) fn new(
         config: &Config,
         foundation: &Foundation,
-        ledger: Arc<dyn Ledger>,
+        parts: LedgerParts,
         purse: Arc<Purse>,
     ) -> Self {
+        let LedgerParts { ledger, registry, .. } = parts;
         let name = format!("outbox-{}.json", config.network.as_str());
         Self {
             config: config.clone(),
@@ -102,6 +106,7 @@ impl Teller {
             key: foundation.key.clone(),
             remitter: Remitter::new(Arc::clone(&ledger), purse.wallet.clone(), PATIENCE),
             ledger,
+            registry,
             purse,
             outbox: foundation.folder.path().join(name),
             turn: Mutex::new(()),
@@ -267,13 +272,15 @@ impl Teller {
 
     fn deposit(&self) -> Result<Deposit, Refusal> {
         let ledger = Arc::clone(&self.ledger);
-        vaults::deposit(&self.config, &self.keystore, &self.purse, ledger)
+        vaults::deposit(&self.config, &self.keystore, &self.purse, ledger, self.registry.as_ref())
             .map_err(|error| failed(&error))
     }
 
     /// Where the settings' vault is, without remembering it.
     fn current(&self) -> Result<KnownVault, Refusal> {
-        let terms = vaults::terms(&self.config, &self.purse);
+        let registry = self.registry.as_ref();
+        let terms = vaults::terms(&self.config, &self.keystore, &self.purse, registry);
+        let terms = terms.map_err(|error| failed(&error))?;
         let ledger = Arc::clone(&self.ledger);
         let deposit = vaults::with_terms(&terms, &self.purse, ledger);
         let address = deposit.map_err(|error| failed(&error))?.address();
@@ -382,6 +389,8 @@ fn status(view: &VaultView, current: bool) -> VaultStatus {
         open: true,
         owner: parameters.owner,
         release_delay_seconds: parameters.release_delay,
+        fee_basis_points: parameters.fee_basis_points,
+        treasury: parameters.treasury,
         balance: view.balance,
         reserved: view.state.reserved,
         free: view.free(),
@@ -398,6 +407,8 @@ fn not_open(known: &KnownVault, wallet: TonAddress) -> VaultStatus {
         open: false,
         owner: known.terms.owner.unwrap_or(wallet),
         release_delay_seconds: known.terms.release_delay_seconds,
+        fee_basis_points: known.terms.fee_basis_points,
+        treasury: known.terms.treasury,
         balance: NanoTon::ZERO,
         reserved: NanoTon::ZERO,
         free: NanoTon::ZERO,

@@ -14,6 +14,7 @@ mod models;
 mod output;
 mod proof;
 mod receipt;
+mod registry;
 mod run;
 mod status;
 mod stop;
@@ -85,6 +86,9 @@ enum Command {
     Channel(channel::Command),
     /// Settle for providers that cannot, before their consumers take the money back.
     Watch(watch::Arguments),
+    /// The network's fee, models and measurements, as a registry on the ledger has them.
+    #[command(subcommand)]
+    Registry(registry::Command),
     /// Print a script that completes this command line in a shell.
     Completions(completions::Arguments),
     /// Run llama.cpp for a node that started this process.
@@ -197,6 +201,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Some(Command::Receipt(command)) => receipt::run(&context, command),
         Some(Command::Channel(command)) => channel::run(&context, command),
         Some(Command::Watch(arguments)) => watch::run(&context, arguments),
+        Some(Command::Registry(command)) => registry::run(&context, command),
         Some(Command::Completions(arguments)) => completions::run(&context, arguments),
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn ask(context: &Context, request: MoneyRequest) -> Result<MoneyAnswe
         let tasks = Tasks::default();
         let purse = Purse::from_phrase(&words, config.network).map_err(Failure::new)?;
         let ledger = crate::start::ledger::open(&config, &foundation.folder, &tasks).await;
-        let ledger = ledger.map_err(Failure::new)?.ledger;
+        let ledger = ledger.map_err(Failure::new)?;
         let teller = Teller::new(&config, &foundation, ledger, Arc::new(purse));
         let answer = Box::pin(teller.answer(request)).await;
         tasks.stopping().cancel();

@@ -8,6 +8,7 @@ use cocoon_protocol::units::{Millis, NanoTon, Timestamp};
 use super::output::{roughly, short, utc};
 use super::{Context, ExitStatus, Failure, teller, unexpected, wallet};
 use crate::control::{AllocationStatus, MoneyAnswer, MoneyRequest, VaultStatus};
+use crate::vaults::percent;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -64,6 +65,13 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Open { amount } => {
             let deposit = context.load_unchecked()?.vault_deposit;
             let amount = amount.unwrap_or(deposit);
+            // What cannot be changed any more afterwards is said before.
+            let before = vaults(context, MoneyRequest::Vaults)?;
+            for vault in before.iter().filter(|it| it.current && !it.open) {
+                context
+                    .printer
+                    .note(format_args!("opening a vault; network fee: {}\n", fee(vault)));
+            }
             let vaults = vaults(context, MoneyRequest::VaultOpen { amount })?;
             vaults.iter().try_for_each(|vault| print(context, vault))
         }
@@ -121,6 +129,7 @@ fn print(context: &Context, vault: &VaultStatus) -> Result<(), Failure> {
     printer.line(format_args!("owner        {}", vault.owner))?;
     printer
         .line(format_args!("delay        {delay} from asking for a release to taking it back"))?;
+    printer.line(format_args!("fee          {}", fee(vault)))?;
     if !vault.open {
         return printer.line("state        not open yet");
     }
@@ -139,6 +148,14 @@ fn print(context: &Context, vault: &VaultStatus) -> Result<(), Failure> {
     };
     let rows: Vec<_> = vault.allocations.iter().map(row).collect();
     printer.table("allocations", &["PROVIDER", "EPOCH", "LIMIT", "PAID", "RELEASE"], &rows)
+}
+
+/// The network's fee in words.
+fn fee(vault: &VaultStatus) -> String {
+    match vault.fee_basis_points {
+        0 => "none".to_owned(),
+        fee => format!("{} of what providers are paid, to {}", percent(fee), vault.treasury),
+    }
 }
 
 /// When an allocation can be taken back, in words.

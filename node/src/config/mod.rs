@@ -289,6 +289,11 @@ settings! {
             Some((surroundings.network == Network::Devnet).to_string())
         });
 
+        /// Registry whose network fee new vaults copy; without one there is no fee.
+        ///
+        /// A vault keeps the fee that it was made with. A provider accepts at most the registry's.
+        registry: Option<WalletAddress> = Unset, placeholder: "ADDRESS";
+
         /// Address to serve the embedded ledger on, for the other nodes of a devnet.
         ledger_listen: Option<SocketAddr> = Unset, placeholder: "ADDRESS:PORT";
 

@@ -65,6 +65,14 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
     ),
     ("liteserver_quorum", ["1", "2", "3"]),
     ("accept_unverified_ledger", ["true", "false", "true"]),
+    (
+        "registry",
+        [
+            "UQDKbjIcfM6ezt8KjKJJLshZJJSqX7XOA4ff-W72r5gqPuwA",
+            "UQDdSgbhTq7a1cwJTZTm3kpjKcrlqGN9iAXoKRk3TfHgRpco",
+            "0QDKbjIcfM6ezt8KjKJJLshZJJSqX7XOA4ff-W72r5gqPleK",
+        ],
+    ),
     ("ledger_listen", ["127.0.0.1:1", "127.0.0.1:2", "0.0.0.0:3"]),
     ("ledger_liteserver_listen", ["127.0.0.1:1", "127.0.0.1:2", "0.0.0.0:3"]),
     ("log", ["warn", "debug", "info,cocoon_node=trace"]),

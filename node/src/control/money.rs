@@ -208,6 +208,10 @@ pub struct VaultStatus {
     pub owner: TonAddress,
     /// How long a provider may settle after a release was requested, in seconds.
     pub release_delay_seconds: u32,
+    /// The network's fee on what providers are paid, in hundredths of a percent.
+    pub fee_basis_points: u16,
+    /// Where the fee goes.
+    pub treasury: TonAddress,
     /// All coins in it.
     #[serde(rename = "balance_nano")]
     pub balance: NanoTon,

@@ -50,6 +50,8 @@ struct Clerk {
     key: NodeKey,
     /// The shortest release delay of a vault that is accepted, in seconds.
     release_delay: u32,
+    /// The highest network fee of a vault that is accepted, in hundredths of a percent.
+    network_fee: u16,
     /// Whether a server's word is enough, without a proof.
     accept_unverified: bool,
     driver: DriverHandle,
@@ -70,7 +72,8 @@ impl LedgerDesk {
         let deposit = match purse {
             Some(purse) if config.consume => {
                 let ledger = Arc::clone(&parts.ledger);
-                Some(vaults::deposit(config, &foundation.keystore, purse, ledger)?)
+                let registry = parts.registry.as_ref();
+                Some(vaults::deposit(config, &foundation.keystore, purse, ledger, registry)?)
             }
             Some(_) | None => None,
         };
@@ -79,6 +82,7 @@ impl LedgerDesk {
             redeemer: Redeemer::new(Arc::clone(&parts.ledger), patience),
             key: foundation.key.clone(),
             release_delay: seconds(config.release_delay),
+            network_fee: parts.registry.as_ref().map_or(0, |it| it.state.fee.basis_points),
             accept_unverified: config.accept_unverified_ledger,
             driver: driver.clone(),
             turns: Arc::new(Semaphore::new(AT_A_TIME)),
@@ -208,7 +212,7 @@ impl Clerk {
 
     fn snapshot(&self, view: &VaultView) -> VaultSnapshot {
         let terms = &view.state.deployment.parameters;
-        let fair = is_fair(terms, self.release_delay);
+        let fair = is_fair(terms, self.release_delay, self.network_fee);
         if !fair {
             tracing::warn!(vault = %view.address, "a vault's release delay or fee is not accepted");
         }
@@ -239,10 +243,10 @@ impl Clerk {
 }
 
 /// Whether a provider can serve against a vault with these terms, which its holder wrote: a release
-/// that is over before it is noticed takes back what was earned, and a fee goes where the holder
-/// likes.
-const fn is_fair(terms: &Parameters, release_delay: u32) -> bool {
-    terms.release_delay >= release_delay && terms.fee_basis_points == 0
+/// that is over before it is noticed takes back what was earned, and a fee above the registry's goes where
+/// the holder likes.
+const fn is_fair(terms: &Parameters, release_delay: u32, network_fee: u16) -> bool {
+    terms.release_delay >= release_delay && terms.fee_basis_points <= network_fee
 }
 
 /// What went wrong, in the protocol's words.
@@ -285,9 +289,10 @@ mod tests {
             fee_basis_points: 0,
             treasury: address,
         };
-        assert!(is_fair(&terms, 60));
-        assert!(!is_fair(&Parameters { release_delay: 59, ..terms.clone() }, 60));
-        assert!(!is_fair(&Parameters { fee_basis_points: 1, ..terms }, 60));
+        assert!(is_fair(&terms, 60, 0));
+        assert!(!is_fair(&Parameters { release_delay: 59, ..terms.clone() }, 60, 0));
+        let taxed = Parameters { fee_basis_points: 100, ..terms };
+        assert!(is_fair(&taxed, 60, 100) && !is_fair(&taxed, 60, 99) && !is_fair(&taxed, 60, 0));
     }
 
     #[test]

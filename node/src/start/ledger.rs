@@ -10,6 +10,7 @@ use cocoon_ledger::embedded::{EmbeddedLedger, Options};
 use cocoon_ledger::liteserver::{
     self, GlobalConfig, Liteservers, OptionsError, ServerAddress, ServersError,
 };
+use cocoon_ledger::registry::{RegistryView, read_registry};
 use cocoon_ledger::toncenter::{ClientError, Toncenter};
 use cocoon_ledger::{Ledger, LedgerError};
 use cocoon_protocol::identity::{Network, TonAddress};
@@ -71,6 +72,9 @@ pub enum LedgerStartError {
 pub(crate) struct LedgerParts {
     /// The port.
     pub(crate) ledger: Arc<dyn Ledger>,
+    /// The registry of the settings, as it was at the start; `None` where none is named, or what it
+    /// says could not be read or proved.
+    pub(crate) registry: Option<RegistryView>,
     faucet: Faucet,
 }
 
@@ -99,12 +103,46 @@ impl LedgerParts {
     }
 }
 
-/// Opens the ledger of the settings, and serves it when they say so.
+/// Opens the ledger of the settings, serves it when they say so, and reads their registry.
 pub(crate) async fn open(
     config: &Config,
     folder: &DataFolder,
     tasks: &Tasks,
 ) -> Result<LedgerParts, LedgerStartError> {
+    let mut parts = connect(config, folder, tasks).await?;
+    if let Some(address) = config.registry {
+        parts.registry = registry(config, parts.ledger.as_ref(), address.address()).await;
+    }
+    Ok(parts)
+}
+
+/// What cannot be read is no reason to stand still: vaults that exist keep their fee, and whoever
+/// needs a new one is told.
+async fn registry(
+    config: &Config,
+    ledger: &dyn Ledger,
+    address: TonAddress,
+) -> Option<RegistryView> {
+    match read_registry(ledger, address).await {
+        Ok(view) if view.verified || config.accept_unverified_ledger => Some(view),
+        Ok(_) => {
+            tracing::warn!(%address, "the registry is not followed: nothing proves what it says");
+            None
+        }
+        Err(error) => {
+            let error = crate::driver::ledger_desk::chain(&error);
+            tracing::warn!(%address, %error, "the registry cannot be read");
+            None
+        }
+    }
+}
+
+async fn connect(
+    config: &Config,
+    folder: &DataFolder,
+    tasks: &Tasks,
+) -> Result<LedgerParts, LedgerStartError> {
+    let registry = None;
     match &config.ledger {
         LedgerChoice::Remote(url) => {
             let client = Toncenter::new(url, config.network, None);
@@ -113,13 +151,17 @@ pub(crate) async fn open(
             if config.network != Network::Devnet {
                 tracing::warn!("the ledger's server is believed: nothing it says is verified");
             }
-            Ok(LedgerParts { ledger: Arc::new(client.clone()), faucet: Faucet::Server(client) })
+            Ok(LedgerParts {
+                ledger: Arc::new(client.clone()),
+                registry,
+                faucet: Faucet::Server(client),
+            })
         }
         LedgerChoice::Liteservers => {
             let client = Liteservers::new(liteserver_options(config)?);
             let client = client.map_err(LedgerStartError::Liteservers)?;
             disagreement(client.check_network().await)?;
-            Ok(LedgerParts { ledger: Arc::new(client), faucet: Faucet::None })
+            Ok(LedgerParts { ledger: Arc::new(client), registry, faucet: Faucet::None })
         }
         LedgerChoice::Embedded => {
             make_database(&folder.ledger()).map_err(LedgerStartError::File)?;
@@ -133,7 +175,11 @@ pub(crate) async fn open(
             if let Some(address) = config.ledger_liteserver_listen {
                 serve_proofs(&chain, address, folder, tasks).await?;
             }
-            Ok(LedgerParts { ledger: Arc::new(chain.clone()), faucet: Faucet::Embedded(chain) })
+            Ok(LedgerParts {
+                ledger: Arc::new(chain.clone()),
+                registry,
+                faucet: Faucet::Embedded(chain),
+            })
         }
     }
 }

@@ -178,10 +178,9 @@ pub(crate) async fn start(
             .map_err(StartError::Consumer)?;
     }
     stand_guard(config, foundation, &ledger, &desk, &driver, tasks);
-    let teller = purse.as_ref().map(|purse| {
-        let ledger = Arc::clone(&ledger.ledger);
-        Arc::new(Teller::new(config, foundation, ledger, Arc::clone(purse)))
-    });
+    let teller = purse
+        .as_ref()
+        .map(|purse| Arc::new(Teller::new(config, foundation, ledger.clone(), Arc::clone(purse))));
     Ok(Running { driver, net, ledger, desk, purse, teller, simulated })
 }
 

@@ -34,6 +34,8 @@ mod receipt;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod registry;
+#[cfg(test)]
 mod store_crash;
 #[cfg(test)]
 mod wallet;

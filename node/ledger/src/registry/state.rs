@@ -12,13 +12,13 @@ use tycho_types::dict::RawDict;
 use tycho_types::error::Error;
 
 use super::CODE_HASH;
+use super::message::NAME_BYTES;
 use crate::vault::cell::Reader;
 
 /// Bounds of `contracts/registry/storage.tolk`.
 const MODELS: usize = 256;
 const MAINTAINERS: usize = 16;
 const MEASUREMENTS: usize = 32;
-const NAME_BYTES: u16 = super::message::NAME_BYTES as u16;
 const FEE_BASIS_POINTS: u16 = 1_000;
 const KEY_BITS: u16 = 256;
 
@@ -216,11 +216,12 @@ fn read_name(reader: &mut Reader<'_>) -> Result<String, ReadRegistryError> {
     let cell = reader.reference()?;
     let mut slice = cell.as_slice()?;
     let bits = slice.size_bits();
-    let whole = bits > 0 && bits <= NAME_BYTES * 8 && bits % 8 == 0 && slice.size_refs() == 0;
+    let length = usize::from(bits / 8);
+    let whole = (1..=NAME_BYTES).contains(&length) && bits % 8 == 0 && slice.size_refs() == 0;
     if !whole {
         return Err(ReadRegistryError::Inconsistent { field: "names" });
     }
-    let mut bytes = vec![0; usize::from(bits / 8)];
+    let mut bytes = vec![0; length];
     slice.load_raw(&mut bytes, bits)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
