@@ -164,7 +164,9 @@ impl Clerk {
             Ok(view) => {
                 tracing::info!(vault = %view.address, free = %view.free(), "the vault is open");
                 let (vault, free) = (view.address, view.free());
-                let allocations = view.state.allocations.into_iter().collect();
+                // Those of an earlier hot key end by a release: this key signs nothing for them.
+                let ours = |it: &(NodeId, _)| !view.state.former_keys.contains_key(&it.0);
+                let allocations = view.state.allocations.into_iter().filter(ours).collect();
                 Input::VaultReady { vault, free, allocations }
             }
             Err(error) => Input::VaultFailed { failure: failure(&error, amount) },

@@ -6,8 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cocoon_protocol::channel::settlement::{AllocationRequest, Command, Parameters};
-use cocoon_protocol::channel::{Allocation, SignedRelease, VaultKey};
+use cocoon_protocol::channel::settlement::{AllocationRequest, Command, Parameters, VaultError};
+use cocoon_protocol::channel::{Allocation, SignedRelease, VaultKey, VaultPublicKey};
 use cocoon_protocol::identity::{NodeId, TonAddress};
 use cocoon_protocol::units::NanoTon;
 use serde::{Deserialize, Serialize};
@@ -106,6 +106,18 @@ impl Deposit {
     /// The wallet that deposits.
     pub const fn wallet(&self) -> &Wallet {
         &self.wallet
+    }
+
+    /// The key that commands the vault and signs its vouchers.
+    pub fn key(&self) -> VaultPublicKey {
+        self.key.public()
+    }
+
+    /// The same vault, commanded by another key: the one that [`Deposit::rotate_key`] put in force.
+    /// The vault's address keeps following from its first key.
+    #[must_use]
+    pub fn with_key(self, key: Arc<VaultKey>) -> Self {
+        Self { key, ..self }
     }
 
     /// The vault as it is now; `None` before it is opened.
@@ -234,6 +246,34 @@ impl Deposit {
     /// When allocations are left, or the ledger does not confirm.
     pub async fn close(&self) -> Result<VaultView, OperationError> {
         self.command(&Command::Close).await
+    }
+
+    /// Puts another hot key in force, by a message from the wallet, which has to be the vault's
+    /// owner. What the old key promised is still paid; what it ordered and was not executed is void.
+    /// Safe to repeat.
+    ///
+    /// # Errors
+    ///
+    /// When there is no vault, the wallet is not its owner or has too little, or the ledger does not
+    /// confirm.
+    pub async fn rotate_key(&self, key: VaultPublicKey) -> Result<VaultView, OperationError> {
+        let _turn = self.turn.lock().await;
+        let view = self.view().await?.ok_or(OperationError::NoVault)?;
+        if view.state.key == key {
+            return Ok(view);
+        }
+        if view.state.deployment.parameters.owner != self.wallet.address() {
+            return Err(OperationError::Refused(VaultError::NotOwner));
+        }
+        let body = vault::message::owner_command(&Command::RotateKey(key));
+        let body = body.map_err(OperationError::Encode)?;
+        let value = vault::message::INTERNAL_VALUE;
+        self.pay(Transfer { bounce: true, body, ..Transfer::plain(self.address, value) }).await?;
+        wait_for(self.patience, || async move {
+            let view = self.view().await?;
+            Ok(view.filter(|view| view.state.key == key))
+        })
+        .await
     }
 
     /// Signs a command with the hot key, sends it, and waits until it is executed.
