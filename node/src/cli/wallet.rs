@@ -318,7 +318,8 @@ fn send(
             printer.note(format_args!("comment      {comment}\n"));
         }
         if !theirs.active {
-            printer.note("             nobody has used this address from a contract yet\n");
+            printer
+                .note("             no contract is at this address: make sure that it is right\n");
         }
         confirm(context)?;
     }

@@ -194,6 +194,11 @@ settings! {
         /// Large enough for thousands of answers between two transactions on the ledger.
         allocation: NanoTon = Text("0.1 TON"), placeholder: "AMOUNT";
 
+        /// When free coins run short, an allocation that nobody used for this long is given back.
+        ///
+        /// The one that was unused longest, one at a time; its provider may still settle what it earned.
+        idle_release: Millis = Text("30 min"), placeholder: "TIME";
+
         /// Time that a provider has to settle after the consumer alone releases an allocation.
         ///
         /// Six hours outlast an ordinary outage; on a devnet nobody wants to wait.

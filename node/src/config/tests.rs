@@ -40,6 +40,7 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
         ],
     ),
     ("daily_cap", ["1 TON", "2 TON", "3 TON"]),
+    ("idle_release", ["1 h", "2 h", "90 s"]),
     ("release_delay", ["1 h", "2 h", "90 s"]),
     ("model", ["a", "b", HASHED_MODEL]),
     ("model_name", ["a", "b", "org/c"]),

@@ -35,7 +35,7 @@ use crate::net::session::Bodies;
 use crate::net::sessions::Sessions;
 use crate::net::swarm::{Net, NetError, NetHandle};
 use crate::purse::{Purse, PurseError};
-use crate::releases;
+use crate::releases::{self, Thrift};
 use crate::run::Foundation;
 use crate::shutdown::Tasks;
 use crate::store::{ReadError, Store, Table};
@@ -205,7 +205,8 @@ fn stand_guard(
         };
         guard.start(tasks);
     }
-    releases::follow(desk.clone(), driver.clone(), tasks);
+    let thrift = Thrift { allocation: config.allocation, idle: config.idle_release };
+    releases::follow(desk.clone(), driver.clone(), thrift, tasks);
 }
 
 /// The protocol's state, continuing with what the store remembers.

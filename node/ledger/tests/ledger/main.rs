@@ -9,6 +9,7 @@ mod http;
 mod liteserver;
 mod payments;
 mod registry;
+mod remit;
 mod rotation;
 mod shared_vectors;
 mod stage;
