@@ -277,9 +277,12 @@ impl Watcher {
             };
             let worth = guarded.claim.voucher.voucher.cumulative.min(allocation.limit);
             let due = worth.saturating_sub(allocation.paid);
-            // Too small stays too small: only a better claim ends the rest.
-            guarded.at_rest = due == NanoTon::ZERO || worth <= guarded.too_small;
-            if guarded.at_rest || due < rules.least {
+            // A promise beyond the limit may be covered later, so only a whole one is at rest. Too
+            // small stays too small: there only a better claim, or a larger limit, ends the rest.
+            let whole = guarded.claim.voucher.voucher.cumulative;
+            let too_small = worth <= guarded.too_small;
+            guarded.at_rest = allocation.paid >= whole || (too_small && worth == whole);
+            if due == NanoTon::ZERO || due < rules.least || too_small {
                 continue;
             }
             let left = allocation.unlock_at.map(|at| at.since(seen.as_of));
@@ -291,7 +294,7 @@ impl Watcher {
             }
             let worth_it = rules.threshold.is_some_and(|threshold| due >= threshold);
             if in_time && guarded.settling.is_none() && (left.is_some() || worth_it || draining) {
-                guarded.settling = Some(guarded.claim.voucher.voucher.cumulative);
+                guarded.settling = Some(worth);
                 actions.push(Action::Settle(Box::new(guarded.claim.clone())));
             }
         }

@@ -215,6 +215,22 @@ fn what_is_settled_is_left_alone_until_a_better_claim_comes() {
 }
 
 #[test]
+fn a_promise_beyond_the_limit_is_redeemed_when_the_limit_grows() {
+    let mut world = World::new(Rules::default(), vec![claim(1, 150)], 100);
+    world.begin();
+    let unlock_at = world.request_release();
+    world.run(unlock_at - DELAY.get() / 2, |_| Fate::Works);
+    assert_eq!(world.allocations[&provider(1)].paid, NanoTon::from_nano(100));
+    // The consumer allocates more, which cancels the release; no voucher comes; it asks again.
+    let allocation = world.allocations.get_mut(&provider(1)).unwrap();
+    (allocation.limit, allocation.unlock_at) = (NanoTon::from_nano(200), None);
+    let unlock_at = world.request_release();
+    world.run(unlock_at, |_| Fate::Works);
+    assert_eq!(world.allocations[&provider(1)].paid, NanoTon::from_nano(150));
+    assert!(world.watcher.is_idle());
+}
+
+#[test]
 fn an_amount_that_the_contract_calls_too_small_is_not_tried_again_before_it_grows() {
     let mut world = World::new(Rules::default(), vec![claim(1, 5)], 100);
     world.begin();
