@@ -7,6 +7,8 @@
 #![warn(missing_docs)]
 
 pub mod accounts;
+pub mod api_keys;
+mod budget;
 pub mod bundle;
 pub mod cli;
 pub mod clock;
@@ -23,6 +25,7 @@ pub mod proof;
 pub mod purse;
 mod receipts;
 mod releases;
+mod report;
 pub mod run;
 pub mod shutdown;
 pub mod start;

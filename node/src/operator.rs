@@ -7,13 +7,13 @@ use cocoon_protocol::attest::Tier;
 use cocoon_protocol::identity::{NodeId, ReceiptHash};
 use cocoon_protocol::job::RunningJob;
 use cocoon_protocol::record::StoredReceipt;
-use cocoon_protocol::units::{NanoTon, Timestamp};
+use cocoon_protocol::units::{NanoTon, PricePerMillion, Timestamp};
 use futures::future::BoxFuture;
 
 use crate::config::Config;
 use crate::control::{
     Answer, ChannelRole, ChannelStatus, ControlHandler, JobStatus, MoneyRequest, OfferStatus,
-    ReceiptFile, Refusal, Request, SessionStatus, Settlement, Status, WalletStatus,
+    PricingStatus, ReceiptFile, Refusal, Request, SessionStatus, Settlement, Status, WalletStatus,
 };
 use crate::driver::ledger_desk::chain;
 use crate::driver::view::{ChannelLine, View};
@@ -70,6 +70,11 @@ impl Operator {
                 let mut prover = Prover::new(&self.store, self.running.ledger.ledger.as_ref());
                 Ok(Answer::Proofs(prover.page(after, EXPORTED).await?))
             }
+            Request::Accounts(query) => {
+                let name = |account| self.running.budget.name(account).map(str::to_owned);
+                let lines = crate::report::report(&self.store, &query, name);
+                Ok(Answer::Accounts(lines.map_err(|error| failed(&error))?))
+            }
             Request::WalletShow => self.wallet().await,
             Request::WalletFund { amount } => self.fund(amount).await,
             Request::Money(request) => self.money(request).await,
@@ -116,7 +121,18 @@ impl Operator {
             offers: offers(&view),
             channels: channels(&view),
             jobs: jobs(&view),
+            pricing: self.pricing(&view),
         })
+    }
+
+    fn pricing(&self, view: &View) -> Option<PricingStatus> {
+        let Config { completion_price: own, price_minimum, price_maximum, .. } = &self.config;
+        let moves = price_minimum.is_some() || price_maximum.is_some();
+        let level_per_million = view.price_level.filter(|_| moves)?;
+        let bound =
+            |bound: &Option<PricePerMillion>| NanoTon::from_nano(bound.unwrap_or(*own).as_nano());
+        let (minimum, maximum) = (bound(price_minimum), bound(price_maximum));
+        Some(PricingStatus { level_per_million, minimum, maximum })
     }
 
     async fn settle(&self) -> Result<Answer, Refusal> {
@@ -266,10 +282,12 @@ fn jobs(view: &View) -> Vec<JobStatus> {
 }
 
 fn offers(view: &View) -> Vec<OfferStatus> {
-    let lines = view.offers.iter().flat_map(|offer| {
-        offer.models.iter().map(|model| OfferStatus {
+    let own = view.own_offer.iter().map(|offer| (true, offer));
+    let lines = own.chain(view.offers.iter().map(|offer| (false, offer)));
+    let lines = lines.flat_map(|(own, offer)| {
+        offer.models.iter().map(move |model| OfferStatus {
             provider: offer.provider,
-            own: false,
+            own,
             name: model.name.clone(),
             model: model.model,
             tier: offer.tier,

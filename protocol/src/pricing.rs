@@ -110,6 +110,27 @@ impl Default for Adaptive {
     }
 }
 
+impl Adaptive {
+    /// As by default, between these prices: the owner's own is where it begins. `own`, `least` and
+    /// `most` are of the same kind of token; a price of nothing stays nothing.
+    pub fn within(own: PricePerMillion, least: PricePerMillion, most: PricePerMillion) -> Self {
+        let parts = |bound: PricePerMillion, up: bool| {
+            let scaled = u128::from(bound.as_nano()).saturating_mul(u128::from(WHOLE));
+            let own = u128::from(own.as_nano());
+            let whole = scaled.checked_div(own).unwrap_or_else(|| u128::from(WHOLE));
+            let more = u128::from(up && scaled.checked_rem(own).is_some_and(|rest| rest > 0));
+            Level(u32::try_from(whole.saturating_add(more)).unwrap_or(u32::MAX))
+        };
+        // Inwards, so that a price that is rounded up is still within the bounds.
+        let (floor, ceiling) = (parts(least, true), parts(most, false));
+        Self {
+            floor: floor.min(Level::OWNER),
+            ceiling: ceiling.max(Level::OWNER),
+            ..Self::default()
+        }
+    }
+}
+
 impl Policy for Adaptive {
     fn next(&self, level: Level, seen: Utilisation) -> Level {
         let (floor, ceiling) = (self.floor.0, self.ceiling.0.max(self.floor.0));
@@ -249,6 +270,36 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn prices_never_leave_the_bounds_that_the_owner_has_set(
+            own in 1_u64..1_000_000_000_000, least: u64, most: u64,
+            seen in prop::collection::vec((0_u32..1_200, 0_u64..200_000), 0..60),
+        ) {
+            let price = PricePerMillion::from_nano;
+            let (least, most) = (least % (own + 1), own.saturating_add(most % (own * 8)));
+            let policy = Adaptive::within(price(own), price(least), price(most));
+            let owner = Prices { prompt: PricePerMillion::FREE, completion: price(own) };
+            let mut level = Level::OWNER;
+            prop_assert_eq!(level.apply(owner), owner, "it begins at the owner's own");
+            for (permille, millis) in seen {
+                level = policy.next(level, Utilisation { permille, over: Millis::new(millis) });
+                let asked = level.apply(owner).completion.as_nano();
+                prop_assert!((least..=most).contains(&asked), "{asked} of {least} to {most}");
+            }
+        }
+
+        #[test]
+        fn steady_demand_moves_prices_one_way_only(policy in policies(), start: u32, permille in 0_u32..=1_000) {
+            let start = start.clamp(policy.floor.0, policy.ceiling.0);
+            let mut levels = vec![Level(start)];
+            for _ in 0..50 {
+                levels.push(policy.next(levels[levels.len() - 1], seen(permille)));
+            }
+            let rises = levels.windows(2).all(|pair| pair[0] <= pair[1]);
+            let falls = levels.windows(2).all(|pair| pair[0] >= pair[1]);
+            prop_assert!(rises || falls, "it turns without a reason: {levels:?}");
+        }
+
         #[test]
         fn a_level_never_leaves_the_owners_bounds(policy in policies(), start: u32, permille: u32, millis: u64) {
             let next = policy.next(Level(start), Utilisation { permille, over: Millis::new(millis) });

@@ -77,6 +77,12 @@ pub(crate) fn is_authorised(headers: &HeaderMap, keys: &[ApiKey]) -> bool {
     keys.iter().fold(false, |found, key| found | (*key == presented))
 }
 
+/// The hash of the key that the request carries, if it is one of `keys`.
+pub(crate) fn caller(headers: &HeaderMap, keys: &[ApiKey]) -> Option<[u8; 32]> {
+    let presented = bearer(headers).map(ApiKey::from_secret)?;
+    keys.iter().filter(|key| **key == presented).map(|key| *key.as_hash()).next_back()
+}
+
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, key) = value.split_once(' ')?;
@@ -134,6 +140,9 @@ mod tests {
     fn one_of_the_keys_must_be_presented_in_full() {
         let keys = [ApiKey::from_secret("first"), ApiKey::from_secret("second")];
         let with = |value| is_authorised(&headers(header::AUTHORIZATION, value), &keys);
+        let own = caller(&headers(header::AUTHORIZATION, "Bearer second"), &keys);
+        assert_eq!(own.map(ApiKey::from_hash), Some(ApiKey::from_secret("second")));
+        assert_eq!(caller(&headers(header::AUTHORIZATION, "Bearer third"), &keys), None);
         assert!(with("Bearer first") && with("bearer second"));
         for wrong in ["Bearer firs", "Bearer firstt", "Bearer", "first", "Basic first", "Bearer "] {
             assert!(!with(wrong), "{wrong}");

@@ -232,8 +232,7 @@ impl From<JobError> for ApiError {
                     .param("cocoon.max_cost")
             }
             JobError::PriceAboveCap { .. } => {
-                with(StatusCode::PAYMENT_REQUIRED, Kind::InvalidRequest, "price_too_high")
-                    .param("cocoon.max_price")
+                with(StatusCode::PAYMENT_REQUIRED, Kind::InvalidRequest, "price_above_cap")
             }
             JobError::SpendingCap { retry_after: Some(after), .. } => {
                 with(StatusCode::TOO_MANY_REQUESTS, Kind::RateLimit, "spending_cap_reserved")

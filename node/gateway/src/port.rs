@@ -90,6 +90,8 @@ pub struct JobRequest {
     pub minimum_tier: Option<Tier>,
     /// The most that the answer may cost; `None` leaves it to the node's configuration.
     pub max_cost: Option<NanoTon>,
+    /// Hash of the API key that asks; `None` where none is needed.
+    pub caller: Option<[u8; 32]>,
 }
 
 impl fmt::Debug for JobRequest {
@@ -233,6 +235,7 @@ mod tests {
             max_completion: None,
             minimum_tier: None,
             max_cost: None,
+            caller: None,
         };
         let event = JobEvent::Text { text: "secret".into(), completion: Tokens::new(1) };
         assert!(!format!("{request:?} {event:?}").contains("secret"));

@@ -16,7 +16,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 
-use crate::access::{ApiKey, is_authorised, is_own_host};
+use crate::access::{ApiKey, caller, is_authorised, is_own_host};
 use crate::answer::{self, Frame};
 use crate::error::ApiError;
 use crate::port::{Jobs, ModelListing, model_hash_text};
@@ -80,7 +80,8 @@ async fn run(
 ) -> Result<Response, ApiError> {
     let body = body::read(headers, body, gateway.body_allowance).await?;
     let random_seed = getrandom::u64().map_err(|_| ApiError::no_randomness())? & RANDOM_SEED_MASK;
-    let Asked { request, delivery, .. } = request::read(endpoint, &body, headers, random_seed)?;
+    let Asked { mut request, delivery, .. } = request::read(endpoint, &body, headers, random_seed)?;
+    request.caller = caller(headers, &gateway.keys);
     drop(body);
     let (model, seed) = (request.model.clone(), request.sampling.seed);
     let job = gateway.jobs.submit(request).await.map_err(|error| {

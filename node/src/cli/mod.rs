@@ -3,6 +3,7 @@
 //! Owns: the commands' names and arguments, and the only reading of the environment.
 //! Must not: do a command's work. One file a command.
 
+mod accounts;
 mod channel;
 mod completions;
 mod config;
@@ -10,6 +11,7 @@ mod engine_worker;
 mod exit;
 mod failure;
 mod flags;
+mod key;
 mod models;
 mod output;
 mod proof;
@@ -75,6 +77,9 @@ enum Command {
     /// The deposit that providers are paid from.
     #[command(subcommand)]
     Vault(vault::Command),
+    /// API keys for the endpoint.
+    #[command(subcommand)]
+    Key(key::Command),
     /// Model files that this machine knows by name.
     #[command(subcommand)]
     Models(models::Command),
@@ -89,6 +94,10 @@ enum Command {
     /// The network's fee, models and measurements, as a registry on the ledger has them.
     #[command(subcommand)]
     Registry(registry::Command),
+    /// What this node has earned as a provider.
+    Earnings(accounts::Arguments),
+    /// What this node has spent as a consumer.
+    Spend(accounts::Arguments),
     /// Print a script that completes this command line in a shell.
     Completions(completions::Arguments),
     /// Run llama.cpp for a node that started this process.
@@ -197,6 +206,9 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Some(Command::Stop) => stop::run(&context),
         Some(Command::Wallet(command)) => wallet::run(&context, command),
         Some(Command::Vault(command)) => vault::run(&context, command),
+        Some(Command::Earnings(arguments)) => accounts::run(&context, true, &arguments),
+        Some(Command::Spend(arguments)) => accounts::run(&context, false, &arguments),
+        Some(Command::Key(command)) => key::run(&context, command),
         Some(Command::Models(command)) => models::run(&context, command),
         Some(Command::Receipt(command)) => receipt::run(&context, command),
         Some(Command::Channel(command)) => channel::run(&context, command),

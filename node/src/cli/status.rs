@@ -46,6 +46,17 @@ fn print(printer: &Printer, status: &Status, now: Timestamp) -> Result<(), Failu
     for address in &status.addresses {
         printer.line(format_args!("address    {address}"))?;
     }
+    if let Some(pricing) = &status.pricing {
+        // Parts per million as per cent, to a tenth.
+        let tenths = pricing.level_per_million / 1_000;
+        printer.line(format_args!(
+            "prices     {}.{} % of the owner's, between {} and {} for a million completion tokens",
+            tenths / 10,
+            tenths % 10,
+            pricing.minimum,
+            pricing.maximum
+        ))?;
+    }
     printer.line(format_args!("peers      {}", status.peers))?;
     printer.line("")?;
     sessions(printer, status)?;

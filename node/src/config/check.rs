@@ -45,6 +45,9 @@ pub enum Conflict {
     /// Real money would be withdrawn to an address of the test network.
     #[error("`owner` is an address for the test network only")]
     TestOnlyOwner,
+    /// Prices cannot move within bounds that they are outside of.
+    #[error("`completion_price` is not between `price_minimum` and `price_maximum`")]
+    PriceOutsideBounds,
     /// Not even one step of the default length can be paid.
     #[error(
         "`max_cost` or `allocation` does not cover one step of {} tokens at our own prices",
@@ -74,6 +77,9 @@ impl Conflict {
             Self::SimulatedNotBuilt => "build with `--features dev-tee`, or use `--attester auto`",
             Self::SimulatedOnMainnet => "use `--attester auto`",
             Self::TestOnlyOwner => "copy the address from a wallet on the main network",
+            Self::PriceOutsideBounds => {
+                "the price is where prices begin: set the bounds around `--completion-price`"
+            }
             Self::CannotPayOneStep => "raise `--max-cost` and `--allocation`",
         }
     }
@@ -109,6 +115,7 @@ impl Config {
                     && self.owner.is_some_and(WalletAddress::is_test_only),
                 Conflict::TestOnlyOwner,
             ),
+            (self.price_outside_bounds(), Conflict::PriceOutsideBounds),
             (self.consume && self.step_cost() > self.max_cost, Conflict::CannotPayOneStep),
             (self.consume && self.step_cost() > self.allocation, Conflict::CannotPayOneStep),
         ];
@@ -127,7 +134,16 @@ impl Config {
     }
 
     fn open_gateway(&self) -> bool {
-        self.consume && !self.gateway_listen.ip().is_loopback() && self.api_key.is_none()
+        self.consume
+            && !self.gateway_listen.ip().is_loopback()
+            && self.api_key.is_none()
+            && self.api_keys.is_none()
+    }
+
+    fn price_outside_bounds(&self) -> bool {
+        let price = self.completion_price;
+        self.price_minimum.is_some_and(|least| price < least)
+            || self.price_maximum.is_some_and(|most| price > most)
     }
 
     fn without_model(&self) -> bool {

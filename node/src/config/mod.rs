@@ -159,6 +159,11 @@ settings! {
         /// Flags are visible to other users of the machine: prefer the file or the environment.
         api_key: Option<Secret> = Unset, placeholder: "KEY", secret: true;
 
+        /// TOML file of API keys, each with a name, a hash and its own caps.
+        ///
+        /// `cocoon-node key new NAME` draws a key and prints its entry.
+        api_keys: Option<PathBuf> = Unset, placeholder: "FILE";
+
         /// Lowest protection that a prompt may be sent under: open, attested or confidential.
         ///
         /// An `open` provider can read every prompt, so that has to be asked for.
@@ -173,6 +178,15 @@ settings! {
         ///
         /// About 800,000 completion tokens at this node's own default price.
         max_cost: NanoTon = Text("0.05 TON"), placeholder: "AMOUNT";
+
+        /// Most that all requests of a day (UTC) may cost together; no cap by default.
+        ///
+        /// What running requests may still cost is set aside. Keys have caps of their own.
+        max_spend: Option<NanoTon> = Unset, placeholder: "AMOUNT";
+
+        /// Most that a million tokens may cost, prompt and completion alike; no cap by default.
+        max_price: Option<PricePerMillion> = Unset, placeholder: "AMOUNT",
+            unit: "per million tokens";
 
         /// Deposit when the vault is opened.
         ///
@@ -244,6 +258,18 @@ settings! {
         ///
         /// Three times the prompt's: decoding one token costs a whole pass over the weights.
         completion_price: PricePerMillion = Text("0.06 TON"), placeholder: "AMOUNT",
+            unit: "per million tokens";
+
+        /// Lowest price of a million completion tokens, to which prices fall while this node idles.
+        ///
+        /// With this or `--price-maximum` prices follow how busy the node is: still at 60 % of its
+        /// places, at most 5 % a minute. The prompt's price moves in proportion. A bound that is not
+        /// set is the price itself.
+        price_minimum: Option<PricePerMillion> = Unset, placeholder: "AMOUNT",
+            unit: "per million tokens";
+
+        /// Highest price of a million completion tokens, to which prices rise while this node is busy.
+        price_maximum: Option<PricePerMillion> = Unset, placeholder: "AMOUNT",
             unit: "per million tokens";
 
         /// Evidence to offer: auto (the machine's TEE if it has one), open, or simulated.

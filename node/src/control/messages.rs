@@ -60,6 +60,8 @@ pub enum Request {
         /// The last one that is known; none to begin.
         after: Option<ReceiptHash>,
     },
+    /// What was earned or spent; answered by [`Answer::Accounts`].
+    Accounts(AccountQuery),
     /// The wallet and its vault; answered by [`Answer::Wallet`].
     WalletShow,
     /// Coins from the devnet's faucet; answered by [`Answer::Wallet`].
@@ -107,6 +109,8 @@ pub enum Answer {
     },
     /// Proofs, in the order of the receipts' names; none when there are no more.
     Proofs(Vec<ProofFile>),
+    /// Sums, in the order of their groups.
+    Accounts(Vec<AccountLine>),
     /// The wallet and its vault.
     Wallet(WalletStatus),
     /// About coins.
@@ -201,6 +205,21 @@ pub struct Status {
     pub channels: Vec<ChannelStatus>,
     /// Jobs that run now.
     pub jobs: Vec<JobStatus>,
+    /// How its prices move, when it provides and lets them.
+    pub pricing: Option<PricingStatus>,
+}
+
+/// Prices that follow demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PricingStatus {
+    /// Present prices in millionths of the owner's.
+    pub level_per_million: u32,
+    /// The lowest price of a million completion tokens.
+    #[serde(rename = "minimum_nano")]
+    pub minimum: NanoTon,
+    /// The highest.
+    #[serde(rename = "maximum_nano")]
+    pub maximum: NanoTon,
 }
 
 /// An attested session that this node opened.
@@ -327,6 +346,89 @@ impl std::fmt::Debug for ReceiptFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ReceiptFile").field("receipt", &self.receipt).finish_non_exhaustive()
     }
+}
+
+/// Which accounts are added up, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountQuery {
+    /// What was earned as a provider; otherwise what was spent as a consumer.
+    pub provided: bool,
+    /// Jobs that began then or later.
+    #[serde(rename = "from_ms")]
+    pub from: Timestamp,
+    /// Jobs that began before; all when absent.
+    #[serde(rename = "until_ms")]
+    pub until: Option<Timestamp>,
+    /// What a line stands for.
+    pub by: Vec<Grouping>,
+}
+
+/// What a line of a report stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Grouping {
+    /// A day in UTC.
+    Day,
+    /// A model.
+    Model,
+    /// The other end.
+    Peer,
+    /// An API key.
+    Key,
+}
+
+impl Grouping {
+    /// Its column's title.
+    pub const fn column(self) -> &'static str {
+        match self {
+            Self::Day => "DAY",
+            Self::Model => "MODEL",
+            Self::Peer => "PEER",
+            Self::Key => "KEY",
+        }
+    }
+}
+
+/// What money was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinePurpose {
+    /// Jobs.
+    Job,
+    /// Text of earlier jobs that was not paid then.
+    Debt,
+    /// Promises that a lost store has forgotten.
+    Forgotten,
+}
+
+/// A line of a report. What is not grouped by is absent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountLine {
+    /// The begin of the day in UTC.
+    #[serde(rename = "day_start_ms")]
+    pub day_start: Option<Timestamp>,
+    /// The model.
+    pub model: Option<ModelHash>,
+    /// The other end; where a provider does not know whose node it is, its vault's key.
+    pub peer: Option<NodeId>,
+    /// The API key's name, or its tag where it has none any more.
+    pub key: Option<String>,
+    /// What the money was for.
+    pub purpose: LinePurpose,
+    /// How many jobs.
+    pub jobs: u64,
+    /// How many of them have no receipt: they broke off, or run.
+    pub without_receipt: u64,
+    /// Prompt tokens.
+    #[serde(rename = "prompt_tokens")]
+    pub prompt: u64,
+    /// Completion tokens.
+    #[serde(rename = "completion_tokens")]
+    pub completion: u64,
+    /// What they cost, or brought.
+    #[serde(rename = "amount_nano")]
+    pub amount: NanoTon,
 }
 
 /// How far the root of a proof is.

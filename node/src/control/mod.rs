@@ -18,8 +18,9 @@ use futures::future::BoxFuture;
 
 pub use client::{Client, ControlError};
 pub use messages::{
-    Answer, ChannelRole, ChannelStatus, Envelope, JobStatus, OfferStatus, ProofStanding,
-    ReceiptFile, Refusal, Reply, Request, SessionStatus, Settlement, Status, VERSION, WalletStatus,
+    AccountLine, AccountQuery, Answer, ChannelRole, ChannelStatus, Envelope, Grouping, JobStatus,
+    LinePurpose, OfferStatus, PricingStatus, ProofStanding, ReceiptFile, Refusal, Reply, Request,
+    SessionStatus, Settlement, Status, VERSION, WalletStatus,
 };
 pub use money::{
     AccountStatus, AllocationStatus, HistoryLine, HistoryPage, MoneyAnswer, MoneyRequest, Moved,

@@ -227,6 +227,7 @@ mod tests {
                     | Request::ChannelList
                     | Request::ReceiptProve { .. }
                     | Request::ReceiptExport { .. }
+                    | Request::Accounts(_)
                     | Request::ChannelSettle
                     | Request::ChannelRelease { .. }
                     | Request::WalletShow

@@ -91,6 +91,7 @@ impl Driver {
         let over = !matches!(news, JobNews::Started { .. });
         self.order(job, Order::News(news));
         if over {
+            self.world.budget.over(job);
             self.consuming.remove(&job);
             for session in self.dialled.values() {
                 if let Role::Consumer { routes, .. } = &session.role {

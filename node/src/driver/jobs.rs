@@ -12,10 +12,14 @@ use cocoon_protocol::identity::{JobId, ModelHash, Network, NodeId};
 use cocoon_protocol::job::{JobError, JobSpec};
 use cocoon_protocol::record::Account;
 use cocoon_protocol::selection::Demand;
-use cocoon_protocol::units::{NanoTon, Tokens};
+use cocoon_protocol::units::{NanoTon, PricePerMillion, Tokens};
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+
+use crate::api_keys;
+use crate::budget::Budget;
+use crate::clock::Clock;
 
 use super::event::{DriverHandle, Event, Submission};
 use crate::net::swarm::NetHandle;
@@ -32,6 +36,8 @@ pub(crate) struct JobDefaults {
     pub(crate) minimum_tier: Tier,
     /// The most that a request may cost; a request can only lower it.
     pub(crate) max_cost: NanoTon,
+    /// The most that a million tokens may cost.
+    pub(crate) max_price: Option<PricePerMillion>,
 }
 
 /// The node as the gateway sees it.
@@ -47,6 +53,10 @@ pub(crate) struct NodeJobs {
     pub(crate) names: Arc<BTreeMap<String, ModelHash>>,
     /// The operator's decisions.
     pub(crate) defaults: JobDefaults,
+    /// What may be spent.
+    pub(crate) budget: Arc<Budget>,
+    /// The time, for the day that a job counts to.
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl NodeJobs {
@@ -59,10 +69,32 @@ impl NodeJobs {
         }
     }
 
+    /// Sets aside what the request may cost, and runs it.
     async fn start(&self, request: JobRequest) -> Result<JobStream, JobError> {
         let model = self.resolve(&request.model)?;
-        let (job, salt) = (JobId::from_bytes(random()?), random()?);
+        let job = JobId::from_bytes(random()?);
+        let account = request.caller.as_ref().map(api_keys::account).unwrap_or_default();
         let cap = self.defaults.max_cost;
+        let wanted = request.max_cost.map_or(cap, |asked| asked.min(cap));
+        let wanted = self.budget.for_request(account, wanted);
+        let granted = self.budget.reserve(job, account, wanted, self.clock.now())?;
+        let held = Held { budget: &self.budget, job: Some(job) };
+        let started = self.run(request, (job, model), (account, granted), held).await;
+        started.map_err(|error| {
+            let capped = granted < wanted && matches!(error, JobError::PriceTooHigh { .. });
+            let reason = capped.then(|| self.budget.refusal(account, self.clock.now())).flatten();
+            reason.unwrap_or(error)
+        })
+    }
+
+    async fn run(
+        &self,
+        request: JobRequest,
+        (job, model): (JobId, ModelHash),
+        (account, max_cost): (Account, NanoTon),
+        mut held: Held<'_>,
+    ) -> Result<JobStream, JobError> {
+        let salt = random()?;
         let demand = Demand {
             model,
             model_name: request.model,
@@ -70,9 +102,9 @@ impl NodeJobs {
             prompt_at_most: request.prompt.tokens_at_most(),
             max_completion: request.max_completion,
             minimum_tier: request.minimum_tier.unwrap_or(self.defaults.minimum_tier),
-            max_cost: Some(request.max_cost.map_or(cap, |asked| asked.min(cap))),
-            max_price: None,
-            account: Account::default(),
+            max_cost: Some(max_cost),
+            max_price: self.defaults.max_price,
+            account,
         };
         let spec = JobSpec {
             model,
@@ -100,9 +132,26 @@ impl NodeJobs {
         if !self.driver.send(Event::Submit(Box::new(submission))).await {
             return Err(JobError::ShuttingDown);
         }
+        // From here on the driver says when it is over.
+        held.job = None;
         let accepted = answer.await.unwrap_or(Err(JobError::ShuttingDown))?;
         abandoned.disarm();
         Ok(JobStream::new(accepted, received, gone))
+    }
+}
+
+/// Money that was set aside for a job which the driver does not know yet: free again when the job
+/// does not get that far, also because whoever asked has gone.
+struct Held<'a> {
+    budget: &'a Budget,
+    job: Option<JobId>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(job) = self.job.take() {
+            self.budget.over(job);
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use cocoon_protocol::record::Record as ProtocolRecord;
 use cocoon_protocol::{Input, Node, Output};
 use tokio::sync::mpsc;
 
+use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::net::session::{Bodies, PARTING, Role, SessionHandle};
 use crate::shutdown::Tasks;
@@ -52,6 +53,8 @@ pub(crate) struct World {
     pub(crate) sessions: crate::net::sessions::Sessions,
     /// Requests whose text waits.
     pub(crate) bodies: Bodies,
+    /// What may be spent, which learns here what was.
+    pub(crate) budget: Arc<Budget>,
     /// Starts tasks.
     pub(crate) tasks: Tasks,
 }
@@ -217,6 +220,11 @@ impl Driver {
         }
         let mut wake_at = None;
         for output in outputs {
+            for record in &output.persist {
+                if let ProtocolRecord::Posting(posting) = record {
+                    self.world.budget.note(posting);
+                }
+            }
             wake_at = output.wake_at;
             for effect in output.effects {
                 self.carry_out(effect);

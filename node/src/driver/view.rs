@@ -24,6 +24,10 @@ pub(crate) struct View {
     pub(crate) sessions: Vec<(NodeId, Tier, bool)>,
     /// Channels that we pay in.
     pub(crate) payers: Vec<ChannelLine>,
+    /// This node's newest offer, as a provider.
+    pub(crate) own_offer: Option<Offer>,
+    /// Its prices in millionths of the owner's.
+    pub(crate) price_level: Option<u32>,
     /// Settlements under way.
     pub(crate) settling: usize,
     /// Channels that we are paid in.
@@ -69,6 +73,8 @@ impl View {
             view.payers = payers.collect();
         }
         if let Some(provider) = node.provider() {
+            view.own_offer = provider.newest_offer();
+            view.price_level = Some(provider.price_level().parts());
             view.settling = provider.settling();
             view.jobs.extend(provider.running().map(|job| (true, job)));
             let payees = provider.payees().map(|payee| ChannelLine {

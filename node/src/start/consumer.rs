@@ -15,6 +15,8 @@ use cocoon_protocol::channel::funds::{Funds, FundsConfig};
 use cocoon_protocol::channel::{PayerState, VaultKey};
 use cocoon_protocol::identity::{ModelHash, NodeId};
 
+use crate::budget::Budget;
+use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::driver::event::DriverHandle;
 use crate::driver::jobs::{JobDefaults, NodeJobs};
@@ -118,10 +120,11 @@ pub(crate) async fn serve(
     names: BTreeMap<String, ModelHash>,
     driver: &DriverHandle,
     net: &NetHandle,
+    (budget, mut keys): (&Arc<Budget>, Vec<ApiKey>),
     tasks: &Tasks,
 ) -> Result<(), ConsumerError> {
     let address = config.gateway_listen;
-    let keys: Vec<_> = config.api_key.iter().map(|key| ApiKey::from_secret(key.expose())).collect();
+    keys.extend(config.api_key.iter().map(|key| ApiKey::from_secret(key.expose())));
     cocoon_gateway::check_bind(address, !keys.is_empty()).map_err(ConsumerError::Bind)?;
     let listener = tokio::net::TcpListener::bind(address).await;
     let listener = listener.map_err(|source| ConsumerError::Listen { address, source })?;
@@ -134,7 +137,10 @@ pub(crate) async fn serve(
             network: config.network,
             minimum_tier: config.minimum_tier,
             max_cost: config.max_cost,
+            max_price: config.max_price,
         },
+        budget: Arc::clone(budget),
+        clock: Arc::new(SystemClock),
     };
     let options = Options { keys, ..Options::default() };
     let stop = tasks.stopping().clone();

@@ -14,6 +14,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use cocoon_engine::catalogue::{Catalogue, CatalogueFileError};
+use cocoon_gateway::ApiKey;
 use cocoon_protocol::Node;
 use cocoon_protocol::attest::NetworkId;
 use cocoon_protocol::channel::{PayeeState, PayerState};
@@ -25,6 +26,8 @@ use cocoon_protocol::layout::RecordError;
 pub(crate) use ledger::LedgerParts;
 
 use crate::accounts;
+use crate::api_keys;
+use crate::budget::{Budget, Caps};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::driver::event::DriverHandle;
@@ -86,6 +89,9 @@ pub enum StartError {
     /// The accounts of the last run cannot be closed.
     #[error("the accounts of the last run cannot be closed")]
     Accounts(#[source] accounts::AccountsError),
+    /// The API keys cannot be used.
+    #[error("the API keys cannot be used")]
+    ApiKeys(#[source] api_keys::ApiKeysError),
     /// The operating system gives no randomness.
     #[error("the operating system gives no randomness")]
     Random,
@@ -108,6 +114,8 @@ pub(crate) struct Running {
     pub(crate) teller: Option<Arc<Teller>>,
     /// Whether this provider's TEE is simulated.
     pub(crate) simulated: bool,
+    /// What may be spent.
+    pub(crate) budget: Arc<Budget>,
 }
 
 /// Starts everything; returns when the node listens and, as a provider, has loaded its model.
@@ -145,10 +153,8 @@ pub(crate) async fn start(
     };
     let (net, events) = join(config, foundation, tasks).await?;
     let node = protocol(&foundation.store, consuming.as_ref(), providing.as_ref())?;
-    accounts::end_what_ran(&foundation.store, SystemClock.now())
-        .await
-        .map_err(StartError::Accounts)?;
     let (driver, inbox) = DriverHandle::new();
+    let (budget, keys) = budget(config, &foundation.store).await?;
     let sessions = Sessions::new(
         net.clone(),
         consuming.as_ref().map(|parts| parts.sessions.clone()),
@@ -166,6 +172,7 @@ pub(crate) async fn start(
         ledger: desk.clone(),
         sessions: sessions.clone(),
         bodies,
+        budget: Arc::clone(&budget),
         tasks: tasks.clone(),
     };
     tasks.spawn_worker("driver", Driver::new(node, world, driver.clone()).run(inbox));
@@ -173,7 +180,7 @@ pub(crate) async fn start(
     if consuming.is_some() {
         let names: BTreeMap<String, ModelHash> =
             catalogue.iter().map(|(name, model)| (name.to_owned(), model.hash)).collect();
-        consumer::serve(config, foundation, names, &driver, &net, tasks)
+        consumer::serve(config, foundation, names, &driver, &net, (&budget, keys), tasks)
             .await
             .map_err(StartError::Consumer)?;
     }
@@ -181,7 +188,7 @@ pub(crate) async fn start(
     let teller = purse
         .as_ref()
         .map(|purse| Arc::new(Teller::new(config, foundation, ledger.clone(), Arc::clone(purse))));
-    Ok(Running { driver, net, ledger, desk, purse, teller, simulated })
+    Ok(Running { driver, net, ledger, desk, purse, teller, simulated, budget })
 }
 
 /// Starts what follows vaults on the ledger by itself: a provider's guard over its vouchers, and a
@@ -209,6 +216,19 @@ fn stand_guard(
     releases::follow(desk.clone(), driver.clone(), thrift, tasks);
 }
 
+/// What may be spent, and the keys that may spend it. The accounts of jobs that a killed process
+/// left running are ended first.
+async fn budget(config: &Config, store: &Store) -> Result<(Arc<Budget>, Vec<ApiKey>), StartError> {
+    accounts::end_what_ran(store, SystemClock.now()).await.map_err(StartError::Accounts)?;
+    let mut caps = Caps { daily: config.max_spend, ..Caps::default() };
+    let keys = match &config.api_keys {
+        Some(path) => api_keys::read(path, &mut caps).map_err(StartError::ApiKeys)?,
+        None => Vec::new(),
+    };
+    let budget = Budget::open(caps, store, SystemClock.now()).map_err(StartError::Accounts)?;
+    Ok((Arc::new(budget), keys))
+}
+
 /// The protocol's state, continuing with what the store remembers.
 fn protocol(
     store: &Store,
@@ -225,7 +245,7 @@ fn protocol(
     let provider = match providing {
         Some(parts) => {
             let payees = restored(store, Table::Payee, PayeeState::decode)?;
-            Some(Provider::new(parts.config.clone(), payees))
+            Some(Provider::new(parts.config.clone(), payees).with_pricing(parts.pricing()))
         }
         None => None,
     };

@@ -15,6 +15,7 @@ use cocoon_protocol::attest::{NetworkId, Tier};
 use cocoon_protocol::identity::{ModelHash, NodeKey, TonAddress};
 use cocoon_protocol::job::provider::ProviderConfig;
 use cocoon_protocol::offer::ModelOffer;
+use cocoon_protocol::pricing;
 use cocoon_protocol::units::{Millis, Tokens};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
@@ -67,6 +68,23 @@ pub(crate) struct ProviderParts {
     pub(crate) config: ProviderConfig,
     /// For sessions.
     pub(crate) sessions: AsProvider,
+    pricing: Arc<dyn pricing::Policy>,
+}
+
+impl ProviderParts {
+    /// How prices move: not at all, or within the owner's bounds.
+    pub(crate) fn pricing(&self) -> Arc<dyn pricing::Policy> {
+        Arc::clone(&self.pricing)
+    }
+}
+
+fn pricing_of(config: &Config) -> Arc<dyn pricing::Policy> {
+    let own = config.completion_price;
+    if config.price_minimum.is_none() && config.price_maximum.is_none() {
+        return Arc::new(pricing::Fixed);
+    }
+    let (least, most) = (config.price_minimum.unwrap_or(own), config.price_maximum.unwrap_or(own));
+    Arc::new(pricing::Adaptive::within(own, least, most))
 }
 
 /// Makes them. Loading a model takes seconds.
@@ -122,6 +140,7 @@ pub(crate) async fn parts(
     Ok(ProviderParts {
         engine,
         config: provider,
+        pricing: pricing_of(config),
         sessions: AsProvider {
             identity: Arc::new(identity),
             tier,

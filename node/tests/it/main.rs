@@ -24,6 +24,8 @@ mod models;
 #[cfg(test)]
 mod money;
 #[cfg(test)]
+mod money_reports;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 mod process;

@@ -67,6 +67,7 @@ pub(super) fn read(
         max_completion,
         minimum_tier: knobs.minimum_tier,
         max_cost: knobs.max_cost,
+        caller: None,
     };
     Ok(Asked { endpoint: Endpoint::Chat, request, delivery })
 }

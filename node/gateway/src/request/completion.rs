@@ -52,6 +52,7 @@ pub(super) fn read(
         max_completion: Some(max_completion.unwrap_or(DEFAULT_MAX_TOKENS)),
         minimum_tier: knobs.minimum_tier,
         max_cost: knobs.max_cost,
+        caller: None,
     };
     Ok(Asked { endpoint: Endpoint::Completion, request, delivery })
 }

@@ -86,6 +86,7 @@ fn check_bounds(request: JobRequest, endpoint: Endpoint) -> Result<JobRequest, F
         max_completion: request.max_completion,
         minimum_tier: request.minimum_tier,
         max_cost: request.max_cost,
+        caller: request.caller,
     })
 }
 

@@ -252,6 +252,18 @@ impl Provider {
         newest.first().map(|model| model.prices)
     }
 
+    /// Its newest offer, as it was published, for displays.
+    pub fn newest_offer(&self) -> Option<Offer> {
+        let (sequence, terms) = self.offers.last_key_value()?;
+        let offer = self.config.offer(*sequence, self.load, self.published?);
+        Some(Offer { models: terms.to_vec(), ..offer })
+    }
+
+    /// Where its prices are in relation to the owner's, for displays.
+    pub const fn price_level(&self) -> Level {
+        self.level
+    }
+
     /// All channels, for displays.
     pub fn payees(&self) -> impl Iterator<Item = &Payee> {
         self.channels.values().map(|payee| &**payee)
