@@ -48,6 +48,8 @@ pub(crate) enum Work {
     CrashConsumer,
     CrashProvider(usize),
     Reconnect(usize),
+    /// The provider claims a debt: the one that it has, and so much more.
+    Repay(usize, u64, Fault),
 }
 
 /// One step of a history.
@@ -104,12 +106,13 @@ impl Work {
             Self::CrashConsumer => "crash consumer",
             Self::CrashProvider(..) => "crash provider",
             Self::Reconnect(..) => "reconnect",
+            Self::Repay(..) => "repay",
         }
     }
 }
 
 /// How many kinds of action there are, for the count at the end.
-pub(crate) const KINDS: usize = 27;
+pub(crate) const KINDS: usize = 28;
 
 pub(crate) fn action() -> impl Strategy<Value = Action> {
     let channel = 0..CHANNELS;
@@ -151,6 +154,8 @@ pub(crate) fn action() -> impl Strategy<Value = Action> {
             1 => channel.clone().prop_map(Work::CrashProvider),
             1 => Just(Work::CrashConsumer),
             2 => channel.clone().prop_map(Work::Reconnect),
+            3 => (channel.clone(), prop_oneof![2 => Just(0u64), 1 => 0u64..100], fault.clone())
+                .prop_map(|(c, lie, f)| Work::Repay(c, lie, f)),
         ]
     };
     prop_oneof![

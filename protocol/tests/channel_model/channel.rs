@@ -24,6 +24,8 @@ pub(crate) struct Ledger {
     pub(crate) left: u64,
     /// Durable promises, added up over jobs.
     pub(crate) promised: u64,
+    /// How much of it was for debts of jobs that had broken off.
+    pub(crate) repaid: u64,
     /// Highest amount that the provider acknowledged.
     pub(crate) acknowledged: u64,
     /// Served in all jobs.
@@ -143,6 +145,32 @@ impl Channel {
             return Ok(());
         }
         self.send(payment.voucher, Some(payment.job))
+    }
+
+    /// The consumer repays what the provider claims, as far as it believes it.
+    pub(crate) fn repay(&mut self, lie: u64, fault: Fault, key: &Arc<VaultKey>) -> Outcome {
+        let (Some(payer), Some(payee)) = (&mut self.payer, &self.payee) else {
+            return Ok(false);
+        };
+        if payer.channel() != payee.channel() {
+            return Ok(false);
+        }
+        let claimed = payee.owed().saturating_add(nano(lie));
+        let Some(repayment) = payer.repay(claimed) else {
+            return Ok(false);
+        };
+        prop_assert!(repayment.amount <= claimed);
+        if fault == Fault::BeforePersist {
+            return Ok(self.restart_consumer(key));
+        }
+        self.payer_disk = repayment.record.encode();
+        let epoch = self.epoch(repayment.record.channel().epoch);
+        epoch.promised += repayment.amount.as_nano();
+        epoch.repaid += repayment.amount.as_nano();
+        if fault == Fault::AfterPersist {
+            return Ok(self.restart_consumer(key));
+        }
+        self.send(repayment.voucher, None).map(|()| true)
     }
 
     /// Brings one message to the provider.

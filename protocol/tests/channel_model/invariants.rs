@@ -1,5 +1,17 @@
 //! What must hold after every step, and what must come true once nothing fails any more.
 //!
+//! The theorem, per allocation and whatever is lost, repeated, reordered, killed or lied about:
+//!
+//! * provider: served ≤ credited + one step for each job that it opened;
+//! * consumer: promised ≤ served + what it chose to pay ahead (the node pays nothing ahead) + one
+//!   step for each job, and of that only what it repaid on the provider's word is for nothing.
+//!
+//! A step is 32 completion tokens at the job's own prices ([`cocoon_protocol::limits::CREDIT_STEP`]).
+//! Jobs of one channel run at a time, up to 64, so that many steps can be at risk at once; the
+//! provider admits no further job while running jobs and old debts come to more than 16 steps or a
+//! sixteenth of what the channel has paid. In a fresh channel, where nothing was credited yet, that
+//! leaves 16 steps. Before a job's prompt is paid nothing is served, and nothing is at risk.
+//!
 //! Owns: the judgement. Must not: change the world, but to heal it at the end.
 
 use std::sync::Arc;
@@ -12,7 +24,7 @@ use proptest::prelude::*;
 use super::action::Fault;
 use super::channel::Channel;
 use super::world::World;
-use super::{CHANNELS, RELEASE_DELAY, STEP, TOKEN, nano};
+use super::{AHEAD, CHANNELS, RELEASE_DELAY, STEP, TOKEN, nano};
 
 impl World {
     pub(crate) fn invariants(&self) -> Result<(), TestCaseError> {
@@ -42,6 +54,16 @@ impl World {
                 "the durable amount is the sum over jobs"
             );
             prop_assert!(payer.cumulative() <= payer.limit());
+            // The consumer's half of the theorem, also against a provider that lies about debts.
+            let steps = epoch.opened * STEP * TOKEN;
+            prop_assert!(
+                epoch.repaid + state.may_owe().as_nano() <= steps,
+                "what is repaid on a provider's word is at most one step a job"
+            );
+            prop_assert!(
+                epoch.promised <= epoch.served * TOKEN + steps + epoch.opened * AHEAD * TOKEN,
+                "promised is at most what was served, what was paid ahead, and one step a job"
+            );
             prop_assert_eq!(payer.jobs(), channel.asked.len());
             let limit = allocation.map(|allocation| allocation.limit);
             prop_assert!(Some(payer.limit()) <= limit, "the chain covers every promise");

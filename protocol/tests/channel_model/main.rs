@@ -33,6 +33,8 @@ use world::World;
 const TOKEN: u64 = 50_000_000;
 /// The most that a provider generates beyond what is paid.
 const STEP: u64 = limits::CREDIT_STEP.get() as u64;
+/// Tokens that a consumer of these histories pays ahead at most; a node's pays none.
+const AHEAD: u64 = 8;
 const CHANNELS: usize = 2;
 const RELEASE_DELAY: u32 = 30;
 const BASIS_POINTS: u16 = 1_000;

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use super::action::{Action, Fault, Money, Work};
 use super::channel::{Asked, Channel};
-use super::{BASIS_POINTS, CHANNELS, Outcome, RELEASE_DELAY, address, nano};
+use super::{BASIS_POINTS, CHANNELS, Outcome, RELEASE_DELAY, STEP, address, nano};
 
 pub(crate) struct World {
     pub(crate) vault: Vault,
@@ -155,6 +155,7 @@ impl World {
             payer.abandon(job);
             return false;
         }
+        payer.risk(job, nano(STEP));
         let asked = Asked { max: max_tokens, received: 0, promised: 0 };
         channel.asked.insert(job, asked);
         channel.serving.insert(job, 0);
@@ -374,6 +375,7 @@ impl World {
             }
             Work::CrashProvider(index) => self.channels[index].restart_provider(),
             Work::Reconnect(index) => self.reconnect(index)?,
+            Work::Repay(index, lie, fault) => self.channels[index].repay(lie, fault, &self.key)?,
         })
     }
 
