@@ -2,9 +2,10 @@
 //!
 //! Owns: ports, folders and arguments. Must not: know what a test is about.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -24,10 +25,25 @@ const REAL_PRICES: [&str; 4] = ["--prompt-price", "50 TON", "--completion-price"
 /// For whatever must come about by itself: far above what it takes, below what hangs a build.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A port that is free now. Another process may take it before its user does; the chance is small
-/// and the system hands ports out in turn.
+/// Ports that no system hands out to whoever connects somewhere: a test that listens there after a
+/// restart finds its port free again.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// A port of which nobody knew until now, for TCP and UDP. Tests of one process never get the same
+/// one; two processes begin in different places.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(97);
+    loop {
+        let offset = first.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port =
+            PORTS.start + u16::try_from(offset % u32::from(PORTS.end - PORTS.start)).unwrap();
+        let is_free = TcpListener::bind(("127.0.0.1", port)).is_ok()
+            && UdpSocket::bind(("127.0.0.1", port)).is_ok();
+        if is_free {
+            return port;
+        }
+    }
 }
 
 /// The real model's file, or `None` with a word about it.
@@ -243,6 +259,12 @@ impl Peer<'_> {
     pub(crate) fn terminate(&mut self) -> Option<i32> {
         self.node().signal("TERM");
         self.node.take().unwrap().wait()
+    }
+
+    /// The same, with what it wrote to its log.
+    pub(crate) fn terminate_with_log(&mut self) -> (Option<i32>, String) {
+        self.node().signal("TERM");
+        self.node.take().unwrap().wait_with_log()
     }
 
     /// Waits for it to end by itself.

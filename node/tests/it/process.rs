@@ -127,8 +127,13 @@ impl Node {
     }
 
     /// Waits for the node to end by itself.
-    pub(crate) fn wait(mut self) -> Option<i32> {
-        self.child.wait().unwrap().code()
+    pub(crate) fn wait(self) -> Option<i32> {
+        self.wait_with_log().0
+    }
+
+    /// The same, with what it wrote to its log.
+    pub(crate) fn wait_with_log(mut self) -> (Option<i32>, String) {
+        (self.child.wait().unwrap().code(), self.log())
     }
 
     /// Sends a signal by its name, as a user would.
