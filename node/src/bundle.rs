@@ -82,10 +82,12 @@ pub enum ExportError {
     Record(#[source] RecordError),
 }
 
-/// Every channel in the store that pays `key` and owes it something.
+/// Every channel in the store that pays `key` and owes it something. What is `known` from the last
+/// time and is the same voucher still is not signed again.
 pub(crate) fn claims(
     store: &Store,
     key: &NodeKey,
+    known: &BTreeMap<ChannelId, (Claim, VaultPublicKey)>,
 ) -> Result<BTreeMap<ChannelId, (Claim, VaultPublicKey)>, ExportError> {
     let mut claims = BTreeMap::new();
     let mut after: Option<Vec<u8>> = None;
@@ -98,7 +100,11 @@ pub(crate) fn claims(
             let Some(voucher) = payee.best().filter(|_| payee.unsettled() > NanoTon::ZERO) else {
                 continue;
             };
-            let consent = voucher.consent(key);
+            let same = known.get(&voucher.voucher.channel()).map(|(claim, _)| claim);
+            let consent = match same.filter(|claim| claim.voucher == voucher) {
+                Some(claim) => claim.consent,
+                None => voucher.consent(key),
+            };
             let claim = Claim { voucher, consent };
             claims.insert(claim.channel(), (claim, *payee.vault_key()));
         }

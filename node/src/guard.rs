@@ -12,9 +12,7 @@ use cocoon_ledger::Ledger;
 use cocoon_ledger::operations::Patience;
 use cocoon_ledger::watch::{Claim, Report, Rules, stand};
 use cocoon_protocol::Input;
-use cocoon_protocol::channel::ChannelId;
 use cocoon_protocol::identity::{Network, NodeKey};
-use cocoon_protocol::units::NanoTon;
 use tokio::sync::mpsc;
 
 use crate::bundle::{self, Bundle};
@@ -70,20 +68,20 @@ impl Guard {
     }
 
     async fn scan(self, claims: mpsc::Sender<Claim>) {
-        let mut known: BTreeMap<ChannelId, NanoTon> = BTreeMap::new();
+        let mut known = BTreeMap::new();
         let mut exported = None;
         loop {
-            match bundle::claims(&self.store, &self.key) {
+            match bundle::claims(&self.store, &self.key, &known) {
                 Ok(found) => {
-                    for (channel, (claim, _)) in &found {
-                        let amount = claim.voucher.voucher.cumulative;
-                        if known.insert(*channel, amount) != Some(amount)
-                            && claims.send(claim.clone()).await.is_err()
+                    for (channel, guarded) in &found {
+                        if known.get(channel) != Some(guarded)
+                            && claims.send(guarded.0.clone()).await.is_err()
                         {
                             return;
                         }
                     }
                     self.keep_bundle(Bundle::new(self.network, found.values()), &mut exported);
+                    known = found;
                 }
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), "vouchers cannot be guarded now");

@@ -4,6 +4,7 @@
 //! durable before it is sent, and a new one is signed only when it is certain what became of the last.
 //! Must not: decide what to pay.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -127,7 +128,7 @@ impl Teller {
             MoneyRequest::Vaults => self.vaults().await.map(MoneyAnswer::Vaults),
             MoneyRequest::Vault { address } => self.vault(address).await.map(MoneyAnswer::Vaults),
             MoneyRequest::Export => {
-                let claims = bundle::claims(&self.store, &self.key);
+                let claims = bundle::claims(&self.store, &self.key, &BTreeMap::new());
                 let claims = claims.map_err(|error| failed(&error))?;
                 Ok(MoneyAnswer::Bundle(Bundle::new(self.config.network, claims.values())))
             }
