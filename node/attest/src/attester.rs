@@ -5,7 +5,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use cocoon_protocol::attest::{Evidence, EvidenceKind, REPORT_DATA_BYTES};
+use cocoon_protocol::attest::{Evidence, EvidenceKind, ReportData};
 use cocoon_protocol::units::Timestamp;
 
 /// A quote and what a verifier needs to check it.
@@ -23,6 +23,11 @@ pub enum QuoteError {
     /// The TEE's interface refused or is missing.
     #[error("the TEE could not make a quote; check that the guest offers its attestation device")]
     Unavailable,
+    /// What consumers need beside the quote has not been fetched yet.
+    #[error(
+        "no endorsements yet; check that this node reaches Intel's PCS or AMD's KDS, or a mirror"
+    )]
+    NoEndorsements,
     /// The quote or its endorsements are larger than a verifier accepts.
     #[error("the TEE's evidence is larger than the protocol allows")]
     TooLarge,
@@ -44,9 +49,18 @@ pub trait Attester: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// When the TEE cannot make one at the moment.
-    fn quote(
-        &self,
-        report_data: &[u8; REPORT_DATA_BYTES],
-        now: Timestamp,
-    ) -> Result<Quoted, QuoteError>;
+    fn quote(&self, report_data: &ReportData, now: Timestamp) -> Result<Quoted, QuoteError>;
+}
+
+/// Report data for tests; `seed` tells one from another.
+#[cfg(test)]
+pub(crate) fn report_data(seed: u8) -> ReportData {
+    cocoon_protocol::attest::RecordBinding {
+        kind: EvidenceKind::None,
+        nonce: &[seed; 32],
+        made_at: Timestamp::EPOCH,
+        configuration: &[0; 32],
+        gpu_digest: &[0; 32],
+    }
+    .report_data()
 }

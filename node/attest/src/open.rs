@@ -3,7 +3,7 @@
 //! Owns: nothing to own. Must not: pretend.
 
 use bytes::Bytes;
-use cocoon_protocol::attest::{Evidence, EvidenceKind, REPORT_DATA_BYTES};
+use cocoon_protocol::attest::{Evidence, EvidenceKind, ReportData};
 use cocoon_protocol::units::Timestamp;
 
 use crate::attester::{Attester, QuoteError, Quoted};
@@ -18,7 +18,7 @@ impl Attester for OpenAttester {
         EvidenceKind::None
     }
 
-    fn quote(&self, _: &[u8; REPORT_DATA_BYTES], _: Timestamp) -> Result<Quoted, QuoteError> {
+    fn quote(&self, _: &ReportData, _: Timestamp) -> Result<Quoted, QuoteError> {
         Ok(Quoted { evidence: Evidence::None, endorsements: Bytes::new() })
     }
 }

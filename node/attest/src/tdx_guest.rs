@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use cocoon_protocol::attest::{Evidence, EvidenceKind, REPORT_DATA_BYTES};
+use cocoon_protocol::attest::{Evidence, EvidenceKind, ReportData};
 use cocoon_protocol::limits;
 use cocoon_protocol::units::Timestamp;
 
@@ -44,7 +44,7 @@ impl TdxGuest {
         Self { options, turn: Mutex::new(()) }
     }
 
-    fn report(&self, report_data: &[u8; REPORT_DATA_BYTES]) -> Result<Vec<u8>, QuoteError> {
+    fn report(&self, report_data: &ReportData) -> Result<Vec<u8>, QuoteError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = self.options.reports.join(format!("cocoon-node-{}", std::process::id()));
         match std::fs::create_dir(&entry) {
@@ -71,11 +71,7 @@ impl Attester for TdxGuest {
         EvidenceKind::Tdx
     }
 
-    fn quote(
-        &self,
-        report_data: &[u8; REPORT_DATA_BYTES],
-        _: Timestamp,
-    ) -> Result<Quoted, QuoteError> {
+    fn quote(&self, report_data: &ReportData, _: Timestamp) -> Result<Quoted, QuoteError> {
         let quote = self.report(report_data)?;
         let collateral = read_bounded(&self.options.collateral, limits::ATTEST_RESPONSE_BYTES)
             .map_err(|error| unavailable("read the collateral", &error))?;
@@ -108,11 +104,11 @@ fn read_bounded(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
 fn exchange(
     read: &dyn Fn(&str) -> io::Result<Vec<u8>>,
     write: &dyn Fn(&[u8]) -> io::Result<()>,
-    report_data: &[u8; REPORT_DATA_BYTES],
+    report_data: &ReportData,
 ) -> Result<Vec<u8>, QuoteError> {
     let failed = |error: io::Error| unavailable("make a report", &error);
     for _ in 0..ATTEMPTS {
-        write(report_data).map_err(failed)?;
+        write(report_data.as_bytes()).map_err(failed)?;
         let before = read("generation").map_err(failed)?;
         let provider = read("provider").map_err(failed)?;
         if provider.trim_ascii() != PROVIDER {
@@ -151,14 +147,17 @@ mod tests {
     }
 
     fn quote(guest: &TdxGuest) -> Result<Quoted, QuoteError> {
-        guest.quote(&[7; REPORT_DATA_BYTES], Timestamp::EPOCH)
+        guest.quote(&crate::attester::report_data(7), Timestamp::EPOCH)
     }
 
     #[test]
     fn report_data_goes_in_and_the_quote_comes_out_with_its_collateral() {
         let (_folder, guest, entry) = tree("tdx_guest\n", QUOTE);
         let quoted = quote(&guest).unwrap();
-        assert_eq!(std::fs::read(entry.join("inblob")).unwrap(), [7; REPORT_DATA_BYTES]);
+        assert_eq!(
+            std::fs::read(entry.join("inblob")).unwrap(),
+            *crate::attester::report_data(7).as_bytes()
+        );
         assert_eq!(quoted.evidence, Evidence::Tdx { quote: QUOTE.into() });
         assert_eq!(quoted.endorsements, Bytes::from_static(b"{}"));
     }
@@ -208,7 +207,7 @@ mod tests {
                 writes.set(writes.get() + 1);
                 Ok(())
             };
-            assert_eq!(exchange(&read, &write, &[0; REPORT_DATA_BYTES]), expected);
+            assert_eq!(exchange(&read, &write, &crate::attester::report_data(0)), expected);
         }
     }
 }

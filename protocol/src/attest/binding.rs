@@ -16,8 +16,38 @@ use crate::units::Timestamp;
 /// consumer's nonce and its length 32 bytes.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-cocoon-node-attest-v1";
 
+/// The user data of a report: one hash of this module, and never bytes that somebody chose. TEEs quote
+/// nothing else, so that no quote of this node's can be made to say what another party wants.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ReportData([u8; REPORT_DATA_BYTES]);
+
+impl ReportData {
+    /// Its 64 bytes.
+    pub const fn as_bytes(&self) -> &[u8; REPORT_DATA_BYTES] {
+        &self.0
+    }
+
+    fn of(input: &[u8]) -> Self {
+        Self(Sha512::digest(input).into())
+    }
+}
+
+impl AsRef<[u8]> for ReportData {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ReportData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = hex::encode(self.0);
+        write!(f, "ReportData({}…)", text.get(..12).unwrap_or(&text))
+    }
+}
+
 const IDENTITY_DOMAIN: &[u8] = b"cocoon-node/tee/identity/v1";
 const SESSION_DOMAIN: &[u8] = b"cocoon-node/tee/session/v1";
+const RECORD_DOMAIN: &[u8] = b"cocoon-node/tee/record/v1";
 const GPU_DOMAIN: &[u8] = b"cocoon-node/gpu/v1";
 
 /// Which network a node belongs to: the SHA-256 hash of its name. A quote made for one network
@@ -86,7 +116,7 @@ pub struct IdentityBinding<'a> {
 
 impl IdentityBinding<'_> {
     /// The 64 bytes that the identity quote must carry.
-    pub fn report_data(&self) -> [u8; REPORT_DATA_BYTES] {
+    pub fn report_data(&self) -> ReportData {
         let mut input = Vec::new();
         append_length_prefixed(&mut input, IDENTITY_DOMAIN);
         append_length_prefixed(&mut input, self.network.as_bytes());
@@ -97,7 +127,7 @@ impl IdentityBinding<'_> {
         append_length_prefixed(&mut input, &self.not_before.as_unix_secs().to_be_bytes());
         append_length_prefixed(&mut input, &self.not_after.as_unix_secs().to_be_bytes());
         append_length_prefixed(&mut input, self.configuration);
-        Sha512::digest(&input).into()
+        ReportData::of(&input)
     }
 }
 
@@ -135,7 +165,7 @@ impl fmt::Debug for SessionBinding<'_> {
 impl SessionBinding<'_> {
     /// The 64 bytes that the session quote must carry. Also what a node signs with its identity
     /// key, so that tier `open` proves the peer over the same bytes.
-    pub fn report_data(&self) -> [u8; REPORT_DATA_BYTES] {
+    pub fn report_data(&self) -> ReportData {
         let mut input = Vec::new();
         append_length_prefixed(&mut input, SESSION_DOMAIN);
         append_length_prefixed(&mut input, self.network.as_bytes());
@@ -146,7 +176,37 @@ impl SessionBinding<'_> {
         append_length_prefixed(&mut input, self.peer.as_bytes());
         append_length_prefixed(&mut input, self.gpu_digest);
         append_length_prefixed(&mut input, self.model_manifest.map_or(&[][..], |digest| digest));
-        Sha512::digest(&input).into()
+        ReportData::of(&input)
+    }
+}
+
+/// What evidence is bound to that nobody connects with: a record of a reference host, or a node's own
+/// look at its TEE when it starts. Its domain keeps it from ever standing for an identity or a session.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordBinding<'a> {
+    /// The kind of TEE.
+    pub kind: EvidenceKind,
+    /// Drawn for this record.
+    pub nonce: &'a [u8; 32],
+    /// When it was made; whole seconds count.
+    pub made_at: Timestamp,
+    /// Digest of the configuration that the node runs with.
+    pub configuration: &'a [u8; 32],
+    /// [`gpu_digest`] of the GPU evidence that is recorded along.
+    pub gpu_digest: &'a [u8; 32],
+}
+
+impl RecordBinding<'_> {
+    /// The 64 bytes that the recorded evidence must carry.
+    pub fn report_data(&self) -> ReportData {
+        let mut input = Vec::new();
+        append_length_prefixed(&mut input, RECORD_DOMAIN);
+        append_length_prefixed(&mut input, &[self.kind.as_byte()]);
+        append_length_prefixed(&mut input, self.nonce);
+        append_length_prefixed(&mut input, &self.made_at.as_unix_secs().to_be_bytes());
+        append_length_prefixed(&mut input, self.configuration);
+        append_length_prefixed(&mut input, self.gpu_digest);
+        ReportData::of(&input)
     }
 }
 
@@ -250,6 +310,22 @@ mod tests {
     }
 
     #[test]
+    fn golden_record_report_data() {
+        let record = RecordBinding {
+            kind: EvidenceKind::Tdx,
+            nonce: &[6; 32],
+            made_at: Timestamp::from_unix_secs(1_800_000_000),
+            configuration: &[4; 32],
+            gpu_digest: &[0; 32],
+        };
+        assert_eq!(
+            hex::encode(record.report_data()),
+            "0f208aa649da8a66a6c8fd9f8b29fb95db5c35f19a1a9693a23f48f255951b86\
+             162e2840cd2a1087c81ac5ab2dcd77f7b6380772bfe82ae2e953768997acc465"
+        );
+    }
+
+    #[test]
     fn every_part_of_a_session_changes_its_report_data() {
         let (network, peer) = (NetworkId([1; 32]), NodeId::from_bytes([2; 32]));
         let (other_network, other_peer) = (NetworkId([9; 32]), NodeId::from_bytes([9; 32]));
@@ -264,8 +340,8 @@ mod tests {
             SessionBinding { gpu_digest: &[9; 32], ..base },
             SessionBinding { model_manifest: None, ..base },
         ];
-        let mut seen: Vec<_> = variants.iter().map(SessionBinding::report_data).collect();
-        seen.push(base.report_data());
+        let mut seen: Vec<_> = variants.iter().map(|it| *it.report_data().as_bytes()).collect();
+        seen.push(*base.report_data().as_bytes());
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), variants.len() + 1);
@@ -287,8 +363,8 @@ mod tests {
             IdentityBinding { not_after: later, ..base },
             IdentityBinding { configuration: &[9; 32], ..base },
         ];
-        let mut seen: Vec<_> = variants.iter().map(IdentityBinding::report_data).collect();
-        seen.push(base.report_data());
+        let mut seen: Vec<_> = variants.iter().map(|it| *it.report_data().as_bytes()).collect();
+        seen.push(*base.report_data().as_bytes());
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), variants.len() + 1);

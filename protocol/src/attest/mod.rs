@@ -14,8 +14,8 @@ mod tier;
 mod verdict;
 
 pub use binding::{
-    EXPORTER_LABEL, GpuEvidenceParts, IdentityBinding, NetworkId, SessionBinding, SessionRole,
-    gpu_digest, gpu_nonce,
+    EXPORTER_LABEL, GpuEvidenceParts, IdentityBinding, NetworkId, RecordBinding, ReportData,
+    SessionBinding, SessionRole, gpu_digest, gpu_nonce,
 };
 pub use bytes::Malformed;
 pub use claims::{Appraisal, Claims, PlatformFlags, TcbStatus, appraise};

@@ -85,7 +85,11 @@ impl Challenger {
             model_manifest: response.model_manifest.as_ref(),
         }
         .report_data();
-        if !self.dialled.verify(Domain::SessionIdentity, &report_data, &response.signature) {
+        if !self.dialled.verify(
+            Domain::SessionIdentity,
+            report_data.as_bytes(),
+            &response.signature,
+        ) {
             return Err(Refusal::NotSigned);
         }
         let judged = match &response.evidence {
@@ -93,7 +97,12 @@ impl Challenger {
             Evidence::None => return Err(Refusal::EvidenceMissing),
             evidence @ (Evidence::Tdx { .. } | Evidence::SimulatedTdx { .. }) => {
                 self.judge_identity(appraiser, &response, now)?;
-                Some(appraiser.judge(evidence, &response.endorsements, &report_data, now)?)
+                Some(appraiser.judge(
+                    evidence,
+                    &response.endorsements,
+                    report_data.as_bytes(),
+                    now,
+                )?)
             }
         };
         let earned = judged.as_ref().map_or(Tier::Open, |judged| judged.appraisal.tier);
@@ -125,7 +134,8 @@ impl Challenger {
             configuration: &record.configuration,
         }
         .report_data();
-        appraiser.judge_identity(certificate, &response.endorsements, &report_data, now).map(|_| ())
+        let report_data = report_data.as_bytes();
+        appraiser.judge_identity(certificate, &response.endorsements, report_data, now).map(|_| ())
     }
 
     fn verdict(

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use cocoon_protocol::attest::{
     AttestRequest, AttestResponse, Evidence, EvidenceKind, IdentityBinding, IdentityRecord,
-    NetworkId, REPORT_DATA_BYTES, SessionBinding, SessionRole, Tier, gpu_digest,
+    NetworkId, ReportData, SessionBinding, SessionRole, Tier, gpu_digest,
 };
 use cocoon_protocol::identity::{Domain, NodeId, NodeKey};
 use cocoon_protocol::limits;
@@ -182,7 +182,7 @@ impl ChannelIdentity {
         };
         let (kind, evidence_digest) = (quoted.evidence.kind(), quoted.evidence.digest());
         let response = AttestResponse {
-            signature: options.key.sign(Domain::SessionIdentity, &report_data),
+            signature: options.key.sign(Domain::SessionIdentity, report_data.as_bytes()),
             model_manifest: options.model_manifest,
             evidence: quoted.evidence,
             endorsements: quoted.endorsements,
@@ -198,11 +198,7 @@ impl ChannelIdentity {
         self.quota.lock().unwrap_or_else(PoisonError::into_inner).take(peer, now)
     }
 
-    async fn quote(
-        &self,
-        report_data: [u8; REPORT_DATA_BYTES],
-        now: Timestamp,
-    ) -> Result<Quoted, QuoteError> {
+    async fn quote(&self, report_data: ReportData, now: Timestamp) -> Result<Quoted, QuoteError> {
         let _turn = self.quoting.acquire().await.map_err(|_| QuoteError::Unavailable)?;
         let attester = Arc::clone(&self.options.attester);
         let quoted = tokio::task::spawn_blocking(move || attester.quote(&report_data, now))

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use aws_lc_rs::signature::KeyPair as _;
 use bytes::Bytes;
 use cocoon_protocol::attest::{
-    Evidence, EvidenceKind, Measurements, REPORT_DATA_BYTES, Register, TcbStatus,
+    Evidence, EvidenceKind, Measurements, REPORT_DATA_BYTES, Register, ReportData, TcbStatus,
 };
 use cocoon_protocol::units::Timestamp;
 use dcap_qvl::INTEL_QE_VENDOR_ID;
@@ -99,13 +99,9 @@ impl Attester for SimulatedAttester {
         EvidenceKind::SimulatedTdx
     }
 
-    fn quote(
-        &self,
-        report_data: &[u8; REPORT_DATA_BYTES],
-        now: Timestamp,
-    ) -> Result<Quoted, QuoteError> {
+    fn quote(&self, report_data: &ReportData, now: Timestamp) -> Result<Quoted, QuoteError> {
         let pki = pki::shared()?;
-        let quote = forge_quote(pki, &self.guest, report_data)?;
+        let quote = forge_quote(pki, &self.guest, report_data.as_bytes())?;
         Ok(Quoted {
             evidence: Evidence::SimulatedTdx { quote: Bytes::from(quote) },
             endorsements: self.collateral(pki, now)?,

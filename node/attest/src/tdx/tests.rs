@@ -212,12 +212,13 @@ proptest! {
 mod simulated {
     use super::*;
     use crate::Attester as _;
+    use crate::attester::report_data;
     use crate::simulated::{SimulatedAttester, SimulatedGuest, root};
 
     const NOW: Timestamp = Timestamp::from_unix_secs(1_800_000_000);
 
     fn quoted(guest: SimulatedGuest) -> (Vec<u8>, Vec<u8>) {
-        let quoted = SimulatedAttester::new(guest).quote(&[7; 64], NOW).unwrap();
+        let quoted = SimulatedAttester::new(guest).quote(&report_data(7), NOW).unwrap();
         (quoted.evidence.quote().to_vec(), quoted.endorsements.to_vec())
     }
 
@@ -249,7 +250,7 @@ mod simulated {
         assert_eq!(claims.measurements, guest.measurements);
         assert_eq!(claims.tcb_status, TcbStatus::OutOfDate);
         assert_eq!(claims.tcb_evaluation_data_number, guest.tcb_evaluation_data_number);
-        assert_eq!(claims.report_data, [7; 64]);
+        assert_eq!(claims.report_data, *report_data(7).as_bytes());
     }
 
     #[test]

@@ -53,7 +53,7 @@ fn answer(world: &World, fake: &FakeProvider, forged: &Forged, signer: &NodeKey)
     }
     .report_data();
     AttestResponse {
-        signature: signer.sign(Domain::SessionIdentity, &report_data),
+        signature: signer.sign(Domain::SessionIdentity, report_data.as_bytes()),
         model_manifest: None,
         evidence: Evidence::None,
         endorsements: Bytes::new(),

@@ -10,7 +10,7 @@ use crate::channel::challenge::Challenger;
 use crate::simulated::{SimulatedAttester, SimulatedGuest, dev_policy};
 use crate::{QuoteError, Quoted, parse_policy};
 use cocoon_protocol::attest::{
-    AttestResponse, EvidenceKind, IdentityRecord, QuoteCheck, Register, SessionBinding,
+    AttestResponse, EvidenceKind, IdentityRecord, QuoteCheck, Register, ReportData, SessionBinding,
     SessionRole, TcbStatus, Trust, gpu_digest,
 };
 use cocoon_protocol::identity::Domain;
@@ -165,7 +165,7 @@ fn sign_for(world: &World, fake: &FakeProvider, public_key: &[u8]) -> [u8; 64] {
         model_manifest: Some(&[5; 32]),
     }
     .report_data();
-    world.key.sign(Domain::SessionIdentity, &report_data)
+    world.key.sign(Domain::SessionIdentity, report_data.as_bytes())
 }
 
 /// The victim connects to an attacker who shows `config` and answers what `act` returns.
@@ -251,7 +251,7 @@ impl Attester for Turning {
         EvidenceKind::SimulatedTdx
     }
 
-    fn quote(&self, report_data: &[u8; 64], now: Timestamp) -> Result<Quoted, QuoteError> {
+    fn quote(&self, report_data: &ReportData, now: Timestamp) -> Result<Quoted, QuoteError> {
         if !self.turned.load(Ordering::Relaxed) {
             return self.before.quote(report_data, now);
         }
