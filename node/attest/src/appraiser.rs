@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cocoon_protocol::attest::{
-    Appraisal, Evidence, Measurements, Policy, REPORT_DATA_BYTES, Refusal, Trust, appraise,
+    Appraisal, Claims, Evidence, Measured, Policy, REPORT_DATA_BYTES, Refusal, Trust, appraise,
 };
 use cocoon_protocol::units::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -35,7 +35,7 @@ pub struct Appraiser {
 #[derive(Clone, Debug)]
 pub(crate) struct Judged {
     pub(crate) appraisal: Appraisal,
-    pub(crate) measurements: Measurements,
+    pub(crate) measurements: Measured,
 }
 
 impl fmt::Debug for Appraiser {
@@ -77,19 +77,24 @@ impl Appraiser {
         report_data: &[u8; REPORT_DATA_BYTES],
         now: Timestamp,
     ) -> Result<Judged, Refusal> {
+        let simulated = evidence.kind().is_simulated();
         let root = match evidence {
             Evidence::None => return Err(Refusal::EvidenceMissing),
             Evidence::Tdx { .. } => &self.intel,
             Evidence::SimulatedTdx { .. } => {
                 self.simulated_root().ok_or(Refusal::SimulatedNotAllowed)?
             }
+            Evidence::Snp { .. } | Evidence::SimulatedSnp { .. } => {
+                return Err(Refusal::UntrustedRoot);
+            }
         };
-        let verified = tdx::verify(evidence.kind(), evidence.quote(), endorsements, root, now)?;
-        let appraisal = appraise(&verified.claims, &self.policy, report_data, now)?;
+        let verified = tdx::verify(simulated, evidence.quote(), endorsements, root, now)?;
+        let claims = Claims::Tdx(verified.claims.clone());
+        let appraisal = appraise(&claims, &self.policy, report_data, now)?;
         if let Some(rules) = self.policy.tdx() {
             verified.cross_check(rules, now)?;
         }
-        Ok(Judged { appraisal, measurements: verified.claims.measurements })
+        Ok(Judged { appraisal, measurements: claims.measured() })
     }
 
     #[cfg(feature = "dev-tee")]

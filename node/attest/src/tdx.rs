@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use cocoon_protocol::attest::{
-    Claims, EvidenceKind, Measurements, PlatformFlags, QuoteCheck, Refusal, Register, TcbStatus,
-    TdxRules,
+    PlatformFlags, QuoteCheck, Refusal, Register, TcbStatus, TdxClaims, TdxMeasurements, TdxRules,
 };
 use cocoon_protocol::limits;
 use cocoon_protocol::units::Timestamp;
@@ -40,7 +39,7 @@ impl Root {
 
 /// A quote whose signatures hold, and what it claims.
 pub(crate) struct Verified {
-    pub(crate) claims: Claims,
+    pub(crate) claims: TdxClaims,
     vendor: QuoteClaims,
 }
 
@@ -74,7 +73,7 @@ impl Verified {
 /// The cheap checks come first and use unverified fields: they only ever refuse, and give a user a
 /// better reason than the signature check would.
 pub(crate) fn verify(
-    kind: EvidenceKind,
+    simulated: bool,
     quote: &[u8],
     collateral: &[u8],
     root: &Root,
@@ -106,7 +105,7 @@ pub(crate) fn verify(
             tracing::debug!(error = format!("{error:#}"), "a quote failed verification");
             Refusal::QuoteInvalid { check: QuoteCheck::Chain }
         })?;
-    let claims = claims(kind, &vendor, dates.issued)?;
+    let claims = claims(simulated, &vendor, dates.issued)?;
     Ok(Verified { claims, vendor })
 }
 
@@ -201,10 +200,10 @@ fn parse_date(text: &str) -> Option<Timestamp> {
 }
 
 fn claims(
-    kind: EvidenceKind,
+    simulated: bool,
     vendor: &QuoteClaims,
     collateral_issued: Timestamp,
-) -> Result<Claims, Refusal> {
+) -> Result<TdxClaims, Refusal> {
     let report = vendor.report.as_td10().ok_or(Refusal::Malformed)?;
     let register = Register::from_bytes;
     let set = |flag| flag == PckCertFlag::True;
@@ -217,10 +216,10 @@ fn claims(
             advisories.push(advisory.clone());
         }
     }
-    Ok(Claims {
-        kind,
+    Ok(TdxClaims {
+        simulated,
         attributes: u64::from_le_bytes(report.td_attributes),
-        measurements: Measurements {
+        measurements: TdxMeasurements {
             mrtd: register(report.mr_td),
             rtmr: [
                 register(report.rt_mr0),

@@ -22,8 +22,12 @@ pub enum EvidenceKind {
     None,
     /// An Intel TDX quote.
     Tdx,
+    /// An AMD SEV-SNP attestation report.
+    Snp,
     /// A quote in TDX's form under the public test root. Proves NOTHING about the hardware.
     SimulatedTdx,
+    /// A report in SEV-SNP's form under the public test root. Proves NOTHING about the hardware.
+    SimulatedSnp,
 }
 
 impl EvidenceKind {
@@ -32,7 +36,9 @@ impl EvidenceKind {
         match self {
             Self::None => 0,
             Self::Tdx => 1,
+            Self::Snp => 2,
             Self::SimulatedTdx => 0xd1,
+            Self::SimulatedSnp => 0xd2,
         }
     }
 
@@ -41,7 +47,9 @@ impl EvidenceKind {
         match byte {
             0 => Some(Self::None),
             1 => Some(Self::Tdx),
+            2 => Some(Self::Snp),
             0xd1 => Some(Self::SimulatedTdx),
+            0xd2 => Some(Self::SimulatedSnp),
             _ => None,
         }
     }
@@ -51,7 +59,17 @@ impl EvidenceKind {
         match self {
             Self::None => "none",
             Self::Tdx => "tdx",
+            Self::Snp => "snp",
             Self::SimulatedTdx => "simulated-tdx",
+            Self::SimulatedSnp => "simulated-snp",
+        }
+    }
+
+    /// Whether anybody can forge it. Shown wherever the tier is shown.
+    pub const fn is_simulated(self) -> bool {
+        match self {
+            Self::None | Self::Tdx | Self::Snp => false,
+            Self::SimulatedTdx | Self::SimulatedSnp => true,
         }
     }
 }
@@ -72,10 +90,20 @@ pub enum Evidence {
         /// The quote as the quoting enclave made it.
         quote: Bytes,
     },
+    /// A SEV-SNP attestation report.
+    Snp {
+        /// The report as the secure processor made it.
+        report: Bytes,
+    },
     /// A simulated TDX quote.
     SimulatedTdx {
         /// The quote as the simulation forged it.
         quote: Bytes,
+    },
+    /// A simulated SEV-SNP report.
+    SimulatedSnp {
+        /// The report as the simulation forged it.
+        report: Bytes,
     },
 }
 
@@ -91,15 +119,35 @@ impl Evidence {
         match self {
             Self::None => EvidenceKind::None,
             Self::Tdx { .. } => EvidenceKind::Tdx,
+            Self::Snp { .. } => EvidenceKind::Snp,
             Self::SimulatedTdx { .. } => EvidenceKind::SimulatedTdx,
+            Self::SimulatedSnp { .. } => EvidenceKind::SimulatedSnp,
         }
     }
 
-    /// The quote; empty for [`Evidence::None`].
+    /// Evidence of `kind` that consists of `quote`; `None` where one is there and the other is not.
+    pub fn new(kind: EvidenceKind, quote: Bytes) -> Option<Self> {
+        // One spelling for one meaning: nothing carries no bytes, a quote is never empty.
+        if quote.is_empty() != (kind == EvidenceKind::None) {
+            return None;
+        }
+        Some(match kind {
+            EvidenceKind::None => Self::None,
+            EvidenceKind::Tdx => Self::Tdx { quote },
+            EvidenceKind::Snp => Self::Snp { report: quote },
+            EvidenceKind::SimulatedTdx => Self::SimulatedTdx { quote },
+            EvidenceKind::SimulatedSnp => Self::SimulatedSnp { report: quote },
+        })
+    }
+
+    /// The quote or report; empty for [`Evidence::None`].
     pub fn quote(&self) -> &[u8] {
         match self {
             Self::None => &[],
-            Self::Tdx { quote } | Self::SimulatedTdx { quote } => quote,
+            Self::Tdx { quote: bytes }
+            | Self::Snp { report: bytes }
+            | Self::SimulatedTdx { quote: bytes }
+            | Self::SimulatedSnp { report: bytes } => bytes,
         }
     }
 
@@ -119,17 +167,7 @@ impl Evidence {
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let kind = EvidenceKind::from_byte(reader.byte()?).ok_or(Malformed)?;
         let quote = reader.length_prefixed(limits::EVIDENCE_BYTES)?;
-        // One spelling for one meaning: nothing carries no bytes, a quote is never empty.
-        match kind {
-            EvidenceKind::None if quote.is_empty() => Ok(Self::None),
-            EvidenceKind::Tdx if !quote.is_empty() => {
-                Ok(Self::Tdx { quote: Bytes::copy_from_slice(quote) })
-            }
-            EvidenceKind::SimulatedTdx if !quote.is_empty() => {
-                Ok(Self::SimulatedTdx { quote: Bytes::copy_from_slice(quote) })
-            }
-            EvidenceKind::None | EvidenceKind::Tdx | EvidenceKind::SimulatedTdx => Err(Malformed),
-        }
+        Self::new(kind, Bytes::copy_from_slice(quote)).ok_or(Malformed)
     }
 }
 

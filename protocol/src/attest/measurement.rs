@@ -1,11 +1,14 @@
-//! What a TEE measured: SHA-384 registers, as TDX has them.
+//! What a TEE measured: SHA-384 registers, and which of them belong to which vendor.
 //!
-//! Owns: the registers' form in text and their set.
+//! Owns: the registers' form in text, and the sum of the vendors' sets.
 //! Must not: know which values are good; the policy does.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use crate::attest::snp::SnpMeasurements;
+use crate::attest::tdx::TdxMeasurements;
 
 /// One measurement register: a SHA-384 digest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,18 +58,23 @@ impl<'de> Deserialize<'de> for Register {
     }
 }
 
-/// Everything that a TDX guest was measured as (Intel TDX module specification, TDINFO_STRUCT).
+/// What ran in the guest that made a piece of evidence, by the vendor's own registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Measurements {
-    /// The initial content of the guest: its firmware.
-    pub mrtd: Register,
-    /// RTMR0: firmware configuration and the machine's shape. RTMR1: kernel. RTMR2: command line
-    /// and initrd. RTMR3: ours, the node's configuration.
-    pub rtmr: [Register; 4],
-    /// Configuration identity that the host set at launch.
-    pub mr_config_id: Register,
-    /// Owner that the host set at launch.
-    pub mr_owner: Register,
-    /// Owner's configuration that the host set at launch.
-    pub mr_owner_config: Register,
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none is moved often")]
+pub enum Measured {
+    /// A TDX guest.
+    Tdx(TdxMeasurements),
+    /// A SEV-SNP guest.
+    Snp(SnpMeasurements),
+}
+
+impl Measured {
+    /// The register that stands for the whole guest, by its vendor's name: `mrtd` (the firmware) for
+    /// TDX, `measurement` (firmware, kernel, initrd, command line and vCPUs) for SEV-SNP.
+    pub const fn leading(&self) -> (&'static str, Register) {
+        match self {
+            Self::Tdx(measured) => ("mrtd", measured.mrtd),
+            Self::Snp(measured) => ("measurement", measured.measurement),
+        }
+    }
 }

@@ -10,6 +10,8 @@ mod evidence;
 mod measurement;
 mod message;
 mod policy;
+mod snp;
+mod tdx;
 mod tier;
 mod verdict;
 
@@ -18,10 +20,15 @@ pub use binding::{
     SessionBinding, SessionRole, gpu_digest, gpu_nonce,
 };
 pub use bytes::Malformed;
-pub use claims::{Appraisal, Claims, PlatformFlags, TcbStatus, appraise};
+pub use claims::{Appraisal, Claims, appraise};
 pub use evidence::{Evidence, EvidenceKind, IdentityRecord, REPORT_DATA_BYTES};
-pub use measurement::{Measurements, Register};
+pub use measurement::{Measured, Register};
 pub use message::{AttestRequest, AttestResponse, NONCE_BYTES};
-pub use policy::{Policy, PolicyError, PolicyId, TdxImage, TdxRules, Trust};
+pub use policy::{Policy, PolicyError, PolicyId, Rules, Trust};
+pub use snp::{
+    HostData, SnpCheck, SnpClaims, SnpEndorsements, SnpImage, SnpMeasurements, SnpProduct,
+    SnpRules, SnpSigningKey, SnpTcb,
+};
+pub use tdx::{PlatformFlags, TcbStatus, TdxClaims, TdxImage, TdxMeasurements, TdxRules};
 pub use tier::{ParseTierError, Tier};
-pub use verdict::{PlatformRule, QuoteCheck, Refusal, Verdict};
+pub use verdict::{PlatformRule, QuoteCheck, Refusal, TcbMoment, Verdict};

@@ -3,10 +3,11 @@
 //! Owns: the typed reasons, each in words that a user can act on.
 //! Must not: decide; `appraise` and the channel do.
 
-use crate::attest::claims::TcbStatus;
 use crate::attest::evidence::EvidenceKind;
-use crate::attest::measurement::{Measurements, Register};
+use crate::attest::measurement::{Measured, Register};
 use crate::attest::policy::PolicyId;
+use crate::attest::snp::SnpCheck;
+use crate::attest::tdx::TcbStatus;
 use crate::attest::tier::Tier;
 use crate::identity::NodeId;
 use crate::units::{Millis, Timestamp};
@@ -27,7 +28,7 @@ pub struct Verdict {
     /// The policy's name for the image; `None` in tier `open`.
     pub image: Option<String>,
     /// What was measured; `None` in tier `open`.
-    pub measurements: Option<Measurements>,
+    pub measurements: Option<Measured>,
     /// SHA-256 of the manifest of what the provider serves. Bound to the quote; in tier `open` a
     /// signed claim.
     pub model_manifest: Option<[u8; 32]>,
@@ -59,6 +60,18 @@ pub enum PlatformRule {
     CachedKeys,
     /// `allowed_ppid`
     Unlisted,
+    /// `products`
+    Product,
+    /// `vlek`
+    Vlek,
+    /// `require_single_socket`
+    SingleSocket,
+    /// `require_ciphertext_hiding`
+    CiphertextHiding,
+    /// `require_alias_check`
+    AliasCheck,
+    /// `allowed_chip_id`
+    UnlistedChip,
 }
 
 impl PlatformRule {
@@ -69,7 +82,31 @@ impl PlatformRule {
             Self::DynamicPlatform => "allow_dynamic_platform",
             Self::CachedKeys => "allow_cached_keys",
             Self::Unlisted => "allowed_ppid",
+            Self::Product => "products",
+            Self::Vlek => "vlek",
+            Self::SingleSocket => "require_single_socket",
+            Self::CiphertextHiding => "require_ciphertext_hiding",
+            Self::AliasCheck => "require_alias_check",
+            Self::UnlistedChip => "allowed_chip_id",
         }
+    }
+}
+
+/// Which of a guest's firmware levels is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcbMoment {
+    /// The level that the report claims.
+    Now,
+    /// The level when the guest was launched.
+    Launch,
+}
+
+impl std::fmt::Display for TcbMoment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Now => "platform's",
+            Self::Launch => "guest's launch",
+        })
     }
 }
 
@@ -102,6 +139,62 @@ pub enum Refusal {
         /// Which part failed.
         check: QuoteCheck,
     },
+    /// A SEV-SNP report, its certificates or its revocation list did not verify.
+    #[error("the SEV-SNP report or its endorsements failed verification ({check})")]
+    ReportInvalid {
+        /// Which check.
+        check: SnpCheck,
+    },
+    /// The vendor withdrew a certificate of the chain.
+    #[error("the vendor has revoked the {certificate} certificate that the report depends on")]
+    Revoked {
+        /// Which one.
+        certificate: &'static str,
+    },
+    /// A revocation list beyond its date.
+    #[error("the revocation list has expired; the provider must refresh it")]
+    RevocationListExpired,
+    /// A revocation list older than the policy allows.
+    #[error(
+        "the revocation list is {} d old, the policy allows {} d; the provider must refresh it",
+        age.get() / 86_400_000, limit.get() / 86_400_000
+    )]
+    RevocationListTooOld {
+        /// How old it is.
+        age: Millis,
+        /// How old it may be.
+        limit: Millis,
+    },
+    /// Firmware below the policy's floor.
+    #[error(
+        "the {moment} firmware level has {component} {found}, the policy wants at least {minimum}"
+    )]
+    TcbTooLow {
+        /// Which level.
+        moment: TcbMoment,
+        /// Which component, as the policy names it.
+        component: &'static str,
+        /// Its version.
+        found: u8,
+        /// What the policy wants.
+        minimum: u8,
+    },
+    /// The report was asked for by software of too little privilege.
+    #[error("the report comes from privilege level {vmpl} of the guest, the policy allows {limit}")]
+    VmplTooLow {
+        /// The level; higher numbers are less privileged.
+        vmpl: u32,
+        /// What the policy allows.
+        limit: u32,
+    },
+    /// An old version of a listed guest.
+    #[error("the guest is of version {found}, the policy wants at least {minimum}")]
+    GuestVersionTooLow {
+        /// Its version.
+        found: u32,
+        /// What the policy wants.
+        minimum: u32,
+    },
     /// The guest's memory can be read by its host.
     #[error("the provider's guest runs in debug mode: its host can read everything")]
     Debug,
@@ -110,13 +203,15 @@ pub enum Refusal {
     Migratable,
     /// The image is not listed.
     #[error(
-        "the provider runs an image that the policy does not list (mrtd {mrtd}{})",
+        "the provider runs an image that the policy does not list ({register} {value}{})",
         .differs.map(|register| format!(", known but for {register}")).unwrap_or_default()
     )]
     UnknownMeasurement {
-        /// The firmware that runs.
-        mrtd: Register,
-        /// The first register that differs from a listed image with this firmware.
+        /// The register that stands for the image: TDX's `mrtd`, SEV-SNP's `measurement`.
+        register: &'static str,
+        /// What was measured into it.
+        value: Register,
+        /// The first field that differs from a listed image of which the register matches.
         differs: Option<&'static str>,
     },
     /// The platform's firmware or configuration is not good enough.
@@ -226,8 +321,9 @@ mod tests {
 
     #[test]
     fn reasons_read_as_sentences() {
-        let mrtd = Register::from_bytes([0xab; 48]);
-        let known = Refusal::UnknownMeasurement { mrtd, differs: Some("rtmr2") }.to_string();
+        let (register, value) = ("mrtd", Register::from_bytes([0xab; 48]));
+        let differs = Some("rtmr2");
+        let known = Refusal::UnknownMeasurement { register, value, differs }.to_string();
         assert!(known.ends_with("known but for rtmr2)"), "{known}");
         let (age, limit) = (Millis::from_secs(200 * 3600), Millis::from_secs(168 * 3600));
         assert_eq!(

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cocoon_protocol::attest::{
-    AttestRequest, AttestResponse, Evidence, EvidenceKind, IdentityBinding, NONCE_BYTES, NetworkId,
-    Refusal, SessionBinding, SessionRole, Tier, Verdict, gpu_digest,
+    AttestRequest, AttestResponse, Evidence, IdentityBinding, NONCE_BYTES, NetworkId, Refusal,
+    SessionBinding, SessionRole, Tier, Verdict, gpu_digest,
 };
 use cocoon_protocol::identity::{Domain, NodeId};
 use cocoon_protocol::limits;
@@ -95,7 +95,10 @@ impl Challenger {
         let judged = match &response.evidence {
             Evidence::None if self.want == Tier::Open => None,
             Evidence::None => return Err(Refusal::EvidenceMissing),
-            evidence @ (Evidence::Tdx { .. } | Evidence::SimulatedTdx { .. }) => {
+            evidence @ (Evidence::Tdx { .. }
+            | Evidence::Snp { .. }
+            | Evidence::SimulatedTdx { .. }
+            | Evidence::SimulatedSnp { .. }) => {
                 self.judge_identity(appraiser, &response, now)?;
                 Some(appraiser.judge(
                     evidence,
@@ -147,7 +150,7 @@ impl Challenger {
     ) -> Verdict {
         let expires = now.after(limits::REATTEST_AFTER).min(self.certificate.not_after);
         let kind = response.evidence.kind();
-        let simulated = kind == EvidenceKind::SimulatedTdx;
+        let simulated = kind.is_simulated();
         if simulated {
             tracing::warn!(provider = %self.dialled, "accepted a SIMULATED TEE: NO SECURITY");
         }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use aws_lc_rs::signature::KeyPair as _;
 use bytes::Bytes;
 use cocoon_protocol::attest::{
-    Evidence, EvidenceKind, Measurements, REPORT_DATA_BYTES, Register, ReportData, TcbStatus,
+    Evidence, EvidenceKind, REPORT_DATA_BYTES, Register, ReportData, TcbStatus, TdxMeasurements,
 };
 use cocoon_protocol::units::Timestamp;
 use dcap_qvl::INTEL_QE_VENDOR_ID;
@@ -20,7 +20,7 @@ use crate::simulated::pki::{self, Pki, sign};
 #[derive(Clone, Copy, Debug)]
 pub struct SimulatedGuest {
     /// What was measured.
-    pub measurements: Measurements,
+    pub measurements: TdxMeasurements,
     /// TD attributes. Bit 28 (SEPT_VE_DISABLE) is set on every honest guest, bit 0 is debug.
     pub attributes: u64,
     /// The platform's standing.
@@ -40,7 +40,7 @@ impl Default for SimulatedGuest {
             Register::from_bytes(bytes)
         };
         Self {
-            measurements: Measurements {
+            measurements: TdxMeasurements {
                 mrtd: register("NOT A TEE: simulated firmware"),
                 rtmr: [
                     register("NOT A TEE: simulated machine"),

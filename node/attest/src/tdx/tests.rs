@@ -3,7 +3,7 @@
 //! Owns: the verifier's behaviour on fixtures. Must not: use the present.
 
 use super::*;
-use cocoon_protocol::attest::{Appraisal, Evidence, Measurements, Policy, TdxImage, Tier, Trust};
+use cocoon_protocol::attest::{Appraisal, Evidence, Policy, Rules, TdxImage, Tier, Trust};
 use cocoon_protocol::units::Millis;
 use proptest::prelude::*;
 
@@ -17,15 +17,15 @@ const THEN: Timestamp = Timestamp::from_unix_secs(1_750_414_563);
 /// Header and report of a version 4 quote: what its signature covers.
 const SIGNED: usize = 632;
 
-fn real(quote: &[u8], collateral: &[u8], now: Timestamp) -> Result<Claims, Refusal> {
-    verify(EvidenceKind::Tdx, quote, collateral, &Root::intel(), now).map(|v| v.claims)
+fn real(quote: &[u8], collateral: &[u8], now: Timestamp) -> Result<TdxClaims, Refusal> {
+    verify(false, quote, collateral, &Root::intel(), now).map(|v| v.claims)
 }
 
-fn genuine() -> Claims {
+fn genuine() -> TdxClaims {
     real(QUOTE, COLLATERAL, THEN).unwrap()
 }
 
-fn rules(measured: &Measurements) -> TdxRules {
+fn rules(measured: &TdxMeasurements) -> TdxRules {
     let [rtmr0, rtmr1, rtmr2, rtmr3] = measured.rtmr;
     TdxRules {
         tcb_status: [TcbStatus::UpToDate].into(),
@@ -58,7 +58,9 @@ fn judge(
 ) -> Result<Appraisal, Refusal> {
     let mut rules = rules(&genuine().measurements);
     change(&mut rules);
-    let policy = Policy::new(Trust::Production, Tier::Open, Some(rules)).unwrap();
+    let policy =
+        Policy::new(Trust::Production, Tier::Open, Rules { tdx: Some(rules), ..Rules::default() })
+            .unwrap();
     let evidence = Evidence::Tdx { quote: QUOTE.into() };
     Appraiser::new(policy)
         .judge(&evidence, COLLATERAL, report_data, now)
@@ -68,7 +70,7 @@ fn judge(
 #[test]
 fn a_quote_of_real_hardware_is_read() {
     let claims = genuine();
-    assert_eq!(claims.kind, EvidenceKind::Tdx);
+    assert!(!claims.simulated);
     assert_eq!(claims.tcb_status, TcbStatus::UpToDate);
     assert_eq!(claims.attributes, 1 << 28);
     assert_eq!(claims.ppid.len(), 16);
@@ -109,14 +111,14 @@ fn a_policy_that_lists_the_image_accepts_it_and_each_rule_can_refuse_it() {
         let refused = judge(forbid, &bound, THEN);
         assert!(matches!(refused, Err(Refusal::PlatformNotAllowed { .. })), "{refused:?}");
     }
-    let mrtd = genuine().measurements.mrtd;
-    assert_eq!(
-        judge(|rules| rules.images.clear(), &bound, THEN),
-        Err(Refusal::UnknownMeasurement { mrtd, differs: None })
-    );
+    let unknown = |differs| {
+        let value = genuine().measurements.mrtd;
+        Err(Refusal::UnknownMeasurement { register: "mrtd", value, differs })
+    };
+    assert_eq!(judge(|rules| rules.images.clear(), &bound, THEN), unknown(None));
     assert_eq!(
         judge(|rules| rules.images[0].rtmr2 = Register::from_bytes([1; 48]), &bound, THEN),
-        Err(Refusal::UnknownMeasurement { mrtd, differs: Some("rtmr2") })
+        unknown(Some("rtmr2"))
     );
 }
 
@@ -151,7 +153,7 @@ fn dates_are_read_in_intels_form_only() {
 }
 
 /// Holds every truncation and every `step`th byte's alterations against the unaltered claims.
-fn alter(quote: &[u8], step: usize, judge: impl Fn(&[u8]) -> Result<Claims, Refusal>) {
+fn alter(quote: &[u8], step: usize, judge: impl Fn(&[u8]) -> Result<TdxClaims, Refusal>) {
     let whole = judge(quote).unwrap();
     for length in 0..quote.len() {
         // Cheap below, and the interesting lengths are all there.
@@ -222,9 +224,9 @@ mod simulated {
         (quoted.evidence.quote().to_vec(), quoted.endorsements.to_vec())
     }
 
-    fn simulated(quote: &[u8], collateral: &[u8], now: Timestamp) -> Result<Claims, Refusal> {
+    fn simulated(quote: &[u8], collateral: &[u8], now: Timestamp) -> Result<TdxClaims, Refusal> {
         let root = root().unwrap();
-        verify(EvidenceKind::SimulatedTdx, quote, collateral, &root, now).map(|v| v.claims)
+        verify(true, quote, collateral, &root, now).map(|v| v.claims)
     }
 
     #[test]
@@ -236,8 +238,7 @@ mod simulated {
         // The right name is not the right key.
         let intel_by_name =
             Root { common_name: crate::simulated::ROOT_COMMON_NAME, ..Root::intel() };
-        let refused =
-            verify(EvidenceKind::Tdx, &quote, &collateral, &intel_by_name, NOW).map(|v| v.claims);
+        let refused = verify(false, &quote, &collateral, &intel_by_name, NOW).map(|v| v.claims);
         assert_eq!(refused, Err(Refusal::QuoteInvalid { check: QuoteCheck::Chain }));
     }
 

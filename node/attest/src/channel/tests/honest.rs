@@ -3,7 +3,7 @@
 //! Owns: what works. Must not: need the feature `dev-tee`.
 
 use super::*;
-use cocoon_protocol::attest::EvidenceKind;
+use cocoon_protocol::attest::{EvidenceKind, Rules, Trust};
 use cocoon_protocol::limits;
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn an_evidence_tier_is_refused_to_a_provider_without_a_tee() {
 
 #[tokio::test]
 async fn a_policy_s_minimum_holds_against_a_request_for_less() {
-    let policy = Policy::new(cocoon_protocol::attest::Trust::Production, Tier::Attested, None);
+    let policy = Policy::new(Trust::Production, Tier::Attested, Rules::default());
     let world = World { policy: policy.unwrap(), ..World::open() };
     assert_eq!(world.refusal(Tier::Open).await, Refusal::EvidenceMissing);
 }

@@ -10,8 +10,8 @@ use crate::channel::challenge::Challenger;
 use crate::simulated::{SimulatedAttester, SimulatedGuest, dev_policy};
 use crate::{QuoteError, Quoted, parse_policy};
 use cocoon_protocol::attest::{
-    AttestResponse, EvidenceKind, IdentityRecord, QuoteCheck, Register, ReportData, SessionBinding,
-    SessionRole, TcbStatus, Trust, gpu_digest,
+    AttestResponse, EvidenceKind, IdentityRecord, Measured, QuoteCheck, Register, ReportData,
+    Rules, SessionBinding, SessionRole, TcbStatus, Trust, gpu_digest,
 };
 use cocoon_protocol::identity::Domain;
 use proptest::prelude::*;
@@ -45,7 +45,7 @@ async fn a_simulated_tee_is_attested_and_labelled_as_simulated() {
     assert_eq!((verdict.tier, verdict.simulated), (Tier::Attested, true));
     assert_eq!(verdict.kind, EvidenceKind::SimulatedTdx);
     assert_eq!(verdict.image.as_deref(), Some("simulated guest (NOT A TEE)"));
-    assert_eq!(verdict.measurements, Some(guest().measurements));
+    assert_eq!(verdict.measurements, Some(Measured::Tdx(guest().measurements)));
     assert_eq!(verdict.policy, policy().id());
 
     let echo = tokio::spawn(echo(far));
@@ -78,7 +78,8 @@ async fn guests_that_the_policy_does_not_want_are_refused() {
     let other = Register::from_bytes([9; 48]);
     let mut firmware = guest();
     firmware.measurements.mrtd = other;
-    let unknown = |mrtd, differs| Refusal::UnknownMeasurement { mrtd, differs };
+    let register = "mrtd";
+    let unknown = |value, differs| Refusal::UnknownMeasurement { register, value, differs };
     assert_eq!(refusal_of(firmware).await, unknown(other, None));
     let mut command_line = guest();
     command_line.measurements.rtmr[2] = other;
@@ -102,7 +103,7 @@ async fn guests_that_the_policy_does_not_want_are_refused() {
 
 #[tokio::test]
 async fn a_production_policy_refuses_the_simulation_whatever_it_lists() {
-    let rules = policy().tdx().cloned();
+    let rules = policy().rules().clone();
     let production = Policy::new(Trust::Production, Tier::Open, rules).unwrap();
     let world = World { policy: production, ..world(guest()) };
     assert_eq!(world.refusal(Tier::Attested).await, Refusal::SimulatedNotAllowed);
@@ -110,11 +111,12 @@ async fn a_production_policy_refuses_the_simulation_whatever_it_lists() {
 
 #[tokio::test]
 async fn a_policy_without_images_denies() {
-    let mrtd = guest().measurements.mrtd;
-    let unknown = Refusal::UnknownMeasurement { mrtd, differs: None };
+    let (register, value) = ("mrtd", guest().measurements.mrtd);
+    let unknown = Refusal::UnknownMeasurement { register, value, differs: None };
     let mut empty = policy().tdx().cloned().unwrap();
     empty.images.clear();
-    for rules in [Some(empty), None] {
+    for tdx in [Some(empty), None] {
+        let rules = Rules { tdx, ..Rules::default() };
         let policy = Policy::new(Trust::Dev, Tier::Open, rules).unwrap();
         let world = World { policy, ..world(guest()) };
         assert_eq!(world.refusal(Tier::Attested).await, unknown);
