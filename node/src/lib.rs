@@ -21,6 +21,7 @@ pub mod identity;
 pub mod keystore;
 pub mod net;
 mod operator;
+pub mod policy_source;
 pub mod proof;
 pub mod purse;
 mod receipts;

@@ -56,6 +56,7 @@ mod attester;
 mod cache;
 mod certificate;
 pub mod channel;
+mod explain;
 mod open;
 mod policy_file;
 #[cfg(feature = "dev-tee")]
@@ -70,6 +71,7 @@ use cocoon_protocol::units::Timestamp;
 
 pub use appraiser::Appraiser;
 pub use attester::{Attester, QuoteError, Quoted};
+pub use explain::{Explanation, Section, Stance, Statement, explain};
 pub use open::OpenAttester;
 pub use policy_file::{PolicyFileError, parse_policy};
 pub use tdx_guest::{TdxGuest, TdxGuestOptions};

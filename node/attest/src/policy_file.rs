@@ -9,8 +9,20 @@ use cocoon_protocol::attest::Policy;
 #[error("the attestation policy is not valid; correct the place named below")]
 pub struct PolicyFileError {
     /// Where and why.
-    #[from]
-    source: toml::de::Error,
+    source: Box<toml::de::Error>,
+    line: Option<usize>,
+}
+
+impl PolicyFileError {
+    /// What is wrong, without the place.
+    pub fn message(&self) -> &str {
+        self.source.message()
+    }
+
+    /// The line, from 1 on; `None` for what no single line is to blame for.
+    pub const fn line(&self) -> Option<usize> {
+        self.line
+    }
 }
 
 /// Reads a policy from the text of its file.
@@ -18,7 +30,11 @@ pub struct PolicyFileError {
 /// # Errors
 /// Syntax, an unknown or missing key, or a rule that would weaken the policy by accident.
 pub fn parse_policy(text: &str) -> Result<Policy, PolicyFileError> {
-    Ok(toml::from_str(text)?)
+    toml::from_str(text).map_err(|source| {
+        let before = source.span().and_then(|span| text.get(..span.start));
+        let line = before.map(|before| before.matches('\n').count().saturating_add(1));
+        PolicyFileError { source: Box::new(source), line }
+    })
 }
 
 #[cfg(test)]

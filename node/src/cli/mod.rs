@@ -21,6 +21,7 @@ mod run;
 mod status;
 mod stop;
 mod surroundings;
+mod tee;
 mod teller;
 mod vault;
 mod wallet;
@@ -94,6 +95,9 @@ enum Command {
     /// The network's fee, models and measurements, as a registry on the ledger has them.
     #[command(subcommand)]
     Registry(registry::Command),
+    /// What hardware can prove, what a policy accepts, and whether evidence holds.
+    #[command(subcommand)]
+    Tee(tee::Command),
     /// What this node has earned as a provider.
     Earnings(accounts::Arguments),
     /// What this node has spent as a consumer.
@@ -214,6 +218,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Some(Command::Channel(command)) => channel::run(&context, command),
         Some(Command::Watch(arguments)) => watch::run(&context, arguments),
         Some(Command::Registry(command)) => registry::run(&context, command),
+        Some(Command::Tee(command)) => tee::run(&context, command),
         Some(Command::Completions(arguments)) => completions::run(&context, arguments),
     }
 }

@@ -5,10 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use cocoon_attest::{Appraiser, Clock, PolicyFileError, parse_policy};
+use cocoon_attest::{Appraiser, Clock};
 use cocoon_gateway::{ApiKey, BindError, Options};
 use cocoon_protocol::attest::{NetworkId, Policy};
 use cocoon_protocol::channel::funds::{Funds, FundsConfig};
@@ -22,34 +21,17 @@ use crate::driver::event::DriverHandle;
 use crate::driver::jobs::{JobDefaults, NodeJobs};
 use crate::net::sessions::AsConsumer;
 use crate::net::swarm::NetHandle;
+use crate::policy_source::{ReadPolicyError, read_policy};
 use crate::purse::Purse;
 use crate::run::Foundation;
 use crate::shutdown::Tasks;
 
-/// Largest policy file; a policy lists images by name and measurement, some kilobytes.
-const POLICY_BYTES: u64 = 1 << 20;
-
 /// Why this node cannot consume.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumerError {
-    /// The policy's file cannot be read.
-    #[error("the attestation policy `{}` cannot be read", path.display())]
-    PolicyFile {
-        /// The file in the settings.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The policy is not one.
-    #[error("the attestation policy `{}` is not valid", path.display())]
-    Policy {
-        /// The file in the settings.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: PolicyFileError,
-    },
+    /// There is no policy to go by.
+    #[error(transparent)]
+    Policy(#[from] ReadPolicyError),
     /// The gateway may not listen there.
     #[error("the gateway may not listen there")]
     Bind(#[source] BindError),
@@ -102,15 +84,6 @@ pub(crate) fn parts(
     let (deposit, allocation) = (config.vault_deposit, config.allocation);
     let config = FundsConfig { consumer, deposit, allocation };
     Ok(ConsumerParts { sessions, config, key })
-}
-
-fn read_policy(path: &std::path::Path) -> Result<Policy, ConsumerError> {
-    use std::io::Read as _;
-    let unreadable = |source| ConsumerError::PolicyFile { path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mut text = String::new();
-    file.take(POLICY_BYTES).read_to_string(&mut text).map_err(unreadable)?;
-    parse_policy(&text).map_err(|source| ConsumerError::Policy { path: path.to_owned(), source })
 }
 
 /// Starts the gateway.

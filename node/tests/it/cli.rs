@@ -5,13 +5,14 @@ use crate::process::Sandbox;
 #[test]
 fn the_help_is_as_reviewed() {
     let sandbox = Sandbox::new();
-    let cases: [(&[&str], &str, &str); 10] = [
+    let cases: [(&[&str], &str, &str); 11] = [
         (&["-h"], include_str!("help/node.txt"), "node.txt"),
         (&["config", "print", "-h"], include_str!("help/config_print.txt"), "config_print.txt"),
         (&["wallet", "-h"], include_str!("help/wallet.txt"), "wallet.txt"),
         (&["wallet", "send", "-h"], include_str!("help/wallet_send.txt"), "wallet_send.txt"),
         (&["vault", "-h"], include_str!("help/vault.txt"), "vault.txt"),
         (&["registry", "-h"], include_str!("help/registry.txt"), "registry.txt"),
+        (&["tee", "policy", "-h"], include_str!("help/tee_policy.txt"), "tee_policy.txt"),
         (&["models", "-h"], include_str!("help/models.txt"), "models.txt"),
         (&["receipt", "-h"], include_str!("help/receipt.txt"), "receipt.txt"),
         (&["receipt", "verify", "-h"], include_str!("help/verify.txt"), "verify.txt"),

@@ -40,6 +40,8 @@ mod registry;
 #[cfg(test)]
 mod store_crash;
 #[cfg(test)]
+mod tee;
+#[cfg(test)]
 mod wallet;
 #[cfg(test)]
 mod watchtower;
