@@ -56,13 +56,19 @@ mod attester;
 mod cache;
 mod certificate;
 pub mod channel;
+pub mod collateral;
+pub mod detect;
+pub mod evidence_file;
 mod explain;
+mod hardware;
 mod open;
 mod policy_file;
+mod rtmr;
+mod sev_guest;
 #[cfg(feature = "dev-tee")]
 pub mod simulated;
 mod tdx;
-mod tdx_guest;
+mod tsm;
 
 use std::fmt;
 use std::sync::Arc;
@@ -72,9 +78,16 @@ use cocoon_protocol::units::Timestamp;
 pub use appraiser::Appraiser;
 pub use attester::{Attester, QuoteError, Quoted};
 pub use explain::{Explanation, Section, Stance, Statement, explain};
+pub use hardware::{
+    EndorsementShelf, HardwareAttester, HardwareError, RawEvidence, Tee, host_data,
+};
 pub use open::OpenAttester;
 pub use policy_file::{PolicyFileError, parse_policy};
-pub use tdx_guest::{TdxGuest, TdxGuestOptions};
+pub use rtmr::{
+    MEASUREMENTS as TDX_MEASUREMENTS, RtmrError, expected_rtmr3, extend_rtmr3, read_rtmr3,
+};
+pub use sev_guest::{DEVICE as SEV_GUEST_DEVICE, SevGuestError};
+pub use tsm::{REPORTS as TSM_REPORTS, TsmError, TsmOptions, TsmProvider, TsmStep};
 
 /// Where the present comes from: an argument here, as everywhere.
 #[derive(Clone)]

@@ -161,6 +161,11 @@ fn parse_collateral(bytes: &[u8]) -> Result<QuoteCollateralV3, Refusal> {
     Ok(collateral)
 }
 
+/// When collateral's first part ends; `None` for what is no collateral. Nothing is verified.
+pub(crate) fn collateral_expires(bytes: &[u8]) -> Option<Timestamp> {
+    CollateralDates::of(&parse_collateral(bytes).ok()?).ok().map(|dates| dates.expires)
+}
+
 /// When the collateral was issued and when its first part ends. Read before any signature is
 /// verified, so as to tell "expired" from "forged"; afterwards the same bytes are authentic.
 struct CollateralDates {
@@ -194,7 +199,7 @@ impl CollateralDates {
 }
 
 /// `2026-11-22T12:00:00Z`, the one form that Intel writes.
-fn parse_date(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse_date(text: &str) -> Option<Timestamp> {
     let date: DateTime = text.parse().ok()?;
     Some(Timestamp::from_unix_secs(date.unix_duration().as_secs()))
 }

@@ -65,6 +65,13 @@ impl EvidenceKind {
         }
     }
 
+    /// The kind of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::None, Self::Tdx, Self::Snp, Self::SimulatedTdx, Self::SimulatedSnp]
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
+    }
+
     /// Whether anybody can forge it. Shown wherever the tier is shown.
     pub const fn is_simulated(self) -> bool {
         match self {
