@@ -15,18 +15,32 @@ use tokio::sync::Semaphore;
 
 use crate::cache::{CacheKey, VerdictCache};
 use crate::certificate::SessionCertificate;
-use crate::tdx::{self, Root};
+use crate::snp::{self, Asvk};
+use crate::tdx;
 
 /// Verifications that run at a time. One takes about a millisecond of a core, so this is room for
 /// some thousands of sessions a second without crowding out the rest of the node.
 const PARALLEL_VERIFICATIONS: usize = 4;
 
+/// The roots that evidence may end at.
+pub(crate) struct Anchors {
+    pub(crate) tdx: tdx::Root,
+    pub(crate) snp: snp::Roots,
+}
+
+impl Anchors {
+    /// The vendors' own.
+    fn vendors() -> Self {
+        Self { tdx: tdx::Root::intel(), snp: snp::Roots::amd() }
+    }
+}
+
 /// A policy at work.
 pub struct Appraiser {
     policy: Policy,
-    intel: Root,
+    vendors: Anchors,
     #[cfg(feature = "dev-tee")]
-    simulated: Option<Root>,
+    simulated: Option<Anchors>,
     cache: Mutex<VerdictCache>,
     workers: Semaphore,
 }
@@ -52,10 +66,10 @@ impl Appraiser {
             tracing::warn!("the attestation policy trusts simulated TEEs: NO SECURITY");
         }
         Self {
-            intel: Root::intel(),
+            vendors: Anchors::vendors(),
             #[cfg(feature = "dev-tee")]
             simulated: match policy.trust() {
-                Trust::Dev => crate::simulated::root(),
+                Trust::Dev => crate::simulated::anchors(),
                 Trust::Production => None,
             },
             policy,
@@ -78,32 +92,48 @@ impl Appraiser {
         now: Timestamp,
     ) -> Result<Judged, Refusal> {
         let simulated = evidence.kind().is_simulated();
-        let root = match evidence {
-            Evidence::None => return Err(Refusal::EvidenceMissing),
-            Evidence::Tdx { .. } => &self.intel,
-            Evidence::SimulatedTdx { .. } => {
-                self.simulated_root().ok_or(Refusal::SimulatedNotAllowed)?
+        let anchors = match simulated {
+            true => self.simulated_anchors().ok_or(Refusal::SimulatedNotAllowed)?,
+            false => &self.vendors,
+        };
+        let quote = evidence.quote();
+        match evidence {
+            Evidence::None => Err(Refusal::EvidenceMissing),
+            Evidence::Tdx { .. } | Evidence::SimulatedTdx { .. } => {
+                let verified = tdx::verify(simulated, quote, endorsements, &anchors.tdx, now)?;
+                let claims = Claims::Tdx(verified.claims.clone());
+                let judged = self.weigh(&claims, report_data, now)?;
+                if let Some(rules) = self.policy.tdx() {
+                    verified.cross_check(rules, now)?;
+                }
+                Ok(judged)
             }
             Evidence::Snp { .. } | Evidence::SimulatedSnp { .. } => {
-                return Err(Refusal::UntrustedRoot);
+                let none = Asvk::new();
+                let asvk = self.policy.snp().map_or(&none, |rules| &rules.asvk);
+                let claims = snp::verify(simulated, quote, endorsements, &anchors.snp, asvk, now)?;
+                self.weigh(&Claims::Snp(claims), report_data, now)
             }
-        };
-        let verified = tdx::verify(simulated, evidence.quote(), endorsements, root, now)?;
-        let claims = Claims::Tdx(verified.claims.clone());
-        let appraisal = appraise(&claims, &self.policy, report_data, now)?;
-        if let Some(rules) = self.policy.tdx() {
-            verified.cross_check(rules, now)?;
         }
+    }
+
+    fn weigh(
+        &self,
+        claims: &Claims,
+        report_data: &[u8; REPORT_DATA_BYTES],
+        now: Timestamp,
+    ) -> Result<Judged, Refusal> {
+        let appraisal = appraise(claims, &self.policy, report_data, now)?;
         Ok(Judged { appraisal, measurements: claims.measured() })
     }
 
     #[cfg(feature = "dev-tee")]
-    const fn simulated_root(&self) -> Option<&Root> {
+    const fn simulated_anchors(&self) -> Option<&Anchors> {
         self.simulated.as_ref()
     }
 
     #[cfg(not(feature = "dev-tee"))]
-    const fn simulated_root(&self) -> Option<&Root> {
+    const fn simulated_anchors(&self) -> Option<&Anchors> {
         None
     }
 

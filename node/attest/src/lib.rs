@@ -67,6 +67,7 @@ mod rtmr;
 mod sev_guest;
 #[cfg(feature = "dev-tee")]
 pub mod simulated;
+mod snp;
 mod tdx;
 mod tsm;
 

@@ -3,6 +3,9 @@
 //! Owns: the syntax. Must not: know the rules; `cocoon_protocol::attest::Policy` validates itself.
 
 use cocoon_protocol::attest::Policy;
+use serde::de::Error as _;
+
+use crate::snp;
 
 /// The policy file was not understood. Nothing of it is applied.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -30,11 +33,21 @@ impl PolicyFileError {
 /// # Errors
 /// Syntax, an unknown or missing key, or a rule that would weaken the policy by accident.
 pub fn parse_policy(text: &str) -> Result<Policy, PolicyFileError> {
-    toml::from_str(text).map_err(|source| {
+    let refuse = |source: toml::de::Error| {
         let before = source.span().and_then(|span| text.get(..span.start));
         let line = before.map(|before| before.matches('\n').count().saturating_add(1));
         PolicyFileError { source: Box::new(source), line }
-    })
+    };
+    let policy: Policy = toml::from_str(text).map_err(refuse)?;
+    // Only here is it known what a certificate is.
+    for (product, certificate) in policy.snp().into_iter().flat_map(|rules| &rules.asvk) {
+        if !snp::is_intermediate(certificate) {
+            let reason =
+                format!("[snp.asvk] {product} is not an intermediate certificate of AMD's");
+            return Err(refuse(toml::de::Error::custom(reason)));
+        }
+    }
+    Ok(policy)
 }
 
 #[cfg(test)]

@@ -1,11 +1,16 @@
-//! The DER of Intel's SGX extension in a PCK certificate (Intel, *PCK Certificate and CRL
-//! Specification*, 1.2.840.113741.1.13.1).
+//! The little DER that simulations write, among it Intel's SGX extension in a PCK certificate (Intel,
+//! *PCK Certificate and CRL Specification*, 1.2.840.113741.1.13.1).
 //!
-//! Owns: what little DER the test PKI needs. Must not: be used on anything that is read.
+//! Owns: what the test PKIs need. Must not: be used on anything that is read.
+
+pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const BIT_STRING: u8 = 0x03;
+pub(crate) const UTC_TIME: u8 = 0x17;
+pub(crate) const EXPLICIT_0: u8 = 0xa0;
 
 const BASE: &str = "1.2.840.113741.1.13.1";
 
-fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+pub(crate) fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut out = vec![tag];
     let length = content.len().to_be_bytes();
     match u8::try_from(content.len()) {
@@ -20,20 +25,20 @@ fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     out
 }
 
-fn sequence(parts: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn sequence(parts: &[Vec<u8>]) -> Vec<u8> {
     element(0x30, &parts.concat())
 }
 
-fn octets(content: &[u8]) -> Vec<u8> {
+pub(crate) fn octets(content: &[u8]) -> Vec<u8> {
     element(0x04, content)
 }
 
 /// A small non-negative integer; values from 128 on would need a leading zero.
 fn small_integer(value: u8) -> Vec<u8> {
-    element(0x02, &[value & 0x7f])
+    element(INTEGER, &[value & 0x7f])
 }
 
-fn object_identifier(text: &str) -> Vec<u8> {
+pub(crate) fn object_identifier(text: &str) -> Vec<u8> {
     let mut arcs = text.split('.').map(|arc| arc.parse::<u32>().unwrap_or_default());
     let (first, second) = (arcs.next().unwrap_or_default(), arcs.next().unwrap_or_default());
     let mut content = Vec::new();

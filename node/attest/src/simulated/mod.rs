@@ -1,29 +1,39 @@
-//! A simulated TEE, for tests and demos. **NO SECURITY.**
+//! Simulated TEEs, for tests and demos. **NO SECURITY.**
 //!
-//! Owns: a public test PKI whose keys follow from a constant in this source, and an attester that
-//! forges TDX quotes under it. Anybody can forge the same evidence; that is the point, for separate
+//! Owns: public test PKIs, and attesters that forge TDX quotes and SEV-SNP reports under them. The keys
+//! follow from a constant in this source, or lie in the repository. Anybody can forge the same evidence; that is the point, for separate
 //! processes must agree on the root without being told.
 //! Must not: be reachable without the feature `dev-tee`, or be trusted by a policy that does not say
-//! `trust = "dev"`. The root's subject says NOT A TEE.
+//! `trust = "dev"`. The roots' subjects say NOT A TEE.
 
 mod attester;
-mod der;
+pub(crate) mod der;
 mod pki;
+pub(crate) mod snp;
 
 pub use attester::{SimulatedAttester, SimulatedGuest};
 pub use pki::ROOT_COMMON_NAME;
+pub use snp::{SimulatedSnp, SimulatedSnpGuest};
 
-use crate::tdx::Root;
+use crate::appraiser::Anchors;
+use crate::tdx;
 
-/// The test root as the appraiser uses it.
-pub(crate) fn root() -> Option<Root> {
-    pki::shared().ok().map(|pki| Root::simulated(pki.root.clone(), ROOT_COMMON_NAME))
+/// The test roots as the appraiser uses them.
+pub(crate) fn anchors() -> Option<Anchors> {
+    Some(Anchors { tdx: root()?, snp: snp::pki::roots() })
 }
 
-/// A dev policy in TOML that accepts exactly [`SimulatedGuest::default`]: for demos and tests.
+fn root() -> Option<tdx::Root> {
+    pki::shared().ok().map(|pki| tdx::Root::simulated(pki.root.clone(), ROOT_COMMON_NAME))
+}
+
+/// A dev policy in TOML that accepts exactly [`SimulatedGuest::default`] and
+/// [`SimulatedSnpGuest::default`]: for demos and tests.
 pub fn dev_policy() -> String {
     let guest = SimulatedGuest::default();
     let [rtmr0, rtmr1, rtmr2, rtmr3] = guest.measurements.rtmr;
+    let snp = SimulatedSnpGuest::default();
+    let level = snp.reported_tcb;
     format!(
         "version = 1\n\
          trust = \"dev\"                  # NO SECURITY: simulated TEEs pass\n\
@@ -39,8 +49,27 @@ pub fn dev_policy() -> String {
          rtmr0 = [\"{rtmr0}\"]\n\
          rtmr1 = \"{rtmr1}\"\n\
          rtmr2 = \"{rtmr2}\"\n\
-         rtmr3 = \"{rtmr3}\"\n",
-        guest.measurements.mrtd
+         rtmr3 = \"{rtmr3}\"\n\
+         \n\
+         [snp]\n\
+         products = [\"Milan\"]\n\
+         max_crl_age_d = 30\n\
+         \n\
+         [snp.min_tcb.Milan]\n\
+         bl = {}\n\
+         tee = {}\n\
+         snp = {}\n\
+         ucode = {}\n\
+         \n\
+         [[snp.image]]\n\
+         name = \"simulated guest (NOT A TEE)\"\n\
+         measurement = \"{}\"\n",
+        guest.measurements.mrtd,
+        level.boot_loader,
+        level.tee,
+        level.snp,
+        level.microcode,
+        snp.measurements.measurement,
     )
 }
 
@@ -48,7 +77,7 @@ pub fn dev_policy() -> String {
 mod tests {
     /// The file that the demo gives its consumer.
     #[test]
-    fn the_committed_dev_policy_accepts_the_simulated_guest() {
+    fn the_committed_dev_policy_accepts_the_simulated_guests() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/dev-policy.toml");
         if std::env::var_os("COCOON_WRITE_GENERATED").is_some() {
             std::fs::write(path, super::dev_policy()).unwrap();

@@ -215,7 +215,7 @@ mod simulated {
     use super::*;
     use crate::Attester as _;
     use crate::attester::report_data;
-    use crate::simulated::{SimulatedAttester, SimulatedGuest, root};
+    use crate::simulated::{SimulatedAttester, SimulatedGuest, anchors};
 
     const NOW: Timestamp = Timestamp::from_unix_secs(1_800_000_000);
 
@@ -225,7 +225,7 @@ mod simulated {
     }
 
     fn simulated(quote: &[u8], collateral: &[u8], now: Timestamp) -> Result<TdxClaims, Refusal> {
-        let root = root().unwrap();
+        let root = anchors().unwrap().tdx;
         verify(true, quote, collateral, &root, now).map(|v| v.claims)
     }
 

@@ -7,7 +7,9 @@ use std::sync::atomic::AtomicBool;
 use super::*;
 use crate::certificate;
 use crate::channel::challenge::Challenger;
-use crate::simulated::{SimulatedAttester, SimulatedGuest, dev_policy};
+use crate::simulated::{
+    SimulatedAttester, SimulatedGuest, SimulatedSnp, SimulatedSnpGuest, dev_policy,
+};
 use crate::{QuoteError, Quoted, parse_policy};
 use cocoon_protocol::attest::{
     AttestResponse, EvidenceKind, IdentityRecord, Measured, QuoteCheck, Register, ReportData,
@@ -55,6 +57,23 @@ async fn a_simulated_tee_is_attested_and_labelled_as_simulated() {
     drop(sender);
     assert_eq!(receiver.recv().await, Ok(None));
     assert_eq!(echo.await.unwrap(), Ok(1));
+}
+
+#[tokio::test]
+async fn a_simulated_sev_snp_guest_is_attested_and_labelled_as_simulated() {
+    let guest = SimulatedSnpGuest::default();
+    let attester = Arc::new(SimulatedSnp::new(guest));
+    let world = World { attester, policy: policy(), ..World::open() };
+    let (near, far) = world.try_open(Tier::Attested).await;
+    let (near, _far) = (near.unwrap(), far.unwrap());
+    let verdict = near.verdict();
+    assert_eq!((verdict.tier, verdict.simulated), (Tier::Attested, true));
+    assert_eq!(verdict.kind, EvidenceKind::SimulatedSnp);
+    assert_eq!(verdict.measurements, Some(Measured::Snp(guest.measurements)));
+
+    let debug = SimulatedSnpGuest { guest_policy: guest.guest_policy | 1 << 19, ..guest };
+    let world = World { attester: Arc::new(SimulatedSnp::new(debug)), ..world };
+    assert_eq!(world.refusal(Tier::Attested).await, Refusal::Debug);
 }
 
 #[tokio::test]
