@@ -61,6 +61,11 @@ impl NetworkId {
         Self(Sha256::digest(name.as_bytes()).into())
     }
 
+    /// From its 32 bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// Its 32 bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -79,8 +84,8 @@ impl fmt::Debug for NetworkId {
 pub enum SessionRole {
     /// The end that accepted the connection: a provider.
     Server,
-    /// The end that dialled: a consumer that attests itself. Not used yet, but distinct from the
-    /// start, so that a server's quote can never be reflected as a client's.
+    /// The end that dialled: a consumer that attests itself where a provider demands it. Distinct,
+    /// so that a server's quote can never be reflected as a client's.
     Client,
 }
 

@@ -13,6 +13,8 @@ mod policy;
 mod snp;
 mod tdx;
 mod tier;
+#[cfg(test)]
+mod vectors;
 mod verdict;
 
 pub use binding::{

@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+"""Makes vectors.json: every byte string of attestation that two implementations must agree on.
+
+Written from the text of the specification (the doc comments of protocol/src/attest), with hashlib and
+struct alone, so that a mistake in the Rust code is not repeated here. Run: vectors.py > vectors.json;
+`vectors.py --check` fails when the committed file is another.
+"""
+
+import hashlib
+import json
+import pathlib
+import struct
+import sys
+
+NONE, TDX, SNP, SIMULATED_TDX, SIMULATED_SNP = 0x00, 0x01, 0x02, 0xD1, 0xD2
+OPEN, ATTESTED, CONFIDENTIAL = 0, 1, 2
+
+
+def lp(part):
+    """u32be(length) then the bytes."""
+    return struct.pack(">I", len(part)) + part
+
+
+def sha256(data):
+    return hashlib.sha256(data).digest()
+
+
+def sha512(data):
+    return hashlib.sha512(data).digest()
+
+
+def pattern(length, seed):
+    """Bytes that repeat nowhere near, so that a shifted or cut field shows."""
+    return bytes((seed + 7 * i + i // 251) % 256 for i in range(length))
+
+
+# ---- what quotes are bound to
+
+def identity(case):
+    return sha512(
+        lp(b"cocoon-node/tee/identity/v1")
+        + lp(case["network"]) + lp(bytes([case["kind"]])) + lp(case["peer"]) + lp(case["public_key"])
+        + lp(case["capabilities"]) + lp(struct.pack(">Q", case["not_before"]))
+        + lp(struct.pack(">Q", case["not_after"])) + lp(case["configuration"])
+    )
+
+
+def session(case):
+    return sha512(
+        lp(b"cocoon-node/tee/session/v1")
+        + lp(case["network"]) + lp(bytes([case["role"]])) + lp(case["exporter"]) + lp(case["nonce"])
+        + lp(case["public_key"]) + lp(case["peer"]) + lp(case["gpu_digest"])
+        + lp(case["model_manifest"] or b"")
+    )
+
+
+def record(case):
+    return sha512(
+        lp(b"cocoon-node/tee/record/v1")
+        + lp(bytes([case["kind"]])) + lp(case["nonce"]) + lp(struct.pack(">Q", case["made_at"]))
+        + lp(case["configuration"]) + lp(case["gpu_digest"])
+    )
+
+
+def gpu_nonce(case):
+    return sha256(lp(b"cocoon-node/gpu/v1") + lp(case["exporter"]) + lp(case["nonce"])
+                  + lp(struct.pack(">H", case["index"])))
+
+
+def gpu_digest(case):
+    if not case["gpus"]:
+        return bytes(32)
+    return sha256(b"".join(lp(gpu["report"]) + lp(gpu["chain"]) for gpu in case["gpus"]))
+
+
+# ---- records
+
+def evidence(case):
+    return bytes([case["kind"]]) + lp(case["quote"])
+
+
+def cbor_head(major, length):
+    """RFC 8949, section 3, shortest form."""
+    if length < 24:
+        return bytes([major << 5 | length])
+    for extra, code in ((1, "B"), (2, "H"), (4, "I")):
+        if length < 1 << (8 * extra):
+            return bytes([major << 5 | 23 + {1: 1, 2: 2, 4: 3}[extra]]) + struct.pack(">" + code, length)
+    raise ValueError(length)
+
+
+def der_octets(content):
+    """X.690, section 10.1, shortest form."""
+    length = len(content)
+    if length < 0x80:
+        head = bytes([length])
+    else:
+        digits = length.to_bytes((length.bit_length() + 7) // 8, "big")
+        head = bytes([0x80 | len(digits)]) + digits
+    return b"\x04" + head + content
+
+
+def extension(case):
+    media = b"application/vnd.cocoon.tee-identity"
+    record = b"\x01" + case["peer"] + case["capabilities"] + case["configuration"] + evidence(case)
+    wrapper = (bytes([4 << 5 | 3]) + cbor_head(3, len(media)) + media
+               + cbor_head(2, len(record)) + record + bytes([4]))
+    return der_octets(wrapper)
+
+
+def request(case):
+    return b"\x01" + case["nonce"] + bytes([case["want"], case["gpu"]]) + case["policy"]
+
+
+def response(case):
+    return (b"\x01" + case["signature"] + lp(case["model_manifest"] or b"") + evidence(case)
+            + lp(case["endorsements"]) + b"\x00")
+
+
+# ---- the cases
+
+def cases():
+    network = sha256(b"cocoon-devnet")
+    peer, key = pattern(32, 2), pattern(91, 3)
+    base_identity = {
+        "network": network, "kind": TDX, "peer": peer, "public_key": key, "capabilities": pattern(32, 4),
+        "not_before": 1_800_000_000, "not_after": 1_800_021_600, "configuration": pattern(32, 5),
+    }
+    base_session = {
+        "network": network, "role": 1, "exporter": pattern(32, 6), "nonce": pattern(32, 7),
+        "public_key": key, "peer": peer, "gpu_digest": bytes(32), "model_manifest": pattern(32, 8),
+    }
+    base_record = {
+        "peer": peer, "capabilities": pattern(32, 4), "configuration": pattern(32, 5),
+        "kind": TDX, "quote": pattern(5006, 9),
+    }
+    base_request = {"nonce": pattern(32, 7), "want": ATTESTED, "gpu": 0, "policy": pattern(32, 10)}
+    base_response = {
+        "signature": pattern(64, 11), "model_manifest": pattern(32, 8), "kind": TDX,
+        "quote": pattern(5006, 9), "endorsements": pattern(300, 12),
+    }
+    gpus = [{"report": pattern(50, 13), "chain": pattern(70, 14)}, {"report": pattern(51, 15), "chain": b""}]
+    swapped = [{"report": gpu["chain"], "chain": gpu["report"]} for gpu in gpus]
+    yield "network", lambda case: sha256(case["name"].encode()), [{"name": "cocoon-devnet"}, {"name": ""}]
+    yield "identity", identity, [
+        base_identity,
+        *({**base_identity, "kind": kind} for kind in (NONE, SNP, SIMULATED_TDX, SIMULATED_SNP)),
+        {**base_identity, "public_key": b"", "not_before": 0, "not_after": 2**64 // 1000 - 1},
+        {**base_identity, "network": bytes(32), "peer": bytes(32), "capabilities": bytes(32),
+         "configuration": bytes(32)},
+    ]
+    yield "session", session, [
+        base_session,
+        {**base_session, "role": 2},
+        {**base_session, "model_manifest": None},
+        {**base_session, "role": 2, "model_manifest": None},
+        {**base_session, "gpu_digest": gpu_digest({"gpus": gpus})},
+        {**base_session, "exporter": bytes(32), "nonce": bytes(32), "public_key": b""},
+    ]
+    base_kept = {
+        "kind": TDX, "nonce": pattern(32, 7), "made_at": 1_800_000_000, "configuration": pattern(32, 5),
+        "gpu_digest": bytes(32),
+    }
+    yield "record", record, [
+        base_kept,
+        {**base_kept, "kind": SIMULATED_TDX, "made_at": 0, "gpu_digest": gpu_digest({"gpus": gpus})},
+    ]
+    yield "gpu_nonce", gpu_nonce, [
+        {"exporter": pattern(32, 6), "nonce": pattern(32, 7), "index": index} for index in (0, 1, 7, 256, 65535)
+    ]
+    yield "gpu_digest", gpu_digest, [{"gpus": some} for some in ([], gpus[:1], gpus, gpus[::-1], swapped)]
+    yield "extension", extension, [
+        base_record,
+        {**base_record, "kind": NONE, "quote": b""},
+        {**base_record, "kind": SNP, "quote": pattern(1184, 9)},
+        {**base_record, "kind": SIMULATED_SNP, "quote": pattern(1184, 9)},
+        # Around the steps of both length encodings.
+        *({**base_record, "kind": SIMULATED_TDX, "quote": pattern(length, 9)} for length in (1, 154, 155, 65_395, 65_536)),
+    ]
+    yield "request", request, [
+        base_request,
+        {**base_request, "want": OPEN},
+        {**base_request, "want": CONFIDENTIAL, "gpu": 1},
+    ]
+    yield "response", response, [
+        base_response,
+        {**base_response, "kind": NONE, "quote": b"", "endorsements": b"", "model_manifest": None},
+        {**base_response, "kind": SIMULATED_TDX},
+        {**base_response, "kind": SNP, "quote": pattern(1184, 9)},
+        {**base_response, "kind": SIMULATED_SNP, "quote": pattern(1184, 9)},
+    ]
+
+
+def shown(value):
+    """Short byte strings in full; long ones by how they were made, and by their hash."""
+    if isinstance(value, bytes):
+        if len(value) <= 600:
+            return value.hex()
+        return {"length": len(value), "sha256": sha256(value).hex(), **made(value)}
+    if isinstance(value, dict):
+        return {key: shown(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shown(item) for item in value]
+    return value
+
+
+def made(value):
+    return {"seed": value[0]} if pattern(len(value), value[0]) == value else {}
+
+
+def text():
+    vectors = {name: [{**shown(case), "expected": shown(make(case))} for case in some] for name, make, some in cases()}
+    return json.dumps(vectors, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    committed = pathlib.Path(__file__).with_name("vectors.json")
+    if sys.argv[1:] == ["--check"]:
+        sys.exit(0 if committed.read_text() == text() else f"{committed} is not what this script makes")
+    sys.stdout.write(text())
