@@ -137,6 +137,7 @@ impl Session {
             appraiser,
             minimum_tier: self.tier,
             capabilities: Some([3; 32]),
+            identity: None,
             clock: self.clock.clone(),
             tasks: tasks.clone(),
         };
@@ -144,7 +145,8 @@ impl Session {
         let mut peer = [0; 32];
         let number = self.consumers.fetch_add(1, Ordering::Relaxed);
         peer[..8].copy_from_slice(&number.to_be_bytes());
-        let accepting = AcceptOptions { peer: NodeId::from_bytes(peer), tasks: tasks.clone() };
+        let accepting =
+            AcceptOptions { peer: NodeId::from_bytes(peer), demand: None, tasks: tasks.clone() };
         let ends = tokio::try_join!(
             connect(near, options),
             accept(far, Arc::clone(&self.identity), accepting)

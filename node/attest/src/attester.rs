@@ -34,6 +34,9 @@ pub enum QuoteError {
     /// One peer has had more quotes made than its share.
     #[error("the peer asks for quotes faster than this node makes them")]
     Quota,
+    /// More peers wait for quotes than can be served in time.
+    #[error("too many peers ask for quotes at the moment")]
+    Busy,
     /// The simulation's own keys or certificates could not be made.
     #[error("the simulated TEE could not forge its evidence")]
     Simulation,

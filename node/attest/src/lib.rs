@@ -35,10 +35,11 @@
 //!     appraiser: Arc::new(Appraiser::new(Policy::closed())),
 //!     minimum_tier: Tier::Open,
 //!     capabilities: None,
+//!     identity: None,
 //!     clock,
 //!     tasks: ChannelTasks::default(),
 //! };
-//! let accepting = AcceptOptions { peer: consumer.id(), tasks: ChannelTasks::default() };
+//! let accepting = AcceptOptions { peer: consumer.id(), demand: None, tasks: ChannelTasks::default() };
 //! let (near, far) = tokio::try_join!(connect(near, options), accept(far, identity, accepting))?;
 //! assert_eq!(near.verdict().tier, Tier::Open);
 //! let (mut frames, _) = near.split();

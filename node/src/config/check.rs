@@ -151,7 +151,7 @@ impl Config {
     }
 
     fn simulated(&self) -> bool {
-        self.provide && self.attester == AttesterChoice::Simulated
+        (self.provide || self.consume) && self.attester == AttesterChoice::Simulated
     }
 
     fn largest_allocation(&self) -> NanoTon {

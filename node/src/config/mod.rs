@@ -273,7 +273,14 @@ settings! {
             unit: "per million tokens";
 
         /// Evidence to offer: auto (the machine's TEE if it has one), open, or simulated.
+        ///
+        /// A consumer shows the same to providers that demand attested consumers.
         attester: AttesterChoice = Text("auto"), placeholder: "KIND";
+
+        /// File with a policy that consumers must satisfy: only attested consumers are served.
+        ///
+        /// Same form as the consumer's `policy`. Without one anybody is served.
+        consumer_policy: Option<PathBuf> = Unset, placeholder: "FILE";
 
         /// Unsettled earnings on one channel from which they are settled on the ledger.
         ///

@@ -56,6 +56,7 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
     ("prompt_price", ["0.1 TON", "0.2 TON", "0.3 TON"]),
     ("completion_price", ["0.1 TON", "0.2 TON", "0.3 TON"]),
     ("attester", ["open", "simulated", "auto"]),
+    ("consumer_policy", ["/a.toml", "/b.toml", "/c.toml"]),
     ("settle_threshold", ["0.2 TON", "0.3 TON", "0.4 TON"]),
     ("voucher_export", ["/a.json", "/b.json", "/c.json"]),
     ("echo_delay", ["1 ms", "2 ms", "3 ms"]),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use cocoon_attest::channel::{
     AcceptOptions, AttestedChannel, ChannelError, ChannelIdentity, ChannelTasks, ConnectOptions,
-    FrameReceiver, FrameSender, accept, connect,
+    ConsumerDemand, FrameReceiver, FrameSender, accept, connect,
 };
 use cocoon_attest::{Appraiser, Clock};
 use cocoon_overlay::{Refusal, Want};
@@ -34,6 +34,8 @@ pub(crate) struct AsConsumer {
     pub(crate) appraiser: Arc<Appraiser>,
     /// The network that the evidence must be for.
     pub(crate) network: NetworkId,
+    /// What is shown to a provider that demands attested consumers; none without a TEE.
+    pub(crate) identity: Option<Arc<ChannelIdentity>>,
     /// The present.
     pub(crate) clock: Clock,
     /// Our own vouchers verify against this key.
@@ -50,6 +52,8 @@ pub(crate) struct AsProvider {
     pub(crate) tier: Tier,
     /// Whether it is a simulated TEE's.
     pub(crate) simulated: bool,
+    /// What consumers have to prove; none to serve anybody.
+    pub(crate) demand: Option<ConsumerDemand>,
     /// Where the text of requests waits.
     pub(crate) bodies: Bodies,
     /// One permit for each session.
@@ -156,6 +160,7 @@ impl Sessions {
             appraiser: Arc::clone(&consumer.appraiser),
             minimum_tier,
             capabilities: None,
+            identity: consumer.identity.clone(),
             clock: consumer.clock.clone(),
             tasks: self.channels.clone(),
         };
@@ -174,7 +179,8 @@ impl Sessions {
         };
         let sessions = self.clone();
         self.tasks.spawn_leaf(async move {
-            let options = AcceptOptions { peer, tasks: sessions.channels.clone() };
+            let demand = provider.demand.clone();
+            let options = AcceptOptions { peer, demand, tasks: sessions.channels.clone() };
             let accepted = Box::pin(accept(stream, Arc::clone(&provider.identity), options));
             match accepted.await {
                 Err(error) => tracing::info!(%peer, %error, "a session did not come about"),
@@ -262,7 +268,11 @@ fn channel_failure(error: &ChannelError) -> SessionFailure {
     let reason = |text: &dyn std::fmt::Display| text.to_string();
     match error {
         ChannelError::Refused(refusal) => SessionFailure::Refused { reason: reason(refusal) },
-        ChannelError::Misbehaved(_)
+        ChannelError::AttestationDemanded | ChannelError::RefusedByProvider => {
+            SessionFailure::Refused { reason: reason(error) }
+        }
+        ChannelError::ConsumerRefused(_)
+        | ChannelError::Misbehaved(_)
         | ChannelError::Tls(_)
         | ChannelError::Lost(_)
         | ChannelError::TimedOut

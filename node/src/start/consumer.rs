@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use cocoon_attest::channel::ChannelIdentity;
 use cocoon_attest::{Appraiser, Clock};
 use cocoon_gateway::{ApiKey, BindError, Options};
 use cocoon_protocol::attest::{NetworkId, Policy};
@@ -67,7 +68,7 @@ pub(crate) fn parts(
     consumer: NodeId,
     purse: &Purse,
     clock: &Clock,
-    network: NetworkId,
+    (network, identity): (NetworkId, Option<Arc<ChannelIdentity>>),
 ) -> Result<ConsumerParts, ConsumerError> {
     let policy = match &config.policy {
         Some(path) => read_policy(path)?,
@@ -78,6 +79,7 @@ pub(crate) fn parts(
     let sessions = AsConsumer {
         appraiser: Arc::new(Appraiser::new(policy)),
         network,
+        identity,
         clock: clock.clone(),
         own_vault: key.public(),
     };

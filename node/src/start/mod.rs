@@ -146,7 +146,10 @@ pub(crate) async fn start(
     };
     let consuming = match &purse {
         Some(purse) if config.consume => {
-            let parts = consumer::parts(config, foundation.key.id(), purse, &clock, network);
+            let key = &foundation.key;
+            let own = provider::consumer_identity(config, key, providing.as_ref(), &clock, network);
+            let own = own.map_err(StartError::Provider)?;
+            let parts = consumer::parts(config, key.id(), purse, &clock, (network, own));
             Some(parts.map_err(StartError::Consumer)?)
         }
         Some(_) | None => None,

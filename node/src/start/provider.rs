@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cocoon_attest::channel::{ChannelIdentity, IdentityOptions};
-use cocoon_attest::{Attester, Clock, OpenAttester};
+use cocoon_attest::channel::{ChannelIdentity, ConsumerDemand, IdentityOptions};
+use cocoon_attest::{Appraiser, Attester, Clock, OpenAttester};
 use cocoon_engine::catalogue::{Catalogue, Model, ResolveError};
 use cocoon_engine::echo::EchoSettings;
 use cocoon_engine::{EchoEngine, Engine};
@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use crate::config::{AttesterChoice, Config, EngineChoice};
 use crate::net::session::Bodies;
 use crate::net::sessions::AsProvider;
+use crate::policy_source::{ReadPolicyError, read_policy};
 
 /// Why this node cannot provide.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,9 @@ pub enum ProviderError {
     #[cfg(not(feature = "llama"))]
     #[error("this build has no llama.cpp: build with the feature `llama`, or use `--engine echo`")]
     NoLlama,
+    /// The policy for consumers cannot be used. Without it anybody would be served.
+    #[error("`consumer_policy` cannot be used")]
+    ConsumerPolicy(#[source] ReadPolicyError),
     /// The simulated TEE is not in this build.
     #[error("this build has no simulated TEE: build with the feature `dev-tee`")]
     NoSimulation,
@@ -96,6 +100,7 @@ pub(crate) async fn parts(
     clock: &Clock,
     network: NetworkId,
 ) -> Result<ProviderParts, ProviderError> {
+    let demand = demand(config, clock, network)?;
     let chosen = choose(config, catalogue)?;
     let engine = start_engine(config, &chosen).await?;
     let (attester, tier, simulated) = attester(config.attester)?;
@@ -145,10 +150,52 @@ pub(crate) async fn parts(
             identity: Arc::new(identity),
             tier,
             simulated,
+            demand,
             bodies: Bodies::default(),
             room: Arc::new(Semaphore::new(cocoon_protocol::limits::SESSIONS)),
         },
     })
+}
+
+/// What consumers have to prove, where the owner wants that.
+fn demand(
+    config: &Config,
+    clock: &Clock,
+    network: NetworkId,
+) -> Result<Option<ConsumerDemand>, ProviderError> {
+    let Some(path) = &config.consumer_policy else { return Ok(None) };
+    let policy = read_policy(path).map_err(ProviderError::ConsumerPolicy)?;
+    tracing::info!(policy = %policy.id(), "only attested consumers are served");
+    let (appraiser, clock) = (Arc::new(Appraiser::new(policy)), clock.clone());
+    Ok(Some(ConsumerDemand { appraiser, network, clock }))
+}
+
+/// What this node shows as a consumer to a provider that demands it: its provider's identity where
+/// it is one, for a machine has one TEE and that makes one quote at a time; none without a TEE.
+pub(super) fn consumer_identity(
+    config: &Config,
+    key: &NodeKey,
+    providing: Option<&ProviderParts>,
+    clock: &Clock,
+    network: NetworkId,
+) -> Result<Option<Arc<ChannelIdentity>>, ProviderError> {
+    if let Some(parts) = providing {
+        let attested = parts.sessions.tier > Tier::Open;
+        return Ok(attested.then(|| Arc::clone(&parts.sessions.identity)));
+    }
+    let (attester, tier, _) = attester(config.attester)?;
+    if tier == Tier::Open {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(ChannelIdentity::new(IdentityOptions {
+        key: key.clone(),
+        attester,
+        network,
+        capabilities: [0; 32],
+        configuration: [0; 32],
+        model_manifest: None,
+        clock: clock.clone(),
+    }))))
 }
 
 struct Chosen {
@@ -247,7 +294,7 @@ fn attester(choice: AttesterChoice) -> Result<(Arc<dyn Attester>, Tier, bool), P
 #[cfg(feature = "dev-tee")]
 fn simulated() -> Result<(Arc<dyn Attester>, Tier, bool), ProviderError> {
     use cocoon_attest::simulated::{SimulatedAttester, SimulatedGuest};
-    tracing::warn!("this provider's TEE is simulated: it protects nothing");
+    tracing::warn!("this node's TEE is simulated: it protects nothing");
     let attester = SimulatedAttester::new(SimulatedGuest::default());
     Ok((Arc::new(attester), Tier::Attested, true))
 }

@@ -2,6 +2,8 @@
 //! takes longer than running it.
 
 #[cfg(test)]
+mod attested_consumers;
+#[cfg(test)]
 mod books;
 #[cfg(test)]
 mod broken_streams;

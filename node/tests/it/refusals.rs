@@ -7,7 +7,7 @@ use crate::gateway::{request, words};
 use crate::network::{ECHO, Network, eventually, free_port};
 
 /// A policy for real hardware alone, with an image that nobody runs.
-const PRODUCTION: &str = r#"version = 1
+pub(crate) const PRODUCTION: &str = r#"version = 1
 trust = "production"
 [tdx]
 tcb_status = ["UpToDate"]

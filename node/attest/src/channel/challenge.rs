@@ -1,7 +1,8 @@
-//! A consumer's side of attestation: what it asks, and how it judges the answer.
+//! The challenging side of attestation: what it asks, and how it judges the answer.
 //!
 //! Owns: the whole decision about a session, from the answer's bytes to the verdict.
-//! Must not: send or receive; the same code judges the first answer and every later one.
+//! Must not: send or receive; the same code judges providers and consumers, the first answer and
+//! every later one.
 
 use std::sync::Arc;
 
@@ -17,11 +18,15 @@ use cocoon_protocol::units::Timestamp;
 use crate::Clock;
 use crate::appraiser::{Appraiser, Judged};
 use crate::certificate::SessionCertificate;
+use crate::channel::error::ChannelError;
 
 /// Everything that a session's evidence is held against.
 #[derive(Debug)]
 pub(super) struct Challenger {
-    pub(super) dialled: NodeId,
+    /// Who attests: the dialled provider, or the consumer that the layer below authenticated.
+    pub(super) peer: NodeId,
+    /// Which end of the session that is.
+    pub(super) role: SessionRole,
     pub(super) network: NetworkId,
     pub(super) appraiser: Arc<Appraiser>,
     /// The lowest tier that will do: the caller's, and never below the policy's.
@@ -32,6 +37,14 @@ pub(super) struct Challenger {
 }
 
 impl Challenger {
+    /// A refusal in the words of this end.
+    pub(super) fn refused(&self, refusal: Refusal) -> ChannelError {
+        match self.role {
+            SessionRole::Server => ChannelError::Refused(refusal),
+            SessionRole::Client => ChannelError::ConsumerRefused(refusal),
+        }
+    }
+
     /// A request with a fresh nonce; `None` when the operating system has no randomness to give.
     pub(super) fn request(&self) -> Option<AttestRequest> {
         let mut nonce = [0; NONCE_BYTES];
@@ -76,20 +89,16 @@ impl Challenger {
         let response = AttestResponse::from_bytes(answer).map_err(|_| Refusal::Malformed)?;
         let report_data = SessionBinding {
             network: &self.network,
-            role: SessionRole::Server,
+            role: self.role,
             exporter,
             nonce,
             public_key: &self.certificate.public_key,
-            peer: &self.dialled,
+            peer: &self.peer,
             gpu_digest: &gpu_digest(&[]),
             model_manifest: response.model_manifest.as_ref(),
         }
         .report_data();
-        if !self.dialled.verify(
-            Domain::SessionIdentity,
-            report_data.as_bytes(),
-            &response.signature,
-        ) {
+        if !self.peer.verify(Domain::SessionIdentity, report_data.as_bytes(), &response.signature) {
             return Err(Refusal::NotSigned);
         }
         let judged = match &response.evidence {
@@ -129,7 +138,7 @@ impl Challenger {
         let report_data = IdentityBinding {
             network: &self.network,
             kind: record.evidence.kind(),
-            peer: &self.dialled,
+            peer: &self.peer,
             public_key: &certificate.public_key,
             capabilities: &record.capabilities,
             not_before: certificate.not_before,
@@ -152,12 +161,12 @@ impl Challenger {
         let kind = response.evidence.kind();
         let simulated = kind.is_simulated();
         if simulated {
-            tracing::warn!(provider = %self.dialled, "accepted a SIMULATED TEE: NO SECURITY");
+            tracing::warn!(peer = %self.peer, "accepted a SIMULATED TEE: NO SECURITY");
         }
         let (appraisal, measurements) =
             judged.map(|judged| (judged.appraisal, judged.measurements)).unzip();
         Verdict {
-            peer: self.dialled,
+            peer: self.peer,
             tier,
             simulated,
             kind,

@@ -43,6 +43,22 @@ pub enum ChannelError {
     /// The consumer's policy or the binding refused the provider. No prompt byte was sent.
     #[error("the provider was refused: {0}")]
     Refused(Refusal),
+    /// This provider's policy for consumers or the binding refused the consumer. Nothing that it
+    /// sent was served.
+    #[error("the consumer was refused: {}", about_a_consumer(.0))]
+    ConsumerRefused(Refusal),
+    /// The provider serves attested consumers only, and this node has nothing to show.
+    #[error(
+        "the provider serves attested consumers only, and this node has no TEE to attest itself \
+         with; choose another provider"
+    )]
+    AttestationDemanded,
+    /// The provider judged this node's evidence and refused it. No job was sent.
+    #[error(
+        "the provider's policy for consumers refuses this node's evidence; its operator can say \
+         why, or choose another provider"
+    )]
+    RefusedByProvider,
     /// The peer broke the protocol; do not use it again soon.
     #[error("the peer broke the session protocol: {0}")]
     Misbehaved(Misbehaviour),
@@ -99,6 +115,11 @@ impl From<Malformed> for Misbehaviour {
     }
 }
 
+/// The same reason, of the other end: refusals are worded for the usual case, a refused provider.
+fn about_a_consumer(refusal: &Refusal) -> String {
+    refusal.to_string().replace("provider", "consumer")
+}
+
 /// An error of the TLS stream: TLS's own errors travel inside I/O errors.
 pub(super) fn from_io(error: &io::Error) -> ChannelError {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
@@ -106,5 +127,18 @@ pub(super) fn from_io(error: &io::Error) -> ChannelError {
         Some(tls) => ChannelError::Tls(tls.clone()),
         None if error.kind() == io::ErrorKind::UnexpectedEof => Misbehaviour::Truncated.into(),
         None => ChannelError::Lost(error.kind()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_consumer_is_not_called_a_provider() {
+        let words = ChannelError::ConsumerRefused(Refusal::Debug).to_string();
+        assert!(words.contains("the consumer's guest runs in debug mode"), "{words}");
+        let words = ChannelError::Refused(Refusal::Debug).to_string();
+        assert!(words.contains("the provider's guest runs in debug mode"), "{words}");
     }
 }

@@ -15,12 +15,16 @@ use crate::channel::error::{ChannelError, Misbehaviour, from_io};
 pub(super) enum Kind {
     /// The application's bytes.
     Application,
-    /// A consumer's challenge.
+    /// A challenge.
     AttestRequest,
-    /// A provider's answer.
+    /// The answer to one.
     AttestResponse,
-    /// A provider's answer that it cannot attest at the moment; empty.
+    /// The answer that this end cannot attest at the moment; empty.
     AttestUnable,
+    /// A provider's word that it refuses the consumer's evidence; empty, for the reason is its own.
+    AttestRefused,
+    /// A provider's word that the consumer's evidence satisfies it; empty.
+    AttestAccepted,
 }
 
 impl Kind {
@@ -30,6 +34,8 @@ impl Kind {
             Self::AttestRequest => 1,
             Self::AttestResponse => 2,
             Self::AttestUnable => 3,
+            Self::AttestRefused => 4,
+            Self::AttestAccepted => 5,
         }
     }
 
@@ -39,6 +45,8 @@ impl Kind {
             1 => Some(Self::AttestRequest),
             2 => Some(Self::AttestResponse),
             3 => Some(Self::AttestUnable),
+            4 => Some(Self::AttestRefused),
+            5 => Some(Self::AttestAccepted),
             _ => None,
         }
     }
@@ -48,7 +56,7 @@ impl Kind {
             Self::Application => limits::FRAME_BYTES,
             Self::AttestRequest => AttestRequest::BYTES,
             Self::AttestResponse => limits::ATTEST_RESPONSE_BYTES,
-            Self::AttestUnable => 0,
+            Self::AttestUnable | Self::AttestRefused | Self::AttestAccepted => 0,
         }
     }
 }
@@ -160,9 +168,15 @@ mod tests {
 
     #[tokio::test]
     async fn bounds_are_held_at_the_header() {
-        for kind in
-            [Kind::Application, Kind::AttestRequest, Kind::AttestResponse, Kind::AttestUnable]
-        {
+        for kind in [
+            Kind::Application,
+            Kind::AttestRequest,
+            Kind::AttestResponse,
+            Kind::AttestUnable,
+            Kind::AttestRefused,
+            Kind::AttestAccepted,
+        ] {
+            assert_eq!(Kind::from_byte(kind.as_byte()), Some(kind));
             let header = |length: usize| {
                 let mut header = vec![kind.as_byte()];
                 header.extend(u32::try_from(length).unwrap().to_be_bytes());

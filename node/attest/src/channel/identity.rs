@@ -1,4 +1,4 @@
-//! A provider's identity in sessions: its TLS key, its certificate, its answers to challenges.
+//! A node's identity in sessions: its TLS key, its certificate, its answers to challenges.
 //!
 //! Owns: the certificate and its renewal, and the rate at which the TEE is asked.
 //! Must not: write the TLS key anywhere, or have anything quoted but the two bindings.
@@ -16,6 +16,7 @@ use cocoon_protocol::limits;
 use cocoon_protocol::units::{Millis, Timestamp};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::server::ServerConfig;
+use rustls::sign::CertifiedKey;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::Clock;
@@ -29,7 +30,7 @@ use crate::channel::tls;
 /// be re-attested a few times.
 const RENEW_BEFORE: Millis = Millis::from_secs(3600);
 
-/// What a provider's session identity is made of.
+/// What a node's session identity is made of.
 #[derive(Clone, Debug)]
 pub struct IdentityOptions {
     /// The node's key.
@@ -38,7 +39,8 @@ pub struct IdentityOptions {
     pub attester: Arc<dyn Attester>,
     /// The network that it serves.
     pub network: NetworkId,
-    /// SHA-256 of the capabilities in its offer; a changed offer is another identity.
+    /// SHA-256 of the capabilities in its offer; a changed offer is another identity. Zeros for a
+    /// consumer, which offers nothing.
     pub capabilities: [u8; 32],
     /// Digest of its configuration.
     pub configuration: [u8; 32],
@@ -48,18 +50,30 @@ pub struct IdentityOptions {
     pub clock: Clock,
 }
 
-/// A provider's identity. One serves any number of sessions.
+/// A node's identity: what a provider shows, and a consumer that a provider demands it of. One
+/// serves any number of sessions.
 pub struct ChannelIdentity {
     options: IdentityOptions,
     issued: Mutex<Option<Arc<Issued>>>,
     /// TEEs make one quote at a time; a queue here is fairer than one in a driver.
-    quoting: Semaphore,
+    quoting: Arc<Semaphore>,
+    /// Those who wait for a quote or have theirs made.
+    queue: Arc<Semaphore>,
     quota: std::sync::Mutex<QuoteQuota>,
 }
 
+/// Quotes that may be wanted at a time. At about 50 ms each the last of them is ready well within
+/// the ten seconds that its challenger waits; one more would be made for nobody.
+const QUOTE_QUEUE: usize = 128;
+
 /// A certificate in use.
 pub(super) struct Issued {
+    /// For a provider that serves anybody.
     pub(super) config: Arc<ServerConfig>,
+    /// For a provider that demands attested consumers.
+    pub(super) demanding: Arc<ServerConfig>,
+    /// For a consumer of such a provider.
+    pub(super) certified: Arc<CertifiedKey>,
     public_key: Vec<u8>,
     not_before: Timestamp,
     not_after: Timestamp,
@@ -95,7 +109,8 @@ impl ChannelIdentity {
         Self {
             options,
             issued: Mutex::default(),
-            quoting: Semaphore::new(1),
+            quoting: Arc::new(Semaphore::new(1)),
+            queue: Arc::new(Semaphore::new(QUOTE_QUEUE)),
             quota: std::sync::Mutex::default(),
         }
     }
@@ -141,19 +156,22 @@ impl ChannelIdentity {
         };
         let certificate = certificate::issue(&key, &record, not_before, not_after)
             .map_err(|_| ChannelError::Certificate)?;
-        let config = Arc::new(tls::server_config(certificate, key.serialize_der())?);
+        let certified = tls::certified(certificate, key.serialize_der())?;
+        let config = Arc::new(tls::server_config(&certified, false)?);
+        let demanding = Arc::new(tls::server_config(&certified, true)?);
         tracing::info!(
             kind = %options.attester.kind(),
             until = not_after.as_unix_secs(),
             "made a session certificate"
         );
-        Ok(Issued { config, public_key, not_before, not_after })
+        Ok(Issued { config, demanding, certified, public_key, not_before, not_after })
     }
 
-    /// Answers `peer`'s challenge in the session whose exporter for the request's nonce is `exporter`.
+    /// Answers `peer`'s challenge in the session whose exporter for the request's nonce is
+    /// `exporter`, as the end of it that `role` says.
     pub(super) async fn answer(
         &self,
-        peer: NodeId,
+        (role, peer): (SessionRole, NodeId),
         request: &AttestRequest,
         exporter: &[u8; 32],
         issued: &Issued,
@@ -161,7 +179,7 @@ impl ChannelIdentity {
         let options = &self.options;
         let report_data = SessionBinding {
             network: &options.network,
-            role: SessionRole::Server,
+            role,
             exporter,
             nonce: &request.nonce,
             public_key: &issued.public_key,
@@ -199,11 +217,19 @@ impl ChannelIdentity {
     }
 
     async fn quote(&self, report_data: ReportData, now: Timestamp) -> Result<Quoted, QuoteError> {
-        let _turn = self.quoting.acquire().await.map_err(|_| QuoteError::Unavailable)?;
         let attester = Arc::clone(&self.options.attester);
-        let quoted = tokio::task::spawn_blocking(move || attester.quote(&report_data, now))
-            .await
-            .map_err(|_| QuoteError::Unavailable)??;
+        let place = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| QuoteError::Busy)?;
+        let turn = Arc::clone(&self.quoting).acquire_owned().await;
+        let turn = turn.map_err(|_| QuoteError::Unavailable)?;
+        let make = move || {
+            let quoted = attester.quote(&report_data, now);
+            // Here and not outside: whoever stops waiting does not stop the TEE, and the next
+            // quote must not begin beside this one.
+            drop((turn, place));
+            quoted
+        };
+        let quoted =
+            tokio::task::spawn_blocking(make).await.map_err(|_| QuoteError::Unavailable)??;
         if quoted.evidence.quote().len() > limits::EVIDENCE_BYTES {
             return Err(QuoteError::TooLarge);
         }

@@ -25,24 +25,24 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cocoon_protocol::attest::{EvidenceKind, Refusal, Verdict};
+use cocoon_protocol::attest::{EvidenceKind, Verdict};
 use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::limits;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::Clock;
 use crate::channel::frame::Kind;
-use crate::channel::pump::{Failure, Incoming, Outgoing};
+use crate::channel::pump::{Failure, Incoming, Outgoing, Standing};
 
-pub use accept::{AcceptOptions, accept};
+pub use accept::{AcceptOptions, ConsumerDemand, accept};
 pub use connect::{ConnectOptions, connect};
 pub use error::{ChannelError, Misbehaviour};
 pub use identity::{ChannelIdentity, IdentityOptions};
 
 /// Who owns the tasks that carry a channel: the node's shutdown waits for `tracker` and cancels
-/// `cancel`. A channel runs three tasks: one reads, one writes, one attests.
+/// `cancel`. A channel runs three tasks: one reads, one writes, one attests; and a fourth where both
+/// ends attest.
 #[derive(Clone, Debug, Default)]
 pub struct ChannelTasks {
     /// Tracks every task.
@@ -72,12 +72,13 @@ impl AttestedChannel {
 }
 
 /// A provider's end: the consumer's challenge was answered. Whether the consumer was content shows
-/// in its first frame.
+/// in its first frame. Where consumers have to be attested, this one is, and stays so.
 #[derive(Debug)]
 pub struct AcceptedChannel {
     peer: NodeId,
     kind: EvidenceKind,
     evidence_digest: [u8; 32],
+    verdict: Option<Verdict>,
     sender: FrameSender,
     receiver: FrameReceiver,
 }
@@ -98,6 +99,12 @@ impl AcceptedChannel {
         self.evidence_digest
     }
 
+    /// What was verified about the consumer, where that was demanded. [`FrameSender::verdict`] has
+    /// the latest.
+    pub const fn verdict(&self) -> Option<&Verdict> {
+        self.verdict.as_ref()
+    }
+
     /// The two directions, usable from different tasks.
     pub fn split(self) -> (FrameSender, FrameReceiver) {
         (self.sender, self.receiver)
@@ -109,8 +116,8 @@ pub struct FrameSender {
     outgoing: mpsc::Sender<Outgoing>,
     budget: Arc<Semaphore>,
     failure: Failure,
-    /// On a consumer's end: what is verified, and the clock that says until when.
-    standing: Option<(watch::Receiver<Verdict>, Clock)>,
+    /// What is verified about the other end, where that is asked.
+    standing: Option<Standing>,
     _closing: DropGuard,
 }
 
@@ -126,7 +133,8 @@ impl FrameSender {
     /// Cancel-safe: dropped before it is ready, nothing was sent.
     ///
     /// # Errors
-    /// [`ChannelError::Refused`] when the verdict has ended and no new one came: no byte leaves.
+    /// [`ChannelError::Refused`] or [`ChannelError::ConsumerRefused`] when the verdict has ended and
+    /// no new one came: no byte leaves.
     pub async fn send(&mut self, frame: Bytes) -> Result<(), ChannelError> {
         self.check()?;
         let length = u32::try_from(frame.len()).map_err(|_| ChannelError::FrameTooLong)?;
@@ -153,21 +161,17 @@ impl FrameSender {
         flushed.await.map_err(|_| self.failure.or_closed())
     }
 
-    /// On a consumer's end, what is verified about the provider now.
+    /// What is verified about the other end now: on a consumer's end always, on a provider's where
+    /// it demands attested consumers.
     pub fn verdict(&self) -> Option<Verdict> {
-        self.standing.as_ref().map(|(verdict, _)| verdict.borrow().clone())
+        self.standing.as_ref().map(Standing::verdict)
     }
 
     fn check(&self) -> Result<(), ChannelError> {
         if let Some(failure) = self.failure.seen() {
             return Err(failure);
         }
-        match &self.standing {
-            Some((verdict, clock)) if !verdict.borrow().is_current(clock.now()) => {
-                Err(ChannelError::Refused(Refusal::TimedOut))
-            }
-            _ => Ok(()),
-        }
+        self.standing.as_ref().map_or(Ok(()), Standing::check)
     }
 }
 

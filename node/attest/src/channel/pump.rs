@@ -1,4 +1,5 @@
-//! The three tasks that carry an open channel: one reads, one writes, one attests.
+//! The tasks that carry an open channel: one reads, one writes, and one for each direction in which
+//! the channel attests: it asks again, or it answers.
 //!
 //! Owns: the queues between them and the caller, their bounds, and how each task ends.
 //! Must not: let a slow caller or a slow peer grow any of them.
@@ -12,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cocoon_protocol::attest::{AttestRequest, Refusal, Verdict};
+use cocoon_protocol::attest::{AttestRequest, Refusal, SessionRole, Verdict};
 use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::limits;
 use cocoon_protocol::units::Millis;
@@ -21,10 +22,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::attester::QuoteError;
 use crate::channel::challenge::Challenger;
 use crate::channel::error::{ChannelError, Misbehaviour, from_io};
 use crate::channel::frame::{FrameReader, Kind, write_frame};
-use crate::channel::identity::{ChannelIdentity, Issued};
+use crate::channel::identity::{Answered, ChannelIdentity, Issued};
 use crate::channel::tls::SharedTls;
 use crate::channel::{ChannelTasks, FrameReceiver, FrameSender};
 
@@ -35,9 +37,11 @@ const QUEUED_FRAMES: usize = 64;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Re-attestation begins so much before the last evidence is too old that two whole exchanges fit.
 const REATTEST_MARGIN: Millis = Millis::from_secs(20);
-/// A provider answers challenges on one connection no faster than this. A consumer of ours asks
-/// every ten minutes.
+/// Challenges on one connection are answered no faster than this. We ask every ten minutes.
 const CHALLENGE_INTERVAL: Duration = Duration::from_secs(300);
+
+/// How long the word that a peer was refused may take to leave.
+pub(super) const PARTING_WORD: Duration = Duration::from_secs(1);
 
 /// What the caller or the attester wants written.
 pub(super) enum Outgoing {
@@ -65,18 +69,51 @@ impl Failure {
     }
 }
 
-/// Which end of the channel this is, and what it attests with.
-pub(super) enum Side {
-    Consumer { challenger: Arc<Challenger>, verdict: Box<Verdict> },
-    Provider { identity: Arc<ChannelIdentity>, issued: Arc<Issued>, peer: NodeId },
+/// What this end of a channel attests with, and what it holds the other end to. A consumer always
+/// challenges and a provider always answers; where a provider demands it, both do both.
+pub(super) struct Side {
+    pub(super) challenging: Option<Challenging>,
+    pub(super) answering: Option<Answering>,
+}
+
+/// What the other end is held to, and what it has proved.
+pub(super) struct Challenging {
+    pub(super) challenger: Arc<Challenger>,
+    pub(super) verdict: Box<Verdict>,
+}
+
+/// With what the other end's challenges are answered.
+pub(super) struct Answering {
+    pub(super) identity: Arc<ChannelIdentity>,
+    pub(super) issued: Arc<Issued>,
+    /// Which end this is.
+    pub(super) role: SessionRole,
+    /// The other end: who uses up whose share of quotes.
+    pub(super) peer: NodeId,
+}
+
+impl Answering {
+    pub(super) async fn answer(
+        &self,
+        request: &AttestRequest,
+        exporter: &[u8; 32],
+    ) -> Result<Answered, QuoteError> {
+        self.identity.answer((self.role, self.peer), request, exporter, &self.issued).await
+    }
 }
 
 /// Where the reader hands attestation frames.
-enum Attestation {
+#[derive(Default)]
+struct Attestation {
     /// Answers, only while one is awaited.
-    Answers { to: mpsc::Sender<Result<Bytes, Refusal>>, awaited: Arc<AtomicBool> },
+    answers: Option<Answers>,
     /// Challenges; one may wait while another is answered.
-    Requests { to: mpsc::Sender<AttestRequest> },
+    requests: Option<mpsc::Sender<AttestRequest>>,
+}
+
+struct Answers {
+    to: mpsc::Sender<Result<Bytes, Refusal>>,
+    awaited: Arc<AtomicBool>,
 }
 
 /// Starts the tasks of a channel whose first attestation is done.
@@ -98,30 +135,24 @@ where
     let (to_read, inbox) = mpsc::channel(QUEUED_FRAMES);
     let control = outgoing.downgrade();
 
-    let (attestation, standing) = match side {
-        Side::Consumer { challenger, verdict } => {
-            let (to, answers) = mpsc::channel(1);
-            let (verdicts, latest) = watch::channel(*verdict);
-            let awaited = Arc::new(AtomicBool::new(false));
-            let clock = challenger.clock.clone();
-            let reattest = Reattest {
-                tls: tls.clone(),
-                challenger,
-                control,
-                answers,
-                awaited: Arc::clone(&awaited),
-                verdicts,
-            };
-            runner.spawn(attesting.clone(), None, (), reattest.run());
-            (Attestation::Answers { to, awaited }, Some((latest, clock)))
-        }
-        Side::Provider { identity, issued, peer } => {
-            let (to, requests) = mpsc::channel(1);
-            let respond = Respond { tls: tls.clone(), identity, issued, peer, control, requests };
-            runner.spawn(attesting.clone(), None, (), respond.run());
-            (Attestation::Requests { to }, None)
-        }
-    };
+    let mut attestation = Attestation::default();
+    let standing = side.challenging.map(|Challenging { challenger, verdict }| {
+        let (to, answers) = mpsc::channel(1);
+        let (verdicts, latest) = watch::channel(*verdict);
+        let awaited = Arc::new(AtomicBool::new(false));
+        let standing = Standing { verdict: latest, challenger: Arc::clone(&challenger) };
+        attestation.answers = Some(Answers { to, awaited: Arc::clone(&awaited) });
+        let (tls, control) = (tls.clone(), control.clone());
+        let reattest = Reattest { tls, challenger, control, answers, awaited, verdicts };
+        runner.spawn(attesting.clone(), None, (), reattest.run());
+        standing
+    });
+    if let Some(answering) = side.answering {
+        let (to, requests) = mpsc::channel(1);
+        attestation.requests = Some(to);
+        let respond = Respond { tls: tls.clone(), answering, control, requests };
+        runner.spawn(attesting.clone(), None, (), respond.run());
+    }
     let write = write_loop(tls, to_write, closing.clone());
     runner.spawn(runner.all.clone(), Some(attesting.clone()), (), write);
     let budget = || Arc::new(Semaphore::new(limits::FRAME_BYTES));
@@ -263,26 +294,49 @@ where
 }
 
 impl Attestation {
-    fn deliver(&self, kind: Kind, payload: Bytes) -> Result<(), Misbehaviour> {
-        match (self, kind) {
-            (Self::Answers { to, awaited }, Kind::AttestResponse | Kind::AttestUnable) => {
-                if !awaited.swap(false, Ordering::AcqRel) {
-                    return Err(Misbehaviour::UnexpectedFrame);
+    fn deliver(&self, kind: Kind, payload: Bytes) -> Result<(), ChannelError> {
+        match (kind, &self.answers, &self.requests) {
+            (Kind::AttestResponse | Kind::AttestUnable, Some(answers), _) => {
+                if !answers.awaited.swap(false, Ordering::AcqRel) {
+                    return Err(Misbehaviour::UnexpectedFrame.into());
                 }
                 let unable = kind == Kind::AttestUnable;
                 let answer = if unable { Err(Refusal::Unable) } else { Ok(payload) };
-                to.try_send(answer).map_err(|_| Misbehaviour::UnexpectedFrame)
+                answers.to.try_send(answer).map_err(|_| Misbehaviour::UnexpectedFrame.into())
             }
-            (Self::Requests { to }, Kind::AttestRequest) => {
-                let request = AttestRequest::from_bytes(&payload)?;
-                to.try_send(request).map_err(|_| Misbehaviour::TooManyRequests)
+            (Kind::AttestRequest, _, Some(requests)) => {
+                let request = AttestRequest::from_bytes(&payload).map_err(Misbehaviour::from)?;
+                requests.try_send(request).map_err(|_| Misbehaviour::TooManyRequests.into())
             }
-            _ => Err(Misbehaviour::UnexpectedFrame),
+            // Only a provider has a demand that its consumer can fail.
+            (Kind::AttestRefused, Some(_), Some(_)) => Err(ChannelError::RefusedByProvider),
+            _ => Err(Misbehaviour::UnexpectedFrame.into()),
         }
     }
 }
 
-/// A consumer's attester: asks again before the last evidence is too old.
+/// What is verified about the other end, and since when that holds no longer.
+pub(super) struct Standing {
+    verdict: watch::Receiver<Verdict>,
+    challenger: Arc<Challenger>,
+}
+
+impl Standing {
+    pub(super) fn verdict(&self) -> Verdict {
+        self.verdict.borrow().clone()
+    }
+
+    /// Whether a frame may rely on the verdict now.
+    pub(super) fn check(&self) -> Result<(), ChannelError> {
+        if self.verdict.borrow().is_current(self.challenger.clock.now()) {
+            Ok(())
+        } else {
+            Err(self.challenger.refused(Refusal::TimedOut))
+        }
+    }
+}
+
+/// The challenging end's attester: asks again before the last evidence is too old.
 struct Reattest<S> {
     tls: SharedTls<S>,
     challenger: Arc<Challenger>,
@@ -301,9 +355,30 @@ impl<S> Reattest<S> {
             let Some(control) = self.control.upgrade() else {
                 return Ok(());
             };
-            let verdict = self.challenge(control).await?;
+            let verdict = match self.challenge(control).await {
+                Ok(verdict) => verdict,
+                Err(error) => return Err(self.refuse(error).await),
+            };
             self.verdicts.send_replace(verdict);
         }
+    }
+
+    /// A provider tells its consumer why the session ends; a consumer just leaves.
+    async fn refuse(&self, error: ChannelError) -> ChannelError {
+        if let ChannelError::ConsumerRefused(_) = error
+            && let Some(control) = self.control.upgrade()
+        {
+            let parting = async {
+                let (done, flushed) = oneshot::channel();
+                let (kind, payload) = (Kind::AttestRefused, Bytes::new());
+                let _ = control.send(Outgoing::Frame { kind, payload, budget: None }).await;
+                let _ = control.send(Outgoing::Flush(done)).await;
+                flushed.await
+            };
+            // A courtesy: whether it arrives changes nothing.
+            let _ = timeout(PARTING_WORD, parting).await;
+        }
+        error
     }
 
     async fn challenge(
@@ -322,17 +397,19 @@ impl<S> Reattest<S> {
         };
         let answer = timeout(limits::ATTEST_TIMEOUT.to_duration(), exchange)
             .await
-            .map_err(|_| Refusal::TimedOut)???;
-        Ok(self.challenger.judge(request.nonce, exporter, answer).await?)
+            .map_err(|_| self.challenger.refused(Refusal::TimedOut))??;
+        let judged = match answer {
+            Ok(answer) => self.challenger.judge(request.nonce, exporter, answer).await,
+            Err(refusal) => Err(refusal),
+        };
+        judged.map_err(|refusal| self.challenger.refused(refusal))
     }
 }
 
-/// A provider's attester: answers challenges, one at a time and not too many.
+/// The answering end's attester: answers challenges, one at a time and not too many.
 struct Respond<S> {
     tls: SharedTls<S>,
-    identity: Arc<ChannelIdentity>,
-    issued: Arc<Issued>,
-    peer: NodeId,
+    answering: Answering,
     control: mpsc::WeakSender<Outgoing>,
     requests: mpsc::Receiver<AttestRequest>,
 }
@@ -346,14 +423,13 @@ impl<S> Respond<S> {
             }
             last = Instant::now();
             let exporter = self.tls.exporter(&request.nonce)?;
-            let (kind, payload) =
-                match self.identity.answer(self.peer, &request, &exporter, &self.issued).await {
-                    Ok(answered) => (Kind::AttestResponse, Bytes::from(answered.response)),
-                    Err(error) => {
-                        tracing::error!(%error, "could not attest a session again");
-                        (Kind::AttestUnable, Bytes::new())
-                    }
-                };
+            let (kind, payload) = match self.answering.answer(&request, &exporter).await {
+                Ok(answered) => (Kind::AttestResponse, Bytes::from(answered.response)),
+                Err(error) => {
+                    tracing::error!(%error, "could not attest a session again");
+                    (Kind::AttestUnable, Bytes::new())
+                }
+            };
             let Some(control) = self.control.upgrade() else {
                 return Ok(());
             };

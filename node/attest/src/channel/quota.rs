@@ -1,6 +1,6 @@
-//! How many quotes one peer may have made.
+//! How many quotes one peer may have made: a token bucket for each.
 //!
-//! Owns: the count per peer and its bound. Must not: hinder tier `open`, which needs no quote.
+//! Owns: the buckets and their bound. Must not: hinder tier `open`, which needs no quote.
 
 use std::collections::BTreeMap;
 
@@ -8,42 +8,65 @@ use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::limits;
 use cocoon_protocol::units::{Millis, Timestamp};
 
-/// A hardware quote takes about 50 ms, and a TEE makes one at a time: twenty a second for all. A
-/// peer may use a fortieth of that. A consumer with warm sessions needs one in ten minutes.
-const QUOTES_PER_WINDOW: u32 = 30;
-const WINDOW: Millis = Millis::from_secs(60);
-/// Peers remembered: one for each session, four times over. When full, the peer that has been known
-/// for longest is forgotten, so strangers cannot lock anybody out.
+/// A hardware quote takes about 50 ms, and a TEE makes one at a time: twenty a second for all. One
+/// peer may have a fortieth of that in the long run; a consumer with warm sessions needs one in ten
+/// minutes for each.
+const REFILL: Millis = Millis::from_secs(2);
+/// Quotes at once: a consumer that starts opens a handful of sessions, and tries some again.
+const BURST: u32 = 8;
+/// Peers remembered: one for each session, four times over. When full, the fullest bucket is
+/// forgotten, which is worth least; so strangers cannot lock anybody out.
 const PEERS: usize = 4 * limits::SESSIONS;
 
-/// Counts per peer, in windows that begin with a peer's first quote.
+/// A bucket: the tokens that it had at a time. Between refills the time does not move, so that no
+/// part of a token is lost.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    at: Timestamp,
+    tokens: u32,
+}
+
+impl Bucket {
+    fn refilled(self, now: Timestamp) -> Self {
+        let gained = now.since(self.at).get() / REFILL.get();
+        let tokens = u32::try_from(gained).unwrap_or(u32::MAX).saturating_add(self.tokens);
+        // A clock that was set back begins anew.
+        if tokens >= BURST || now < self.at {
+            return Self { at: now, tokens: tokens.min(BURST) };
+        }
+        Self { at: self.at.after(Millis::new(gained.saturating_mul(REFILL.get()))), tokens }
+    }
+}
+
+/// The buckets of all peers.
 #[derive(Debug, Default)]
 pub(super) struct QuoteQuota {
-    peers: BTreeMap<NodeId, (Timestamp, u32)>,
+    peers: BTreeMap<NodeId, Bucket>,
 }
 
 impl QuoteQuota {
-    /// Takes one quote from `peer`'s share; false when it has none left.
+    /// Takes one quote from `peer`'s bucket; false when it is empty.
     pub(super) fn take(&mut self, peer: NodeId, now: Timestamp) -> bool {
         if self.peers.len() >= PEERS && !self.peers.contains_key(&peer) {
             self.forget(now);
         }
-        let (begin, count) = self.peers.entry(peer).or_insert((now, 0));
-        if now.since(*begin) >= WINDOW || now < *begin {
-            (*begin, *count) = (now, 0);
-        }
-        *count = count.saturating_add(1);
-        *count <= QUOTES_PER_WINDOW
+        let bucket = self.peers.entry(peer).or_insert(Bucket { at: now, tokens: BURST });
+        *bucket = bucket.refilled(now);
+        let left = bucket.tokens.checked_sub(1);
+        bucket.tokens = left.unwrap_or(0);
+        left.is_some()
     }
 
     fn forget(&mut self, now: Timestamp) {
-        self.peers.retain(|_, (begin, _)| now.since(*begin) < WINDOW);
+        // A full bucket says nothing.
+        self.peers.retain(|_, bucket| bucket.refilled(now).tokens < BURST);
         if self.peers.len() < PEERS {
             return;
         }
-        let oldest = self.peers.iter().min_by_key(|(_, (begin, _))| *begin).map(|(peer, _)| *peer);
-        if let Some(oldest) = oldest {
-            self.peers.remove(&oldest);
+        let fullest = self.peers.iter().max_by_key(|(_, bucket)| bucket.refilled(now).tokens);
+        let fullest = fullest.map(|(peer, _)| *peer);
+        if let Some(fullest) = fullest {
+            self.peers.remove(&fullest);
         }
     }
 }
@@ -61,15 +84,40 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_has_its_share_and_a_minute_later_another() {
+    fn a_peer_has_a_burst_and_then_what_trickles_in() {
         let mut quota = QuoteQuota::default();
-        for _ in 0..QUOTES_PER_WINDOW {
+        let after = |millis| NOW.after(Millis::new(millis));
+        for _ in 0..BURST {
             assert!(quota.take(peer(1), NOW));
         }
         assert!(!quota.take(peer(1), NOW));
         assert!(quota.take(peer(2), NOW));
-        assert!(!quota.take(peer(1), NOW.after(Millis::from_secs(59))));
-        assert!(quota.take(peer(1), NOW.after(WINDOW)));
+        // Asking does not push the next token away.
+        for millis in [500, 1_000, 1_999] {
+            assert!(!quota.take(peer(1), after(millis)));
+        }
+        assert!(quota.take(peer(1), after(2_000)));
+        assert!(!quota.take(peer(1), after(3_999)));
+        assert!(quota.take(peer(1), after(4_000)));
+    }
+
+    #[test]
+    fn a_long_pause_is_worth_one_burst_and_no_more() {
+        let mut quota = QuoteQuota::default();
+        assert!(quota.take(peer(1), NOW));
+        let later = NOW.after(Millis::from_secs(1_000_000));
+        let granted = (0..100).filter(|_| quota.take(peer(1), later)).count();
+        assert_eq!(granted, usize::try_from(BURST).unwrap());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_tokens() {
+        let mut quota = QuoteQuota::default();
+        let granted =
+            |quota: &mut QuoteQuota, now| (0..100).filter(|_| quota.take(peer(1), now)).count();
+        assert_eq!(granted(&mut quota, NOW.after(Millis::from_secs(3_600))), 8);
+        assert_eq!(granted(&mut quota, NOW), 0);
+        assert_eq!(granted(&mut quota, NOW.after(REFILL)), 1);
     }
 
     #[test]
@@ -80,5 +128,15 @@ mod tests {
         }
         assert_eq!(quota.peers.len(), PEERS);
         assert!(quota.take(peer(usize::MAX), NOW));
+    }
+
+    #[test]
+    fn a_flood_of_strangers_does_not_refill_who_has_used_its_share() {
+        let mut quota = QuoteQuota::default();
+        while quota.take(peer(usize::MAX), NOW) {}
+        for number in 0..2 * PEERS {
+            quota.take(peer(number), NOW);
+        }
+        assert!(!quota.take(peer(usize::MAX), NOW));
     }
 }

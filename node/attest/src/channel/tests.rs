@@ -5,6 +5,8 @@
 mod honest;
 mod hostile;
 #[cfg(feature = "dev-tee")]
+mod mutual;
+#[cfg(feature = "dev-tee")]
 mod simulated;
 
 use std::sync::Arc;
@@ -97,13 +99,14 @@ impl World {
             appraiser: Arc::new(Appraiser::new(self.policy.clone())),
             minimum_tier,
             capabilities: Some([3; 32]),
+            identity: None,
             clock: self.consumer_clock.clock.clone(),
             tasks: self.tasks.clone(),
         }
     }
 
     fn accept_options(&self) -> AcceptOptions {
-        AcceptOptions { peer: consumer(), tasks: self.tasks.clone() }
+        AcceptOptions { peer: consumer(), demand: None, tasks: self.tasks.clone() }
     }
 
     async fn try_open(
@@ -173,10 +176,16 @@ impl FakeProvider {
 /// A consumer's end in the hands of somebody else: the handshake, and then whatever the test does.
 async fn fake_consumer(stream: DuplexStream, dialled: NodeId) -> SharedTls<DuplexStream> {
     let reader = Arc::new(super::tls::CertificateReader::new(dialled, START));
-    let config = super::tls::client_config(reader).unwrap();
+    let config = super::tls::client_config(reader, Arc::default()).unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let tls = connector.connect(super::tls::server_name().unwrap(), stream).await.unwrap();
     SharedTls::new(tls.into())
+}
+
+/// A server configuration that shows `certificate`.
+fn showing(certificate: Vec<u8>, key: &rcgen::KeyPair) -> Arc<ServerConfig> {
+    let certified = super::tls::certified(certificate, key.serialize_der()).unwrap();
+    Arc::new(super::tls::server_config(&certified, false).unwrap())
 }
 
 async fn echo(channel: AcceptedChannel) -> Result<usize, ChannelError> {

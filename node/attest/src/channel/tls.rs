@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
@@ -13,13 +14,15 @@ use cocoon_protocol::attest::{EXPORTER_LABEL, NONCE_BYTES, Refusal};
 use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::units::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientConfig, Resumption};
+use rustls::client::{ClientConfig, ResolvesClientCert, Resumption};
 use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::ServerConfig;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, ServerConfig};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
-use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
@@ -36,31 +39,136 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
 });
 
-/// A provider's configuration for one certificate and its key (PKCS #8).
-pub(super) fn server_config(certificate: Vec<u8>, key: Vec<u8>) -> Result<ServerConfig, Error> {
+/// A certificate (DER) and its key (PKCS #8) as TLS uses them.
+pub(super) fn certified(certificate: Vec<u8>, key: Vec<u8>) -> Result<Arc<CertifiedKey>, Error> {
     let key = PrivateKeyDer::Pkcs8(key.into());
-    let mut config = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
-        .with_protocol_versions(&[&TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.into()], key)?;
+    CertifiedKey::from_der(vec![certificate.into()], key, &PROVIDER).map(Arc::new)
+}
+
+/// A provider's configuration for one certificate. With `demand` it asks consumers for theirs.
+pub(super) fn server_config(
+    certified: &Arc<CertifiedKey>,
+    demand: bool,
+) -> Result<ServerConfig, Error> {
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
+        .with_protocol_versions(&[&TLS13])?;
+    let builder = if demand {
+        builder.with_client_cert_verifier(Arc::new(ConsumerCertificate))
+    } else {
+        builder.with_no_client_auth()
+    };
+    let certificate = SingleCertAndKey::from(CertifiedKey::clone(certified));
+    let mut config = builder.with_cert_resolver(Arc::new(certificate));
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     config.alpn_protocols = vec![APPLICATION_PROTOCOL.to_vec()];
     Ok(config)
 }
 
-/// A consumer's configuration for one connection.
-pub(super) fn client_config(verifier: Arc<CertificateReader>) -> Result<ClientConfig, Error> {
+/// A consumer's configuration for one connection; it shows `own` when it is asked to.
+pub(super) fn client_config(
+    verifier: Arc<CertificateReader>,
+    own: Arc<OwnCertificate>,
+) -> Result<ClientConfig, Error> {
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_client_cert_resolver(own);
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
     config.enable_early_data = false;
     config.alpn_protocols = vec![APPLICATION_PROTOCOL.to_vec()];
     Ok(config)
+}
+
+/// A consumer's own certificate, and whether the provider asked for it. TLS authenticates the
+/// asking: it is in the transcript that the provider's key signs.
+#[derive(Debug, Default)]
+pub(super) struct OwnCertificate {
+    certified: Option<Arc<CertifiedKey>>,
+    asked: AtomicBool,
+}
+
+impl OwnCertificate {
+    pub(super) fn new(certified: Option<Arc<CertifiedKey>>) -> Self {
+        Self { certified, asked: AtomicBool::new(false) }
+    }
+
+    /// Whether the provider asked for a certificate; settled when the handshake is over.
+    pub(super) fn was_asked_for(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+}
+
+impl ResolvesClientCert for OwnCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked.store(true, Ordering::Release);
+        self.certified.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.certified.is_some()
+    }
+}
+
+/// Lets any single certificate through, or none: TLS proves only that the consumer holds its key.
+/// Everything else is judged after the handshake, where a refusal can say its reason.
+#[derive(Debug)]
+struct ConsumerCertificate;
+
+impl ClientCertVerifier for ConsumerCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        match intermediates {
+            [] => Ok(ClientCertVerified::assertion()),
+            _ => Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        PROVIDER.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn verify_signature(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signature: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let algorithms = &PROVIDER.signature_verification_algorithms;
+    verify_tls13_signature(message, certificate, signature, algorithms)
 }
 
 /// A name for the API's sake; it is neither sent nor compared.
@@ -139,8 +247,7 @@ impl ServerCertVerifier for CertificateReader {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &PROVIDER.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        verify_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -176,12 +283,11 @@ impl<S> SharedTls<S> {
         stream.get_ref().1.negotiated_key_exchange_group().map(|group| group.name())
     }
 
-    /// The certificate that the peer showed.
-    #[cfg(all(test, feature = "dev-tee"))]
-    pub(super) fn certificate(&self) -> Vec<u8> {
+    /// The certificate that the peer showed, if any.
+    pub(super) fn certificate(&self) -> Option<Vec<u8>> {
         let stream = self.lock();
         let shown = stream.get_ref().1.peer_certificates();
-        shown.and_then(|chain| chain.first()).map(|der| der.to_vec()).unwrap_or_default()
+        shown.and_then(|chain| chain.first()).map(|der| der.to_vec())
     }
 
     /// Whether both ends named our protocol. TLS lets a peer that names none pass.

@@ -29,8 +29,7 @@ fn forge(peer: NodeId, not_before: Timestamp, not_after: Timestamp) -> Forged {
         evidence: Evidence::None,
     };
     let der = certificate::issue(&key, &record, not_before, not_after).unwrap();
-    let config = super::super::tls::server_config(der, key.serialize_der()).unwrap();
-    Forged { config: Arc::new(config), public_key: certificate::public_key(&key) }
+    Forged { config: showing(der, &key), public_key: certificate::public_key(&key) }
 }
 
 fn forge_now(peer: NodeId) -> Forged {
@@ -280,7 +279,7 @@ async fn tls_for_another_purpose_is_refused_on_both_sides() {
     let (near, far) = duplex(64 * 1024);
     let accepting = tokio::spawn(accept(far, world.identity(), world.accept_options()));
     let verifier = super::super::tls::CertificateReader::new(world.key.id(), START);
-    let mut config = super::super::tls::client_config(Arc::new(verifier)).unwrap();
+    let mut config = super::super::tls::client_config(Arc::new(verifier), Arc::default()).unwrap();
     config.alpn_protocols.clear();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let name = super::super::tls::server_name().unwrap();

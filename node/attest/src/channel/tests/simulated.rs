@@ -19,16 +19,16 @@ use cocoon_protocol::identity::Domain;
 use proptest::prelude::*;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     parse_policy(&dev_policy()).unwrap()
 }
 
-fn world(guest: SimulatedGuest) -> World {
+pub(super) fn world(guest: SimulatedGuest) -> World {
     let attester = Arc::new(SimulatedAttester::new(guest));
     World { attester, policy: policy(), ..World::open() }
 }
 
-fn guest() -> SimulatedGuest {
+pub(super) fn guest() -> SimulatedGuest {
     SimulatedGuest::default()
 }
 
@@ -233,16 +233,15 @@ async fn a_genuine_identity_quote_in_another_certificate_is_refused() {
     // The genuine record, read from the genuine certificate, under the attacker's TLS key.
     let (near, far) = duplex(64 * 1024);
     let accepting = tokio::spawn(accept(far, Arc::clone(&identity), world.accept_options()));
-    let certificate = fake_consumer(near, world.key.id()).await.certificate();
+    let certificate = fake_consumer(near, world.key.id()).await.certificate().unwrap();
     accepting.abort();
     drop(issued);
     let genuine = crate::certificate::SessionCertificate::read(&certificate, START).unwrap();
     let record: IdentityRecord = genuine.record;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
     let der = certificate::issue(&key, &record, genuine.not_before, genuine.not_after).unwrap();
-    let config = super::super::tls::server_config(der, key.serialize_der()).unwrap();
     let public_key = certificate::public_key(&key);
-    let error = victim(&world, Arc::new(config), async |fake| {
+    let error = victim(&world, showing(der, &key), async |fake| {
         let genuine = relayed(&world, &identity, &fake.request).await;
         AttestResponse { signature: sign_for(&world, &fake, &public_key), ..genuine }
     });
@@ -251,19 +250,23 @@ async fn a_genuine_identity_quote_in_another_certificate_is_refused() {
 
 /// An attester whose guest changes for the worse, or whose TEE fails, when told.
 #[derive(Debug)]
-struct Turning {
+pub(super) struct Turning {
     before: SimulatedAttester,
     after: Option<SimulatedAttester>,
     turned: AtomicBool,
 }
 
 impl Turning {
-    fn into(after: Option<SimulatedGuest>) -> Arc<Self> {
+    pub(super) fn into(after: Option<SimulatedGuest>) -> Arc<Self> {
         Arc::new(Self {
             before: SimulatedAttester::new(guest()),
             after: after.map(SimulatedAttester::new),
             turned: AtomicBool::new(false),
         })
+    }
+
+    pub(super) fn turn(&self) {
+        self.turned.store(true, Ordering::Relaxed);
     }
 }
 
@@ -291,7 +294,7 @@ async fn a_session_ends_when_its_guest_no_longer_satisfies_the_policy() {
         let (mut sender, mut receiver) = near.unwrap().split();
         sender.send(frame(10, 1)).await.unwrap();
         assert!(receiver.recv().await.unwrap().is_some());
-        attester.turned.store(true, Ordering::Relaxed);
+        attester.turn();
         let refused = ChannelError::Refused(expected);
         assert_eq!(receiver.recv().await, Err(refused.clone()));
         assert_eq!(sender.send(Bytes::new()).await, Err(refused));
@@ -326,7 +329,7 @@ async fn a_tee_that_fails_is_reported_on_both_sides() {
     let world = World { attester: attester.clone(), ..world(guest()) };
     let identity = world.identity();
     identity.current().await.unwrap();
-    attester.turned.store(true, Ordering::Relaxed);
+    attester.turn();
     let (near, far) = duplex(64 * 1024);
     let (connected, accepted) = tokio::join!(
         connect(near, world.connect_options(Tier::Attested)),
@@ -343,7 +346,7 @@ async fn one_peer_cannot_keep_the_tee_busy() {
     let issued = identity.current().await.unwrap();
     let ask = async |peer, want| {
         let request = AttestRequest { nonce: [1; 32], want, gpu: false, policy: policy().id() };
-        identity.answer(peer, &request, &[2; 32], &issued).await.map(|_| ())
+        identity.answer((SessionRole::Server, peer), &request, &[2; 32], &issued).await.map(|_| ())
     };
     while ask(consumer(), Tier::Attested).await.is_ok() {}
     assert_eq!(ask(consumer(), Tier::Attested).await, Err(QuoteError::Quota));
@@ -360,9 +363,11 @@ async fn genuine_answer(world: &World) -> (Arc<Challenger>, [u8; 32], [u8; 32], 
     let tls = fake_consumer(near, world.key.id()).await;
     accepting.abort();
     let options = world.connect_options(Tier::Attested);
-    let certificate = certificate::SessionCertificate::read(&tls.certificate(), START).unwrap();
+    let certificate =
+        certificate::SessionCertificate::read(&tls.certificate().unwrap(), START).unwrap();
     let challenger = Arc::new(Challenger {
-        dialled: options.dialled,
+        peer: options.dialled,
+        role: SessionRole::Server,
         network: options.network,
         appraiser: options.appraiser,
         want: Tier::Attested,
@@ -372,7 +377,10 @@ async fn genuine_answer(world: &World) -> (Arc<Challenger>, [u8; 32], [u8; 32], 
     });
     let request = challenger.request().unwrap();
     let exporter = tls.exporter(&request.nonce).unwrap();
-    let answer = identity.answer(consumer(), &request, &exporter, &issued).await.unwrap().response;
+    let answer = {
+        let asker = (SessionRole::Server, consumer());
+        identity.answer(asker, &request, &exporter, &issued).await.unwrap().response
+    };
     (challenger, request.nonce, exporter, answer)
 }
 
