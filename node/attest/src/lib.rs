@@ -62,6 +62,7 @@ pub mod detect;
 pub mod evidence_file;
 mod explain;
 mod hardware;
+pub mod measure;
 mod open;
 mod policy_file;
 mod rtmr;
