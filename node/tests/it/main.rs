@@ -22,6 +22,8 @@ mod kills;
 #[cfg(test)]
 mod ledgers;
 #[cfg(test)]
+mod measure;
+#[cfg(test)]
 mod models;
 #[cfg(test)]
 mod money;

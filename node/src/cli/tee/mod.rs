@@ -2,12 +2,16 @@
 //!
 //! Owns: the commands' names. Must not: do a command's work. One file a command.
 
+mod measure;
 mod policy;
 
 use super::{Context, ExitStatus, Failure};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
+    /// Compute from files what a guest will be measured as.
+    #[command(subcommand)]
+    Measure(measure::Command),
     /// Check and explain attestation policies.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -15,6 +19,7 @@ pub(super) enum Command {
 
 pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
+        Command::Measure(command) => measure::run(context, command),
         Command::Policy(command) => policy::run(context, command),
     }
 }
