@@ -5,7 +5,7 @@ use crate::process::Sandbox;
 #[test]
 fn the_help_is_as_reviewed() {
     let sandbox = Sandbox::new();
-    let cases: [(&[&str], &str, &str); 11] = [
+    let cases: [(&[&str], &str, &str); 13] = [
         (&["-h"], include_str!("help/node.txt"), "node.txt"),
         (&["config", "print", "-h"], include_str!("help/config_print.txt"), "config_print.txt"),
         (&["wallet", "-h"], include_str!("help/wallet.txt"), "wallet.txt"),
@@ -14,6 +14,8 @@ fn the_help_is_as_reviewed() {
         (&["registry", "-h"], include_str!("help/registry.txt"), "registry.txt"),
         (&["tee", "policy", "-h"], include_str!("help/tee_policy.txt"), "tee_policy.txt"),
         (&["models", "-h"], include_str!("help/models.txt"), "models.txt"),
+        (&["tee", "measure", "snp", "-h"], include_str!("help/measure_snp.txt"), "measure_snp.txt"),
+        (&["tee", "measure", "tdx", "-h"], include_str!("help/measure_tdx.txt"), "measure_tdx.txt"),
         (&["receipt", "-h"], include_str!("help/receipt.txt"), "receipt.txt"),
         (&["receipt", "verify", "-h"], include_str!("help/verify.txt"), "verify.txt"),
         (&["channel", "-h"], include_str!("help/channel.txt"), "channel.txt"),

@@ -130,25 +130,26 @@ fn check_firmware(image: &[u8], with_kernel: bool) -> Result<(), FirmwareError> 
     let broken = |fault| FirmwareError::BrokenSevMetadata { fault };
     let blocks = Blocks::read(image)?;
     let missing = |block| FirmwareError::NoSevMetadata { block };
-    let metadata = blocks.get(&METADATA_OFFSET).ok_or(missing("SEV metadata"))?;
-    let reset = blocks.get(&RESET_BLOCK).ok_or(missing("reset block for SEV-ES"))?;
-    u32_at(reset, 0).ok_or(broken("its reset block is too short"))?;
-    if image.len() % size(PAGE) != 0 {
+    let metadata = blocks.get(&METADATA_OFFSET).ok_or_else(|| missing("SEV metadata"))?;
+    let reset = blocks.get(&RESET_BLOCK).ok_or_else(|| missing("reset block for SEV-ES"))?;
+    u32_at(reset, 0).ok_or_else(|| broken("its reset block is too short"))?;
+    if !image.len().is_multiple_of(size(PAGE)) {
         return Err(broken("the image is not made of whole pages"));
     }
-    let from_end = size(u32_at(metadata, 0).ok_or(broken("its place is missing"))?);
+    let from_end = size(u32_at(metadata, 0).ok_or_else(|| broken("its place is missing"))?);
     let start = image.len().checked_sub(from_end);
     let metadata = start.and_then(|start| image.get(start..));
-    let metadata = metadata.ok_or(broken("its place is outside the image"))?;
+    let metadata = metadata.ok_or_else(|| broken("its place is outside the image"))?;
     if metadata.get(..4) != Some(b"ASEV") {
         return Err(broken("it does not begin with `ASEV`"));
     }
-    let length = size(u32_at(metadata, 4).ok_or(broken("its end is missing"))?);
+    let length = size(u32_at(metadata, 4).ok_or_else(|| broken("its end is missing"))?);
     if u32_at(metadata, 8) != Some(1) {
         return Err(broken("its version is not 1, the only one that is known"));
     }
-    let count = size(u32_at(metadata, 12).ok_or(broken("its end is missing"))?);
-    let sections = metadata.get(HEADER_BYTES..length).ok_or(broken("its end is missing"))?;
+    let count = size(u32_at(metadata, 12).ok_or_else(|| broken("its end is missing"))?);
+    let sections =
+        metadata.get(HEADER_BYTES..length).ok_or_else(|| broken("its end is missing"))?;
     if count.checked_mul(SECTION_BYTES) != Some(sections.len()) {
         return Err(broken("its length does not fit its number of sections"));
     }
@@ -209,10 +210,9 @@ mod tests {
 
     fn refusal(firmware: &[u8]) -> FirmwareError {
         let folder = tempfile::tempdir().unwrap();
-        match snp_launch_digest(&launch(&folder, firmware)).unwrap_err() {
-            MeasureError::Firmware { source, .. } => source,
-            other => panic!("{other}"),
-        }
+        let error = snp_launch_digest(&launch(&folder, firmware)).unwrap_err();
+        let MeasureError::Firmware { source, .. } = error else { panic!("{error}") };
+        source
     }
 
     /// The value that `sev-snp-measure` and crate `sev` have for this in their own tests.
@@ -277,10 +277,9 @@ mod tests {
         let fault = |offset: usize, value: u32| {
             let mut image = AMDSEV.to_vec();
             image[start + offset..start + offset + 4].copy_from_slice(&value.to_le_bytes());
-            match refusal(&image) {
-                FirmwareError::BrokenSevMetadata { fault } => fault,
-                other => panic!("{other:?}"),
-            }
+            let error = refusal(&image);
+            let FirmwareError::BrokenSevMetadata { fault } = error else { panic!("{error}") };
+            fault
         };
         assert!(fault(0, 0).contains("begin with"));
         assert!(fault(4, 17).contains("does not fit"));

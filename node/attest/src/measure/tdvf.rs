@@ -127,7 +127,7 @@ fn sections(firmware: &[u8]) -> Result<Vec<Section<'_>>, FirmwareError> {
     };
     let start = firmware.len().checked_sub(from_end);
     let metadata = start.and_then(|start| firmware.get(start..));
-    let metadata = metadata.ok_or(broken("its place is outside the image"))?;
+    let metadata = metadata.ok_or_else(|| broken("its place is outside the image"))?;
     if metadata.get(..4) != Some(b"TDVF") {
         return Err(broken("it does not begin with `TDVF`"));
     }
@@ -159,8 +159,8 @@ fn sections(firmware: &[u8]) -> Result<Vec<Section<'_>>, FirmwareError> {
 
 fn section<'a>(firmware: &'a [u8], entry: &[u8]) -> Result<Section<'a>, FirmwareError> {
     let broken = |fault| FirmwareError::BrokenTdvfMetadata { fault };
-    let word = |offset| u32_at(entry, offset).ok_or(broken("its end is missing"));
-    let long = |offset| u64_at(entry, offset).ok_or(broken("its end is missing"));
+    let word = |offset| u32_at(entry, offset).ok_or_else(|| broken("its end is missing"));
+    let long = |offset| u64_at(entry, offset).ok_or_else(|| broken("its end is missing"));
     let (data_offset, data_length) = (size(word(0)?), u64::from(word(4)?));
     let (address, length, attributes) = (long(8)?, long(16)?, word(28)?);
     if address % PAGE != 0 || length % PAGE != 0 || address.checked_add(length).is_none() {
@@ -175,7 +175,7 @@ fn section<'a>(firmware: &'a [u8], entry: &[u8]) -> Result<Section<'a>, Firmware
     }
     let end = data_offset.checked_add(place(data_length));
     let content = end.and_then(|end| firmware.get(data_offset..end));
-    let content = content.ok_or(broken("a section's content is outside the image"))?;
+    let content = content.ok_or_else(|| broken("a section's content is outside the image"))?;
     if data_length > length {
         return Err(broken("a section's content is larger than its memory"));
     }
@@ -246,10 +246,9 @@ pub(super) mod tests {
 
     #[track_caller]
     fn fault(image: &[u8]) -> &'static str {
-        match mrtd(image, PageOrder::Page).unwrap_err() {
-            FirmwareError::BrokenTdvfMetadata { fault } => fault,
-            other => panic!("{other:?}"),
-        }
+        let error = mrtd(image, PageOrder::Page).unwrap_err();
+        let FirmwareError::BrokenTdvfMetadata { fault } = error else { panic!("{error}") };
+        fault
     }
 
     /// By `mrtd(tdvf())` of `node/tests/measurement_tools/check.py`, a second implementation, which

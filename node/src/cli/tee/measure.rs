@@ -158,7 +158,7 @@ impl Boot {
                 let about = || anyhow!("cannot read {} as a command line", path.display());
                 let text = std::fs::read_to_string(&path)
                     .map_err(|error| Failure::new(anyhow::Error::new(error).context(about())))?;
-                text.strip_suffix('\n').map_or(text.clone(), str::to_owned)
+                text.strip_suffix('\n').unwrap_or(&text).to_owned()
             }
             (None, None) => String::new(),
         };
