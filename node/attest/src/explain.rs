@@ -297,9 +297,9 @@ fn snp_firmware(section: &mut Section, rules: &SnpRules) {
 fn snp_platform(section: &mut Section, rules: &SnpRules) {
     let smt = "platforms with hyper-threading (`allow_smt`)";
     if rules.allow_smt {
-        section.accepts(smt)
+        section.accepts(smt);
     } else {
-        section.denies(smt)
+        section.denies(smt);
     }
     let demands = [
         (rules.require_single_socket, "guests that may run on two sockets"),

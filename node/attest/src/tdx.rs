@@ -10,7 +10,7 @@ use cocoon_protocol::attest::{
 };
 use cocoon_protocol::limits;
 use cocoon_protocol::units::Timestamp;
-use dcap_qvl::intel::extract_cert_chain;
+use dcap_qvl::intel::{extract_cert_chain, parse_pck_extension};
 use dcap_qvl::quote::{Quote, TDAttributes, TDReport10};
 use dcap_qvl::verify::QuoteVerifier;
 use dcap_qvl::{PckCertFlag, Policy as _, QuoteClaims, QuoteCollateralV3, QuotePolicy};
@@ -90,6 +90,7 @@ pub(crate) fn verify(
     check_root(&parsed, root)?;
     let collateral = parse_collateral(collateral)?;
     let dates = CollateralDates::of(&collateral)?;
+    let tcb_info = collateral.tcb_info.clone();
     if dates.expires <= now {
         return Err(Refusal::CollateralExpired);
     }
@@ -105,6 +106,7 @@ pub(crate) fn verify(
             tracing::debug!(error = format!("{error:#}"), "a quote failed verification");
             Refusal::QuoteInvalid { check: QuoteCheck::Chain }
         })?;
+    check_pce(&parsed, &tcb_info)?;
     let claims = claims(simulated, &vendor, dates.issued)?;
     Ok(Verified { claims, vendor })
 }
@@ -146,6 +148,25 @@ fn check_root(quote: &Quote, root: &Root) -> Result<(), Refusal> {
         Ok(())
     } else {
         Err(Refusal::UntrustedRoot)
+    }
+}
+
+/// The TCB info is about this platform's provisioning enclave. The library compares the FMSPC and leaves
+/// out the PCE id, which Intel's own verification compares as well.
+fn check_pce(quote: &Quote, tcb_info: &str) -> Result<(), Refusal> {
+    #[derive(serde::Deserialize)]
+    struct Provisioned {
+        #[serde(rename = "pceId")]
+        pce_id: String,
+    }
+    let chain = extract_cert_chain(quote).map_err(|_| Refusal::Malformed)?;
+    let platform = chain.first().ok_or(Refusal::Malformed)?;
+    let certified = parse_pck_extension(platform).map_err(|_| Refusal::Malformed)?.pce_id;
+    let described: Option<Provisioned> = serde_json::from_str(tcb_info).ok();
+    if described.is_some_and(|info| info.pce_id.eq_ignore_ascii_case(&hex::encode(&certified))) {
+        Ok(())
+    } else {
+        Err(Refusal::QuoteInvalid { check: QuoteCheck::Chain })
     }
 }
 

@@ -8,7 +8,7 @@
 
 mod attester;
 pub(crate) mod der;
-mod pki;
+pub(crate) mod pki;
 pub(crate) mod snp;
 
 pub use attester::{SimulatedAttester, SimulatedGuest};

@@ -14,7 +14,7 @@ use dcap_qvl::QuoteCollateralV3;
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams,
     CustomExtension, DistinguishedName, DnType, IsCa, Issuer, KeyIdMethod, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber, date_time_ymd,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
@@ -24,6 +24,8 @@ use crate::simulated::der;
 
 /// The subject of the test root.
 pub const ROOT_COMMON_NAME: &str = "COCOON DEV ROOT - NOT A TEE";
+
+const PLATFORM_CA_COMMON_NAME: &str = "COCOON DEV PCK Platform CA";
 
 /// What every private key is derived from. Publishing it is intended.
 const SEED: &[u8] = b"COCOON DEV PKI - NO SECURITY - ANYBODY CAN SIGN WITH THESE KEYS";
@@ -40,16 +42,17 @@ pub(super) const QE_SVN: u16 = 4;
 /// The PKI. Signatures are randomised, so the certificates differ between processes in their
 /// signatures; keys and names do not, and these make the root.
 #[derive(Debug)]
-pub(super) struct Pki {
+pub(crate) struct Pki {
     /// The root certificate, DER.
-    pub(super) root: Vec<u8>,
+    pub(crate) root: Vec<u8>,
     /// Platform certificate, platform CA and root, PEM.
-    pub(super) platform_chain: String,
+    pub(crate) platform_chain: String,
     /// Signs the quoting enclave's report.
-    pub(super) platform_key: EcdsaKeyPair,
+    pub(crate) platform_key: EcdsaKeyPair,
     /// Signs quotes.
-    pub(super) attestation_key: EcdsaKeyPair,
-    tcb_key: EcdsaKeyPair,
+    pub(crate) attestation_key: EcdsaKeyPair,
+    /// Signs TCB info and QE identity.
+    pub(crate) tcb_key: EcdsaKeyPair,
     tcb_chain: String,
     crl_chain: String,
     root_crl: Vec<u8>,
@@ -57,7 +60,7 @@ pub(super) struct Pki {
 }
 
 /// The PKI of this process.
-pub(super) fn shared() -> Result<&'static Pki, QuoteError> {
+pub(crate) fn shared() -> Result<&'static Pki, QuoteError> {
     static SHARED: OnceLock<Result<Pki, QuoteError>> = OnceLock::new();
     SHARED
         .get_or_init(|| Pki::new().map_err(|_| QuoteError::Simulation))
@@ -88,7 +91,7 @@ fn issuing_key(role: &str) -> Result<KeyPair, QuoteError> {
 }
 
 /// `r ‖ s` over `message`.
-pub(super) fn sign(key: &EcdsaKeyPair, message: &[u8]) -> Result<Vec<u8>, QuoteError> {
+pub(crate) fn sign(key: &EcdsaKeyPair, message: &[u8]) -> Result<Vec<u8>, QuoteError> {
     let signature = key.sign(&SystemRandom::new(), message).map_err(|_| QuoteError::Simulation)?;
     Ok(signature.as_ref().to_vec())
 }
@@ -109,16 +112,56 @@ fn parameters(name: &str, authority: bool) -> Result<CertificateParams, rcgen::E
     Ok(parameters)
 }
 
-fn empty_revocation_list(issuer: &Issuer<'_, KeyPair>) -> Result<Vec<u8>, rcgen::Error> {
+fn revocation_list(
+    issuer: &Issuer<'_, KeyPair>,
+    issued: OffsetDateTime,
+    ends: OffsetDateTime,
+    revoked: &[SerialNumber],
+) -> Result<Vec<u8>, rcgen::Error> {
+    let entry = |serial: &SerialNumber| RevokedCertParams {
+        serial_number: serial.clone(),
+        revocation_time: issued,
+        reason_code: None,
+        invalidity_date: None,
+    };
     let list = CertificateRevocationListParams {
-        this_update: date_time_ymd(2024, 1, 1),
-        next_update: date_time_ymd(2049, 1, 1),
+        this_update: issued,
+        next_update: ends,
         crl_number: SerialNumber::from(1_u64),
         issuing_distribution_point: None,
-        revoked_certs: Vec::new(),
+        revoked_certs: revoked.iter().map(entry).collect(),
         key_identifier_method: KeyIdMethod::Sha256,
     };
     Ok(list.signed_by(issuer)?.der().to_vec())
+}
+
+fn empty_revocation_list(issuer: &Issuer<'_, KeyPair>) -> Result<Vec<u8>, rcgen::Error> {
+    revocation_list(issuer, date_time_ymd(2024, 1, 1), date_time_ymd(2049, 1, 1), &[])
+}
+
+/// Who issues revocation lists.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ListIssuer {
+    Root,
+    PlatformCa,
+}
+
+/// A revocation list of `issuer`, for tests; the certificates that it names by their serial numbers.
+#[cfg(test)]
+pub(crate) fn revocation_list_of(
+    issuer: ListIssuer,
+    ends: OffsetDateTime,
+    revoked: &[&[u8]],
+) -> Vec<u8> {
+    let (name, role) = match issuer {
+        ListIssuer::Root => (ROOT_COMMON_NAME, "root"),
+        ListIssuer::PlatformCa => (PLATFORM_CA_COMMON_NAME, "platform-ca"),
+    };
+    let issuer = Issuer::new(parameters(name, true).unwrap(), issuing_key(role).unwrap());
+    let revoked: Vec<_> =
+        revoked.iter().map(|serial| SerialNumber::from(serial.to_vec())).collect();
+    revocation_list(&issuer, date_time_ymd(2024, 1, 1), ends, &revoked).unwrap()
 }
 
 impl Pki {
@@ -128,7 +171,7 @@ impl Pki {
         let root = root_parameters.self_signed(&root_key)?;
         let root_issuer = Issuer::new(root_parameters, root_key);
 
-        let ca_parameters = parameters("COCOON DEV PCK Platform CA", true)?;
+        let ca_parameters = parameters(PLATFORM_CA_COMMON_NAME, true)?;
         let ca_key = issuing_key("platform-ca")?;
         let ca = ca_parameters.signed_by(&ca_key, &root_issuer)?;
         let ca_issuer = Issuer::new(ca_parameters, ca_key);
@@ -157,7 +200,7 @@ impl Pki {
     }
 
     /// Collateral that gives the simulated platform `status`, issued at `issued` for 30 days.
-    pub(super) fn collateral(
+    pub(crate) fn collateral(
         &self,
         status: TcbStatus,
         evaluation: u32,

@@ -2,8 +2,14 @@
 //!
 //! Owns: the verifier's behaviour on fixtures. Must not: use the present.
 
+mod altered;
+#[cfg(feature = "dev-tee")]
+mod forged;
+
 use super::*;
-use cocoon_protocol::attest::{Appraisal, Evidence, Policy, Rules, TdxImage, Tier, Trust};
+use cocoon_protocol::attest::{
+    Appraisal, Evidence, PlatformRule, Policy, Rules, TdxImage, Tier, Trust,
+};
 use cocoon_protocol::units::Millis;
 use proptest::prelude::*;
 
@@ -14,8 +20,14 @@ const QUOTE: &[u8] = include_bytes!("../../testdata/dcap/tdx_quote");
 const COLLATERAL: &[u8] = include_bytes!("../../testdata/dcap/tdx_quote_collateral.json");
 /// A day after the collateral was issued: 2025-06-20T10:16:03Z.
 const THEN: Timestamp = Timestamp::from_unix_secs(1_750_414_563);
-/// Header and report of a version 4 quote: what its signature covers.
+/// A TDX 1.5 guest's quote, of version 5.
+const QUOTE_5: &[u8] = include_bytes!("../../testdata/dcap/tdx_quote_td15ex");
+const COLLATERAL_5: &[u8] = include_bytes!("../../testdata/dcap/tdx_quote_td15ex_collateral.json");
+/// 2026-10-09T00:09:46Z.
+const THEN_5: Timestamp = Timestamp::from_unix_secs(1_791_504_586);
+/// Header and report: what a quote's signature covers.
 const SIGNED: usize = 632;
+const SIGNED_5: usize = 939;
 
 fn real(quote: &[u8], collateral: &[u8], now: Timestamp) -> Result<TdxClaims, Refusal> {
     verify(false, quote, collateral, &Root::intel(), now).map(|v| v.claims)
@@ -123,6 +135,99 @@ fn a_policy_that_lists_the_image_accepts_it_and_each_rule_can_refuse_it() {
 }
 
 #[test]
+fn a_quote_of_version_5_is_read() {
+    let claims = real(QUOTE_5, COLLATERAL_5, THEN_5).unwrap();
+    assert_eq!(claims.tcb_status, TcbStatus::UpToDate);
+    assert_eq!(claims.tcb_evaluation_data_number, 20);
+    // Six bytes further than in version 4: the report says what it is.
+    assert_eq!(claims.measurements.mrtd.as_bytes()[..], QUOTE_5[190..238]);
+    assert_eq!(claims.measurements.rtmr[3].as_bytes()[..], QUOTE_5[526..574]);
+    assert_eq!(claims.report_data[..], QUOTE_5[574..638]);
+    assert_eq!(claims.collateral_issued, parse_date("2026-10-07T23:45:11Z").unwrap());
+    assert_eq!(claims.collateral_expires, parse_date("2026-11-06T23:45:11Z").unwrap());
+}
+
+/// The same platform a year later: what was up to date then has published holes now. Collateral of its
+/// own time would hide that, and is refused by its date.
+#[test]
+fn collateral_of_today_shows_what_yesterday_s_does_not() {
+    let claims = real(QUOTE, COLLATERAL_5, THEN_5).unwrap();
+    assert_eq!(claims.tcb_status, TcbStatus::OutOfDate);
+    assert!(claims.advisories.contains(&"INTEL-SA-01312".to_owned()));
+    assert_eq!(real(QUOTE, COLLATERAL, THEN_5), Err(Refusal::CollateralExpired));
+    let rules = rules(&claims.measurements);
+    let policy = Rules { tdx: Some(rules), ..Rules::default() };
+    let policy = Policy::new(Trust::Production, Tier::Open, policy).unwrap();
+    let evidence = Evidence::Tdx { quote: QUOTE.into() };
+    let judged = Appraiser::new(policy).judge(&evidence, COLLATERAL_5, &claims.report_data, THEN_5);
+    let status = TcbStatus::OutOfDate;
+    assert_eq!(judged.unwrap_err(), Refusal::TcbOutOfDate { status });
+}
+
+#[test]
+fn an_outdated_platform_is_refused() {
+    let quote = include_bytes!("../../testdata/dcap/tdx_quote_outdated");
+    let collateral = include_bytes!("../../testdata/dcap/tdx_quote_outdated_collateral.json");
+    let within = parse_date("2026-02-19T10:58:51Z").unwrap();
+    let chain = Err(Refusal::QuoteInvalid { check: QuoteCheck::Chain });
+    assert_eq!(real(quote, collateral, within), chain);
+}
+
+#[test]
+fn an_enclave_s_quote_is_no_guest_s() {
+    let quote = include_bytes!("../../testdata/dcap/sgx_quote");
+    assert_eq!(real(quote, COLLATERAL, THEN), Err(Refusal::Malformed));
+}
+
+#[test]
+fn every_rule_of_the_policy_refuses_the_genuine_quote() {
+    let bound = genuine().report_data;
+    let refused = |change: fn(&mut TdxRules)| judge(change, &bound, THEN).unwrap_err();
+    assert_eq!(
+        refused(|rules| rules.tcb_status = [TcbStatus::SwHardeningNeeded].into()),
+        Refusal::TcbOutOfDate { status: TcbStatus::UpToDate }
+    );
+    let platform = |rule| Refusal::PlatformNotAllowed { rule };
+    assert_eq!(refused(|rules| rules.allow_smt = false), platform(PlatformRule::Smt));
+    assert_eq!(
+        refused(|rules| rules.allow_dynamic_platform = false),
+        platform(PlatformRule::DynamicPlatform)
+    );
+    assert_eq!(
+        refused(|rules| rules.allow_cached_keys = false),
+        platform(PlatformRule::CachedKeys)
+    );
+    assert_eq!(
+        refused(|rules| rules.allowed_ppid = vec![vec![0; 16]]),
+        platform(PlatformRule::Unlisted)
+    );
+    let own = genuine().ppid;
+    assert!(judge(|rules| rules.allowed_ppid = vec![vec![0; 16], own], &bound, THEN).is_ok());
+
+    let other = Register::from_bytes([0xee; 48]);
+    type Change = fn(&mut TdxImage, Register);
+    let registers: [(&str, Change); 7] = [
+        ("rtmr0", |image, other| image.rtmr0 = vec![other]),
+        ("rtmr1", |image, other| image.rtmr1 = other),
+        ("rtmr2", |image, other| image.rtmr2 = other),
+        ("rtmr3", |image, other| image.rtmr3 = other),
+        ("mrconfigid", |image, other| image.mr_config_id = Some(other)),
+        ("mrowner", |image, other| image.mr_owner = Some(other)),
+        ("mrownerconfig", |image, other| image.mr_owner_config = Some(other)),
+    ];
+    let value = genuine().measurements.mrtd;
+    for (name, change) in registers {
+        let refusal = Refusal::UnknownMeasurement { register: "mrtd", value, differs: Some(name) };
+        let judged = judge(|rules| change(&mut rules.images[0], other), &bound, THEN);
+        assert_eq!(judged, Err(refusal));
+    }
+    assert_eq!(
+        judge(|rules| rules.images[0].mrtd = other, &bound, THEN),
+        Err(Refusal::UnknownMeasurement { register: "mrtd", value, differs: None })
+    );
+}
+
+#[test]
 fn collateral_is_good_in_its_time_only() {
     let at = |text| parse_date(text).unwrap();
     assert_eq!(THEN, at("2025-06-20T10:16:03Z"));
@@ -152,40 +257,6 @@ fn dates_are_read_in_intels_form_only() {
     }
 }
 
-/// Holds every truncation and every `step`th byte's alterations against the unaltered claims.
-fn alter(quote: &[u8], step: usize, judge: impl Fn(&[u8]) -> Result<TdxClaims, Refusal>) {
-    let whole = judge(quote).unwrap();
-    for length in 0..quote.len() {
-        // Cheap below, and the interesting lengths are all there.
-        if length < SIGNED + 700 || length % step == 0 {
-            // Only the zeros behind the quote may be missing.
-            if let Ok(claims) = judge(&quote[..length]) {
-                assert!(quote[length..].iter().all(|byte| *byte == 0), "truncated to {length}");
-                assert_eq!(claims, whole);
-            }
-        }
-    }
-    let mut altered = quote.to_vec();
-    for position in (0..quote.len()).step_by(step) {
-        let masks: &[u8] = if position < SIGNED { &[0x01, 0x80] } else { &[0x01] };
-        for mask in masks {
-            altered[position] ^= mask;
-            match judge(&altered) {
-                Ok(_) if position < SIGNED => panic!("byte {position} is signed"),
-                // A byte that nobody reads, such as a PEM comment or padding.
-                Ok(claims) => assert_eq!(claims, whole, "byte {position}"),
-                Err(_) => {}
-            }
-            altered[position] ^= mask;
-        }
-    }
-}
-
-#[test]
-fn alterations_of_a_real_quote_are_refused_or_change_nothing() {
-    alter(QUOTE, 3, |quote| real(quote, COLLATERAL, THEN));
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -196,17 +267,6 @@ proptest! {
     ) {
         prop_assert!(real(&quote, COLLATERAL, THEN).is_err());
         prop_assert!(real(QUOTE, collateral.as_bytes(), THEN).is_err());
-    }
-
-    #[test]
-    fn altered_collateral_is_refused_or_changes_nothing(
-        position in 0..COLLATERAL.len(), value: u8,
-    ) {
-        let mut collateral = COLLATERAL.to_vec();
-        collateral[position] = value;
-        if let Ok(claims) = real(QUOTE, &collateral, THEN) {
-            prop_assert_eq!(claims, genuine());
-        }
     }
 }
 
@@ -284,11 +344,5 @@ mod simulated {
         let (quote, collateral) = quoted(SimulatedGuest::default());
         let later = NOW.after(Millis::from_secs(31 * 24 * 3600));
         assert_eq!(simulated(&quote, &collateral, later), Err(Refusal::CollateralExpired));
-    }
-
-    #[test]
-    fn every_alteration_of_a_simulated_quote_is_refused_or_changes_nothing() {
-        let (quote, collateral) = quoted(SimulatedGuest::default());
-        alter(&quote, 1, |quote| simulated(quote, &collateral, NOW));
     }
 }
