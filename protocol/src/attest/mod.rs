@@ -9,6 +9,8 @@ mod claims;
 mod evidence;
 mod measurement;
 mod message;
+#[cfg(test)]
+mod model;
 mod policy;
 mod snp;
 mod tdx;
