@@ -146,11 +146,7 @@ impl Appraiser {
         now: Timestamp,
     ) -> Result<Appraisal, Refusal> {
         let key = CacheKey {
-            certificate: Sha256::new()
-                .chain_update(certificate.digest)
-                .chain_update(report_data)
-                .finalize()
-                .into(),
+            certificate: certificate_key(certificate, report_data),
             policy: self.policy.id(),
             collateral: Sha256::digest(endorsements).into(),
         };
@@ -167,6 +163,22 @@ impl Appraiser {
             });
         self.lock_cache().insert(key, judgement.clone(), certificate.not_after, now);
         judgement
+    }
+
+    /// Forgets what was judged about the identity quote in `certificate`: a session of its holder has
+    /// failed, and the next one is judged from the beginning.
+    pub(crate) fn forget_identity(
+        &self,
+        certificate: &SessionCertificate,
+        report_data: &[u8; REPORT_DATA_BYTES],
+    ) {
+        self.lock_cache().forget(&certificate_key(certificate, report_data));
+    }
+
+    /// How many judgements are remembered.
+    #[cfg(all(test, feature = "dev-tee"))]
+    pub(crate) fn remembered(&self) -> usize {
+        self.lock_cache().len()
     }
 
     fn lock_cache(&self) -> std::sync::MutexGuard<'_, VerdictCache> {
@@ -187,5 +199,28 @@ impl Appraiser {
         tokio::task::spawn_blocking(move || work(&appraiser))
             .await
             .unwrap_or(Err(Refusal::Malformed))
+    }
+}
+
+/// A certificate, and what the quote in it must be over.
+fn certificate_key(
+    certificate: &SessionCertificate,
+    report_data: &[u8; REPORT_DATA_BYTES],
+) -> [u8; 32] {
+    Sha256::new().chain_update(certificate.digest).chain_update(report_data).finalize().into()
+}
+
+#[cfg(all(test, feature = "dev-tee"))]
+mod tests {
+    use super::*;
+    use cocoon_protocol::attest::{Rules, Tier};
+
+    #[test]
+    fn the_roots_of_the_simulation_are_not_there_in_production() {
+        let anchors = |trust| {
+            let policy = Policy::new(trust, Tier::Open, Rules::default()).unwrap();
+            Appraiser::new(policy).simulated.is_some()
+        };
+        assert_eq!((anchors(Trust::Production), anchors(Trust::Dev)), (false, true));
     }
 }

@@ -58,6 +58,16 @@ impl VerdictCache {
         self.entries.insert(key, (ends, judgement));
     }
 
+    /// Forgets what was judged about one certificate, with whatever collateral.
+    pub(crate) fn forget(&mut self, certificate: &[u8; 32]) {
+        self.entries.retain(|key, _| key.certificate != *certificate);
+    }
+
+    #[cfg(all(test, feature = "dev-tee"))]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     fn make_room(&mut self, now: Timestamp) {
         self.entries.retain(|_, (ends, _)| now < *ends);
         if self.entries.len() < ENTRIES {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cocoon_protocol::attest::{
-    AttestRequest, AttestResponse, Evidence, IdentityBinding, NONCE_BYTES, NetworkId, Refusal,
-    SessionBinding, SessionRole, Tier, Verdict, gpu_digest,
+    AttestRequest, AttestResponse, Evidence, IdentityBinding, NONCE_BYTES, NetworkId,
+    REPORT_DATA_BYTES, Refusal, SessionBinding, SessionRole, Tier, Verdict, gpu_digest,
 };
 use cocoon_protocol::identity::{Domain, NodeId};
 use cocoon_protocol::limits;
@@ -108,13 +108,13 @@ impl Challenger {
             | Evidence::Snp { .. }
             | Evidence::SimulatedTdx { .. }
             | Evidence::SimulatedSnp { .. }) => {
-                self.judge_identity(appraiser, &response, now)?;
-                Some(appraiser.judge(
-                    evidence,
-                    &response.endorsements,
-                    report_data.as_bytes(),
-                    now,
-                )?)
+                let identity = self.judge_identity(appraiser, &response, now)?;
+                let endorsements = &response.endorsements;
+                let session = appraiser.judge(evidence, endorsements, report_data.as_bytes(), now);
+                if session.is_err() {
+                    appraiser.forget_identity(&self.certificate, &identity);
+                }
+                Some(session?)
             }
         };
         let earned = judged.as_ref().map_or(Tier::Open, |judged| judged.appraisal.tier);
@@ -124,12 +124,13 @@ impl Challenger {
         Ok(self.verdict(&response, judged, earned, now))
     }
 
+    /// Judges the certificate's quote, and returns what it had to be over.
     fn judge_identity(
         &self,
         appraiser: &Appraiser,
         response: &AttestResponse,
         now: Timestamp,
-    ) -> Result<(), Refusal> {
+    ) -> Result<[u8; REPORT_DATA_BYTES], Refusal> {
         let certificate = &self.certificate;
         let record = &certificate.record;
         if record.evidence.kind() != response.evidence.kind() {
@@ -147,7 +148,8 @@ impl Challenger {
         }
         .report_data();
         let report_data = report_data.as_bytes();
-        appraiser.judge_identity(certificate, &response.endorsements, report_data, now).map(|_| ())
+        appraiser.judge_identity(certificate, &response.endorsements, report_data, now)?;
+        Ok(*report_data)
     }
 
     fn verdict(

@@ -236,3 +236,61 @@ impl ChannelIdentity {
         Ok(quoted)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::tests::{Slow, consumer};
+
+    fn identity(attester: Arc<dyn Attester>) -> Arc<ChannelIdentity> {
+        Arc::new(ChannelIdentity::new(IdentityOptions {
+            key: NodeKey::from_secret(&[1; 32]),
+            attester,
+            network: NetworkId::from_name("test"),
+            capabilities: [0; 32],
+            configuration: [0; 32],
+            model_manifest: None,
+            clock: Clock::new(|| Timestamp::from_unix_secs(1_800_000_000)),
+        }))
+    }
+
+    async fn ask(identity: &ChannelIdentity, issued: &Issued) -> Result<(), QuoteError> {
+        let policy = cocoon_protocol::attest::Policy::closed().id();
+        let request = AttestRequest { nonce: [1; 32], want: Tier::Attested, gpu: false, policy };
+        let asker = (SessionRole::Server, consumer());
+        identity.answer(asker, &request, &[2; 32], issued).await.map(|_| ())
+    }
+
+    #[tokio::test]
+    async fn the_tee_makes_one_quote_at_a_time_also_for_those_who_left() {
+        let (tee, mut began, go_on) = Slow::new();
+        let identity = identity(Arc::new(tee));
+        go_on.send(()).unwrap();
+        let issued = identity.current().await.unwrap();
+        began.recv().await.unwrap();
+        let asking = (Arc::clone(&identity), Arc::clone(&issued));
+        let asking = tokio::spawn(async move { ask(&asking.0, &asking.1).await });
+        began.recv().await.unwrap();
+        asking.abort();
+        assert!(asking.await.unwrap_err().is_cancelled());
+        // Nobody waits for the quote, but it is still being made.
+        assert_eq!(identity.quoting.available_permits(), 0);
+        go_on.send(()).unwrap();
+        go_on.send(()).unwrap();
+        assert_eq!(ask(&identity, &issued).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_crowd_is_told_at_once_that_the_tee_is_busy() {
+        let (tee, _began, go_on) = Slow::new();
+        let identity = identity(Arc::new(tee));
+        go_on.send(()).unwrap();
+        let issued = identity.current().await.unwrap();
+        let crowd = u32::try_from(QUOTE_QUEUE).unwrap();
+        let crowd = Arc::clone(&identity.queue).try_acquire_many_owned(crowd).unwrap();
+        go_on.send(()).unwrap();
+        assert_eq!(ask(&identity, &issued).await, Err(QuoteError::Busy));
+        drop(crowd);
+        assert_eq!(ask(&identity, &issued).await, Ok(()));
+    }
+}

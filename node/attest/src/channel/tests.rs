@@ -2,6 +2,9 @@
 //!
 //! Owns: both ends in all their states. Must not: wait for real time.
 
+#[cfg(feature = "dev-tee")]
+mod attacks;
+mod hello;
 mod honest;
 mod hostile;
 #[cfg(feature = "dev-tee")]
@@ -13,7 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use cocoon_protocol::attest::{AttestRequest, NetworkId, Policy, Refusal, Tier};
+use cocoon_protocol::attest::{
+    AttestRequest, Evidence, EvidenceKind, NetworkId, Policy, Refusal, ReportData, Tier,
+};
 use cocoon_protocol::identity::{NodeId, NodeKey};
 use cocoon_protocol::units::{Millis, Timestamp};
 use rustls::server::ServerConfig;
@@ -27,7 +32,7 @@ use super::{
     AcceptOptions, AcceptedChannel, AttestedChannel, ChannelError, ChannelIdentity, ChannelTasks,
     ConnectOptions, IdentityOptions, accept, connect,
 };
-use crate::{Appraiser, Attester, Clock, OpenAttester};
+use crate::{Appraiser, Attester, Clock, OpenAttester, QuoteError, Quoted};
 
 const START: Timestamp = Timestamp::from_unix_secs(1_800_000_000);
 
@@ -129,7 +134,34 @@ impl World {
     }
 }
 
-fn consumer() -> NodeId {
+/// A TEE whose quotes take until the test lets each go on. Its evidence is none.
+#[derive(Debug)]
+pub(super) struct Slow {
+    began: tokio::sync::mpsc::Sender<()>,
+    go_on: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Slow {
+    pub(super) fn new() -> (Self, tokio::sync::mpsc::Receiver<()>, std::sync::mpsc::Sender<()>) {
+        let (began, begun) = tokio::sync::mpsc::channel(8);
+        let (let_go, go_on) = std::sync::mpsc::channel();
+        (Self { began, go_on: std::sync::Mutex::new(go_on) }, begun, let_go)
+    }
+}
+
+impl Attester for Slow {
+    fn kind(&self) -> EvidenceKind {
+        EvidenceKind::None
+    }
+
+    fn quote(&self, _: &ReportData, _: Timestamp) -> Result<Quoted, QuoteError> {
+        let _ = self.began.try_send(());
+        let _ = self.go_on.lock().unwrap().recv();
+        Ok(Quoted { evidence: Evidence::None, endorsements: Bytes::new() })
+    }
+}
+
+pub(super) fn consumer() -> NodeId {
     NodeKey::from_secret(&[2; 32]).id()
 }
 

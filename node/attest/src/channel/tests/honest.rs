@@ -179,3 +179,16 @@ async fn a_certificate_serves_many_sessions_and_is_replaced_before_it_ends() {
     world.provider_clock.skip(Millis::new(u64::MAX - 7200 * 1000 + 1));
     assert!(!Arc::ptr_eq(&second, &identity.current().await.unwrap()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_ends_with_its_certificate() {
+    let world = World::open();
+    let (near, _far) = world.try_open(Tier::Open).await;
+    let begin = world.consumer_clock.clock.now();
+    let (_sender, mut receiver) = near.unwrap().split();
+    // Re-attested every ten minutes all the while, and then no more.
+    let ended = ChannelError::Refused(Refusal::CertificateExpired);
+    assert_eq!(receiver.recv().await, Err(ended));
+    let lasted = world.consumer_clock.clock.now().since(begin);
+    assert!(lasted > Millis::from_secs(5 * 3600) && lasted < Millis::from_secs(7 * 3600));
+}

@@ -18,6 +18,8 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 struct Forged {
     config: Arc<ServerConfig>,
     public_key: Vec<u8>,
+    certificate: Vec<u8>,
+    key: KeyPair,
 }
 
 fn forge(peer: NodeId, not_before: Timestamp, not_after: Timestamp) -> Forged {
@@ -29,7 +31,8 @@ fn forge(peer: NodeId, not_before: Timestamp, not_after: Timestamp) -> Forged {
         evidence: Evidence::None,
     };
     let der = certificate::issue(&key, &record, not_before, not_after).unwrap();
-    Forged { config: showing(der, &key), public_key: certificate::public_key(&key) }
+    let (config, public_key) = (showing(der.clone(), &key), certificate::public_key(&key));
+    Forged { config, public_key, certificate: der, key }
 }
 
 fn forge_now(peer: NodeId) -> Forged {
@@ -185,6 +188,56 @@ async fn certificates_outside_their_dates_are_refused() {
         );
         assert_eq!(connected.unwrap_err(), refused(expected), "{from}..{until}");
     }
+}
+
+#[tokio::test]
+async fn a_chain_of_certificates_is_refused() {
+    let world = World::open();
+    let forged = forge_now(world.key.id());
+    let (certificate, key) = (forged.certificate, forged.key);
+    let one = super::super::tls::certified(certificate, key.serialize_der()).unwrap();
+    let twice = [one.cert.clone(), one.cert.clone()].concat();
+    let chain = rustls::sign::CertifiedKey::new(twice, Arc::clone(&one.key));
+    let config = super::super::tls::server_config(&Arc::new(chain), false).unwrap();
+    let (near, far) = duplex(64 * 1024);
+    let (connected, _) = tokio::join!(
+        connect(near, world.connect_options(Tier::Open)),
+        TlsAcceptor::from(Arc::new(config)).accept(far)
+    );
+    assert_eq!(connected.unwrap_err(), refused(Refusal::CertificateInvalid));
+}
+
+#[tokio::test]
+async fn a_certificate_without_its_key_is_refused() {
+    let world = World::open();
+    let genuine = forge_now(world.key.id());
+    let thief = forge_now(world.key.id());
+    let shown = super::super::tls::certified(genuine.certificate, genuine.key.serialize_der());
+    let own = super::super::tls::certified(thief.certificate, thief.key.serialize_der()).unwrap();
+    let mixed = rustls::sign::CertifiedKey::new(shown.unwrap().cert.clone(), Arc::clone(&own.key));
+    let config = super::super::tls::server_config(&Arc::new(mixed), false).unwrap();
+    let (near, far) = duplex(64 * 1024);
+    let (connected, _) = tokio::join!(
+        connect(near, world.connect_options(Tier::Open)),
+        TlsAcceptor::from(Arc::new(config)).accept(far)
+    );
+    let invalid = rustls::Error::InvalidCertificate(rustls::CertificateError::BadSignature);
+    assert_eq!(connected.unwrap_err(), ChannelError::Tls(invalid));
+}
+
+#[tokio::test]
+async fn every_challenge_has_a_nonce_of_its_own() {
+    let world = World::open();
+    let forged = forge_now(world.key.id());
+    let nonces = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    for _ in 0..8 {
+        let connected = against(&world, Arc::clone(&forged.config), async |mut fake| {
+            nonces.lock().unwrap().insert(fake.request.nonce);
+            fake.send(Kind::AttestUnable, &[]).await;
+        });
+        assert_eq!(connected.await.unwrap_err(), refused(Refusal::Unable));
+    }
+    assert_eq!(nonces.into_inner().unwrap().len(), 8);
 }
 
 #[tokio::test]

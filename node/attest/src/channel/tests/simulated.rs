@@ -156,7 +156,7 @@ async fn another_genuine_provider_with_the_same_image_is_refused() {
 }
 
 /// A genuine provider's answer to `request` on the attacker's own connection.
-async fn relayed(
+pub(super) async fn relayed(
     world: &World,
     identity: &Arc<ChannelIdentity>,
     request: &AttestRequest,
@@ -174,7 +174,7 @@ async fn relayed(
 }
 
 /// Signs the victim's session with the provider's stolen node key.
-fn sign_for(world: &World, fake: &FakeProvider, public_key: &[u8]) -> [u8; 64] {
+pub(super) fn sign_for(world: &World, fake: &FakeProvider, public_key: &[u8]) -> [u8; 64] {
     let report_data = SessionBinding {
         network: &world.network,
         role: SessionRole::Server,
@@ -190,7 +190,7 @@ fn sign_for(world: &World, fake: &FakeProvider, public_key: &[u8]) -> [u8; 64] {
 }
 
 /// The victim connects to an attacker who shows `config` and answers what `act` returns.
-async fn victim<F: Future<Output = AttestResponse>>(
+pub(super) async fn victim<F: Future<Output = AttestResponse>>(
     world: &World,
     config: Arc<ServerConfig>,
     act: impl FnOnce(FakeProvider) -> F,
