@@ -54,6 +54,8 @@
 
 mod appraiser;
 mod attester;
+#[cfg(feature = "dev-tee")]
+pub mod benchmark;
 mod cache;
 mod certificate;
 pub mod channel;
