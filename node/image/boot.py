@@ -1,31 +1,39 @@
-"""Boots an image in QEMU without a TEE, speaks to its node, and turns it off by its power button.
+"""Boots an image in QEMU without a TEE, buys an answer of its node from outside, and turns it off by its power button.
 
-    boot.py IMAGE MODEL OPERATOR-DISK WALLET      the wallet's address must come out of the disk's words
+    boot.py NODE IMAGE MODEL OPERATOR-DISK WALLET      the wallet's address must come out of the disk's words
 
-COCOON_SMOKE_SECONDS is how long all of it may take (300), COCOON_SMOKE_CONSOLE=1 prints what the machine said.
+COCOON_SMOKE_SECONDS is how long all of it may take (600), COCOON_SMOKE_CONSOLE=1 prints what the machine said.
 """
 
+import json
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "launch"))
 import power_off
 
-# How every libp2p node greets on TCP (multistream-select 1.0).
-GREETING = b"\x13/multistream/1.0.0\n"
+QUESTION = {"model": "smollm2-135m", "temperature": 0, "max_tokens": 2, "messages": [{"role": "user", "content": "Hi"}]}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 class Machine:
     def __init__(self, image, disks, folder, deadline):
         self.console, self.deadline = folder / "console", deadline
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        # Of the node, and of the devnet's ledger in it.
+        self.port, self.ledger = free_port(), free_port()
+        forwards = f"hostfwd=tcp:127.0.0.1:{self.port}-:4001,hostfwd=tcp:127.0.0.1:{self.ledger}-:8081"
         self.control = folder / "control"
         drives = []
         for serial, path in disks.items():
@@ -36,7 +44,7 @@ class Machine:
             [
                 "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1536M",
                 "-kernel", image / "vmlinuz", "-initrd", image / "initrd", "-append", (image / "cmdline").read_text(),
-                *drives, "-nic", f"user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{self.port}-:4001",
+                *drives, "-nic", f"user,model=virtio-net-pci,{forwards}",
                 "-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{self.console}", "-qmp", f"unix:{self.control},server,nowait",
             ],
             stdin=subprocess.DEVNULL,
@@ -58,28 +66,64 @@ class Machine:
             time.sleep(0.1)
         return result
 
-    def greet(self):
+
+class Consumer:
+    """A node outside, which knows nothing of the machine but its port."""
+
+    def __init__(self, node, machine, model, folder):
+        self.command = [node, "--data-dir", folder / "consumer", "--key-file", folder / "consumer.key"]
+        self.log = open(folder / "consumer.log", "w")
+        self.gateway = free_port()
+        self.run("models", "add", model, "--name", QUESTION["model"])
+        peer = re.search(r"local_peer_id=(\w+)", machine.said()).group(1)
+        self.process = subprocess.Popen(
+            [
+                *self.command, "--consume", "--minimum-tier", "open", "--ledger", f"http://127.0.0.1:{machine.ledger}",
+                "--listen", "/ip4/127.0.0.1/tcp/0", "--gateway-listen", f"127.0.0.1:{self.gateway}",
+                "--entry-points", f"/ip4/127.0.0.1/tcp/{machine.port}/p2p/{peer}",
+            ],
+            stdin=subprocess.DEVNULL, stderr=self.log,
+        )
+
+    def run(self, *arguments):
+        run = subprocess.run([*self.command, *arguments], capture_output=True, text=True)
+        return run.stdout if run.returncode == 0 else None
+
+    def ask(self):
+        """A paid answer, or nothing yet: the machine is slow, and its offer has to come first."""
+        body = json.dumps(QUESTION).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.gateway}/v1/chat/completions", body, {"content-type": "application/json"})
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=20) as stream:
-                stream.sendall(GREETING)
-                return stream.makefile("rb").read(len(GREETING)) == GREETING
-        except OSError:
-            return False
+            with urllib.request.urlopen(request, timeout=120) as response:
+                return json.load(response)
+        except OSError as error:
+            self.refusal = error.read().decode() if hasattr(error, "read") else str(error)
+            time.sleep(1)
+            return None
 
 
 def main():
-    image, model, operator, wallet = sys.argv[1:]
+    node, image, model, operator, wallet = sys.argv[1:]
     disks = {"cocoon-model": os.path.realpath(model), "cocoon-operator": operator}
     start = time.monotonic()
-    deadline = start + float(os.environ.get("COCOON_SMOKE_SECONDS", "300"))
+    deadline = start + float(os.environ.get("COCOON_SMOKE_SECONDS", "600"))
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(pathlib.Path(image), disks, pathlib.Path(folder), deadline)
         machine.wait("the node runs", lambda: "the node runs" in machine.said())
         print(f"the node runs after {time.monotonic() - start:.0f} s")
-        machine.wait("the node answers", machine.greet)
         if wallet not in machine.said():
             machine.fail(f"its wallet is not {wallet}")
-        print(f"it answers on its port after {time.monotonic() - start:.0f} s")
+        consumer = Consumer(node, machine, model, pathlib.Path(folder))
+        try:
+            machine.wait("the consumer has coins", lambda: consumer.run("wallet", "fund", "5 TON"))
+            answer = machine.wait("the node answers", consumer.ask)
+        finally:
+            consumer.process.terminate()
+            consumer.process.wait()
+        said, receipt = answer["choices"][0]["message"]["content"], answer["cocoon"]
+        if receipt["tier"] != "open" or not int(receipt["price_nanoton"]) > 0:
+            machine.fail(f"a machine without a TEE sold {receipt}")
+        print(f"it sold an answer after {time.monotonic() - start:.0f} s: {said!r}, {receipt['price_nanoton']} nanoTON, tier {receipt['tier']}")
         power_off.press(str(machine.control))
         while machine.process.poll() is None:
             if time.monotonic() > machine.deadline:

@@ -20,10 +20,10 @@ pub(super) const INITRD_OPTION: &str = "initrd=initrd ";
 /// Where the firmware puts its `initrd=initrd` into the command line that the kernel measures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InitrdOption {
-    /// In front: edk2 since `GenericQemuLoadImageLib` knows a shim (stable202505).
+    /// In front: edk2 since `GenericQemuLoadImageLib` knows a shim; stable202511 does.
     #[default]
     Before,
-    /// Behind: edk2 before.
+    /// Behind: edk2 before; 2025.02 in Ubuntu 25.04 does.
     After,
 }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use clap::ValueEnum;
+use cocoon_attest::expected_rtmr3;
 use cocoon_attest::measure::{
     BootFiles, InitrdOption, MeasureError, PageOrder, SnpLaunch, TdxBoot, TdxMeasured, VcpuType,
     measure_tdx, snp_launch_digest,
@@ -19,12 +20,12 @@ use super::{Context, ExitStatus, Failure};
 #[derive(Debug, clap::Subcommand)]
 pub(in crate::cli) enum Command {
     /// An SEV-SNP guest's launch digest, one for each number and model of processors.
-    Snp(Snp),
+    Snp(Box<Snp>),
     /// A TDX guest's MRTD, and RTMR1 and RTMR2 of QEMU's direct boot.
     ///
     /// Covers QEMU 10.1 or newer with `-bios`, `-kernel`, `-initrd`, `-append` and no `-shim`, and edk2's
     /// IntelTdx firmware. RTMR0 depends on the machine's shape: `tee record` reads it on a reference host.
-    Tdx(Tdx),
+    Tdx(Box<Tdx>),
 }
 
 /// What is booted.
@@ -53,6 +54,10 @@ struct Form {
     /// Print entries for a policy's list of images.
     #[arg(long, conflicts_with = "json")]
     entry: bool,
+    /// Digest of the node's configuration, which it logs when it is ready: for RTMR3 of TDX, or the
+    /// host data of SNP.
+    #[arg(long, value_name = "HEX", value_parser = digest)]
+    configuration: Option<[u8; 32]>,
     /// The image's name in the policy.
     #[arg(long, default_value = "cocoon-node", value_name = "NAME")]
     name: String,
@@ -88,7 +93,7 @@ pub(in crate::cli) struct Tdx {
     /// How the host's kernel builds the guest's first memory: `section` before Linux 6.16.
     #[arg(long, value_name = "ORDER", default_value = "page")]
     page_order: Order,
-    /// Where the firmware adds `initrd=initrd` to the command line: `after` for edk2 before stable202505.
+    /// Where the firmware adds `initrd=initrd` to the command line: `after` for edk2 2025.02 and older.
     #[arg(long, value_name = "PLACE", default_value = "before")]
     initrd_option: Place,
     /// Recorded values of RTMR0 for the policy, one for each shape of machine.
@@ -121,6 +126,13 @@ fn bits(text: &str) -> Result<u64, std::num::ParseIntError> {
     }
 }
 
+fn digest(text: &str) -> Result<[u8; 32], String> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes)
+        .map_err(|_| "expected 64 hexadecimal digits".to_owned())?;
+    Ok(bytes)
+}
+
 fn register(text: &str) -> Result<Register, String> {
     let mut bytes = [0; 48];
     hex::decode_to_slice(text, &mut bytes)
@@ -130,8 +142,8 @@ fn register(text: &str) -> Result<Register, String> {
 
 pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
-        Command::Snp(arguments) => snp(context, arguments),
-        Command::Tdx(arguments) => tdx(context, arguments),
+        Command::Snp(arguments) => snp(context, *arguments),
+        Command::Tdx(arguments) => tdx(context, *arguments),
     }
 }
 
@@ -206,7 +218,11 @@ fn snp(context: &Context, arguments: Snp) -> Result<(), Failure> {
             printer.line("[[snp.image]]")?;
             printer.line(format_args!("name = {}", toml::Value::String(name)))?;
             printer.line(format_args!("measurement = \"{}\"", digest.measurement))?;
-            printer.line(format_args!("vcpus = {}\n", digest.vcpus))?;
+            printer.line(format_args!("vcpus = {}", digest.vcpus))?;
+            if let Some(configuration) = form.configuration {
+                printer.line(format_args!("host_data = \"{}\"", hex::encode(configuration)))?;
+            }
+            printer.line("")?;
         }
         return Ok(());
     }
@@ -229,6 +245,7 @@ struct Registers {
     mrtd: Register,
     rtmr1: Option<Register>,
     rtmr2: Option<Register>,
+    rtmr3: Option<Register>,
 }
 
 fn tdx(context: &Context, arguments: Tdx) -> Result<(), Failure> {
@@ -247,9 +264,10 @@ fn tdx(context: &Context, arguments: Tdx) -> Result<(), Failure> {
     };
     let TdxMeasured { mrtd, rtmr1_and_2 } = measure_tdx(&guest).map_err(failure)?;
     let (rtmr1, rtmr2) = rtmr1_and_2.unzip();
+    let rtmr3 = form.configuration.map(|configuration| expected_rtmr3(&configuration));
     let printer = &context.printer;
     if form.json {
-        return printer.json(&Registers { mrtd, rtmr1, rtmr2 });
+        return printer.json(&Registers { mrtd, rtmr1, rtmr2, rtmr3 });
     }
     if form.entry {
         let (Some(rtmr1), Some(rtmr2)) = (rtmr1, rtmr2) else {
@@ -267,10 +285,14 @@ fn tdx(context: &Context, arguments: Tdx) -> Result<(), Failure> {
         printer.line(format_args!("rtmr0 = [{}]", rtmr0.join(", ")))?;
         printer.line(format_args!("rtmr1 = \"{rtmr1}\""))?;
         printer.line(format_args!("rtmr2 = \"{rtmr2}\""))?;
-        return printer.line(format_args!("rtmr3 = \"{}\"\n", Register::ZERO));
+        if rtmr3.is_none() {
+            printer.line("# As if the kernel could not extend it, before Linux 6.16; else give `--configuration`.")?;
+        }
+        let rtmr3 = rtmr3.unwrap_or(Register::ZERO);
+        return printer.line(format_args!("rtmr3 = \"{rtmr3}\"\n"));
     }
     printer.line(format_args!("mrtd   {mrtd}"))?;
-    for (name, register) in [("rtmr1", rtmr1), ("rtmr2", rtmr2)] {
+    for (name, register) in [("rtmr1", rtmr1), ("rtmr2", rtmr2), ("rtmr3", rtmr3)] {
         if let Some(register) = register {
             printer.line(format_args!("{name}  {register}"))?;
         }
