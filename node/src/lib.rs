@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod accounts;
+mod advisories;
 pub mod api_keys;
 mod budget;
 pub mod bundle;

@@ -2,8 +2,9 @@
 //!
 //! Owns: the answers. Must not: hold state; the driver, the ledger and the store have it.
 
+use cocoon_attest::Appraiser;
 use cocoon_protocol::Input;
-use cocoon_protocol::attest::Tier;
+use cocoon_protocol::attest::{Tier, Trust};
 use cocoon_protocol::identity::{NodeId, ReceiptHash};
 use cocoon_protocol::job::RunningJob;
 use cocoon_protocol::record::StoredReceipt;
@@ -12,8 +13,9 @@ use futures::future::BoxFuture;
 
 use crate::config::Config;
 use crate::control::{
-    Answer, ChannelRole, ChannelStatus, ControlHandler, JobStatus, MoneyRequest, OfferStatus,
-    PricingStatus, ReceiptFile, Refusal, Request, SessionStatus, Settlement, Status, WalletStatus,
+    AdvisoryStatus, Answer, ChannelRole, ChannelStatus, ControlHandler, JobStatus, MoneyRequest,
+    OfferStatus, PolicyStatus, PricingStatus, ReceiptFile, Refusal, Request, SessionStatus,
+    Settlement, Status, WalletStatus,
 };
 use crate::driver::ledger_desk::chain;
 use crate::driver::view::{ChannelLine, View};
@@ -114,6 +116,7 @@ impl Operator {
             offered_tier: config.provide.then_some(tier),
             simulated_tee: self.running.simulated,
             minimum_tier: config.consume.then_some(config.minimum_tier),
+            policy: self.running.appraiser.as_deref().map(policy),
             ledger: config.ledger.to_string(),
             ledger_listen: config.ledger_listen.map(|address| address.to_string()),
             peers: net.peers,
@@ -257,6 +260,25 @@ fn file(stored: &StoredReceipt) -> ReceiptFile {
         signed: hex::encode(stored.receipt.encode()),
         salt: Some(hex::encode(stored.salt)),
         provided: Some(stored.provided),
+    }
+}
+
+/// What a consumer accepts, and whose advisories narrow it.
+fn policy(appraiser: &Appraiser) -> PolicyStatus {
+    let policy = appraiser.policy();
+    let trust = policy.trust();
+    let followed = appraiser.followed();
+    let advisories = followed.followed().iter().map(|(subscription, list)| AdvisoryStatus {
+        maintainer: subscription.maintainer,
+        required: subscription.required,
+        version: list.as_ref().map(|list| list.version),
+        expires: list.as_ref().map(|list| list.expires),
+    });
+    PolicyStatus {
+        id: policy.id().to_string(),
+        trust,
+        accepts_simulated: trust == Trust::Dev && cfg!(feature = "dev-tee"),
+        advisories: advisories.collect(),
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Domain {
     SessionIdentity,
     /// Proof that a consumer holds the vault that it names to a provider.
     VaultHolder,
+    /// A maintainer's list of advisories for attestation policies.
+    Advisories,
 }
 
 impl Domain {
@@ -32,6 +34,7 @@ impl Domain {
             Self::Receipt => b"cocoon/receipt/v1",
             Self::SessionIdentity => b"cocoon/session-identity/v1",
             Self::VaultHolder => b"cocoon/vault-holder/v1",
+            Self::Advisories => b"cocoon/advisories/v1",
         }
     }
 }

@@ -4,10 +4,11 @@
 //! Must not: loosen the policy for anyone; what it does not know it refuses.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use cocoon_protocol::attest::{
-    Appraisal, Claims, Evidence, Measured, Policy, REPORT_DATA_BYTES, Refusal, Trust, appraise,
+    Advisories, AdvisoryList, Appraisal, Claims, Evidence, Measured, Policy, REPORT_DATA_BYTES,
+    Refusal, Step, Trace, Trust, appraise_traced,
 };
 use cocoon_protocol::units::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -15,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::cache::{CacheKey, VerdictCache};
 use crate::certificate::SessionCertificate;
+use crate::examination::{Examination, Examined};
 use crate::snp::{self, Asvk};
 use crate::tdx;
 
@@ -41,6 +43,8 @@ pub struct Appraiser {
     vendors: Anchors,
     #[cfg(feature = "dev-tee")]
     simulated: Option<Anchors>,
+    /// What maintainers withdraw, and how often that has changed.
+    advisories: RwLock<(u64, Arc<Advisories>)>,
     cache: Mutex<VerdictCache>,
     workers: Semaphore,
 }
@@ -50,6 +54,13 @@ pub struct Appraiser {
 pub(crate) struct Judged {
     pub(crate) appraisal: Appraisal,
     pub(crate) measurements: Measured,
+}
+
+/// What is seen of a judgement while it goes on.
+#[derive(Debug, Default)]
+struct Witness {
+    trace: Trace,
+    claims: Option<Claims>,
 }
 
 impl fmt::Debug for Appraiser {
@@ -72,6 +83,7 @@ impl Appraiser {
                 Trust::Dev => crate::simulated::anchors(),
                 Trust::Production => None,
             },
+            advisories: RwLock::new((0, Arc::new(Advisories::none(policy.subscriptions())))),
             policy,
             cache: Mutex::default(),
             workers: Semaphore::new(PARALLEL_VERIFICATIONS),
@@ -91,40 +103,106 @@ impl Appraiser {
         report_data: &[u8; REPORT_DATA_BYTES],
         now: Timestamp,
     ) -> Result<Judged, Refusal> {
+        let mut witness = Witness::default();
+        self.observe(evidence, endorsements, Some(report_data), now, &mut witness)
+    }
+
+    /// Judges evidence that no session brought, and says how each check went. Without `report_data`
+    /// there is nothing to hold the evidence's own against, and that check is shown as not made.
+    pub fn examine(
+        &self,
+        evidence: &Evidence,
+        endorsements: &[u8],
+        report_data: Option<&[u8; REPORT_DATA_BYTES]>,
+        now: Timestamp,
+    ) -> Examination {
+        let mut witness = Witness::default();
+        let judged = self.observe(evidence, endorsements, report_data, now, &mut witness);
+        let examined = Examined {
+            kind: evidence.kind(),
+            policy: &self.policy,
+            trace: witness.trace,
+            claims: witness.claims,
+            bound: report_data.is_some(),
+            outcome: judged.map(|judged| judged.appraisal),
+            now,
+        };
+        examined.report()
+    }
+
+    fn observe(
+        &self,
+        evidence: &Evidence,
+        endorsements: &[u8],
+        report_data: Option<&[u8; REPORT_DATA_BYTES]>,
+        now: Timestamp,
+        witness: &mut Witness,
+    ) -> Result<Judged, Refusal> {
         let simulated = evidence.kind().is_simulated();
         let anchors = match simulated {
             true => self.simulated_anchors().ok_or(Refusal::SimulatedNotAllowed)?,
             false => &self.vendors,
         };
+        witness.trace.pass(Step::Trust);
         let quote = evidence.quote();
         match evidence {
             Evidence::None => Err(Refusal::EvidenceMissing),
             Evidence::Tdx { .. } | Evidence::SimulatedTdx { .. } => {
                 let verified = tdx::verify(simulated, quote, endorsements, &anchors.tdx, now)?;
                 let claims = Claims::Tdx(verified.claims.clone());
-                let judged = self.weigh(&claims, report_data, now)?;
+                let judged = self.weigh(claims, report_data, now, witness)?;
                 if let Some(rules) = self.policy.tdx() {
                     verified.cross_check(rules, now)?;
                 }
+                witness.trace.pass(Step::SecondOpinion);
                 Ok(judged)
             }
             Evidence::Snp { .. } | Evidence::SimulatedSnp { .. } => {
                 let none = Asvk::new();
                 let asvk = self.policy.snp().map_or(&none, |rules| &rules.asvk);
                 let claims = snp::verify(simulated, quote, endorsements, &anchors.snp, asvk, now)?;
-                self.weigh(&Claims::Snp(claims), report_data, now)
+                self.weigh(Claims::Snp(claims), report_data, now, witness)
             }
         }
     }
 
     fn weigh(
         &self,
-        claims: &Claims,
-        report_data: &[u8; REPORT_DATA_BYTES],
+        claims: Claims,
+        report_data: Option<&[u8; REPORT_DATA_BYTES]>,
         now: Timestamp,
+        witness: &mut Witness,
     ) -> Result<Judged, Refusal> {
-        let appraisal = appraise(claims, &self.policy, report_data, now)?;
+        witness.trace.pass(Step::Signatures);
+        let claims = &*witness.claims.insert(claims);
+        let expected = report_data.unwrap_or_else(|| claims.report_data());
+        let trace = &mut witness.trace;
+        let mut appraisal = appraise_traced(claims, &self.policy, expected, now, trace)?;
+        // After the policy, which has the first word: what comes over a network can only refuse.
+        let (_, advisories) = self.advisories();
+        advisories.check(claims, now)?;
+        trace.pass(Step::Advisories);
+        appraisal.expires = appraisal.expires.min(advisories.expires());
         Ok(Judged { appraisal, measurements: claims.measured() })
+    }
+
+    fn advisories(&self) -> (u64, Arc<Advisories>) {
+        self.advisories.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the policy's maintainers withdraw at the moment.
+    pub fn followed(&self) -> Arc<Advisories> {
+        self.advisories().1
+    }
+
+    /// Puts a maintainer's list in force, unless the policy does not follow them or a newer list is
+    /// in force. From then on every verdict takes it into account, remembered ones too.
+    pub fn follow(&self, list: &AdvisoryList) -> bool {
+        let mut guard = self.advisories.write().unwrap_or_else(PoisonError::into_inner);
+        let (changes, advisories) = &mut *guard;
+        let taken = Arc::make_mut(advisories).update(list);
+        *changes = changes.saturating_add(u64::from(taken));
+        taken
     }
 
     #[cfg(feature = "dev-tee")]
@@ -148,7 +226,12 @@ impl Appraiser {
         let key = CacheKey {
             certificate: certificate_key(certificate, report_data),
             policy: self.policy.id(),
-            collateral: Sha256::digest(endorsements).into(),
+            // What maintainers withdraw vouches against, as endorsements vouch for.
+            collateral: Sha256::new()
+                .chain_update(self.advisories().0.to_be_bytes())
+                .chain_update(endorsements)
+                .finalize()
+                .into(),
         };
         if let Some(known) = self.lock_cache().find(&key, now) {
             return known.clone();

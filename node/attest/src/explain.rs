@@ -129,6 +129,18 @@ fn general(policy: &Policy) -> Section {
         }
     }
     section.denies("guests in debug mode or open to migration, without exception");
+    for subscription in policy.subscriptions() {
+        let maintainer = subscription.maintainer;
+        section.denies(format!("whatever the advisories of {maintainer} withdraw"));
+        if subscription.required {
+            section.denies(format!("all evidence while no list of {maintainer} is in force"));
+        } else {
+            section.weak(format!(
+                "without a list of {maintainer} the policy works on: whoever keeps the list away \
+                 keeps what it withdraws accepted; leave out `required = false`"
+            ));
+        }
+    }
     section
 }
 
@@ -440,6 +452,19 @@ vcpus = 16
         }
         let any = strong.lines().filter(|line| !line.starts_with("allowed_chip_id"));
         assert!(weak(&any.collect::<Vec<_>>().join("\n")).len() > weak(&strong).len());
+    }
+
+    #[test]
+    fn followed_maintainers_are_named_and_an_optional_one_is_weak() {
+        let maintainer = "ab".repeat(32);
+        let follow = |more: &str| {
+            format!(
+                "{EXAMPLE}\n[[advisories]]\nmaintainer = \"{maintainer}\"\nsource = \"a\"\n{more}"
+            )
+        };
+        assert_eq!(weak(&follow("")), weak(EXAMPLE));
+        assert!(said(&follow(""), Stance::Denies).contains("all evidence while no list of abab"));
+        assert_eq!(weak(&follow("required = false")).len(), weak(EXAMPLE).len() + 1);
     }
 
     #[test]

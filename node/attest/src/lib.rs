@@ -52,6 +52,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod advisory_file;
 mod appraiser;
 mod attester;
 #[cfg(feature = "dev-tee")]
@@ -62,8 +63,10 @@ pub mod channel;
 pub mod collateral;
 pub mod detect;
 pub mod evidence_file;
+mod examination;
 mod explain;
 mod hardware;
+mod instant;
 pub mod measure;
 mod open;
 mod policy_file;
@@ -80,12 +83,17 @@ use std::sync::Arc;
 
 use cocoon_protocol::units::Timestamp;
 
+pub use advisory_file::{
+    ADVISORY_FILE_BYTES, AdvisoryFileError, read_advisories, read_newer_advisories, sign_advisories,
+};
 pub use appraiser::Appraiser;
 pub use attester::{Attester, QuoteError, Quoted};
+pub use examination::{Check, Examination, Standing};
 pub use explain::{Explanation, Section, Stance, Statement, explain};
 pub use hardware::{
     EndorsementShelf, HardwareAttester, HardwareError, RawEvidence, Tee, host_data,
 };
+pub use instant::parse_instant;
 pub use open::OpenAttester;
 pub use policy_file::{PolicyFileError, parse_policy};
 pub use rtmr::{

@@ -2,12 +2,13 @@
 //!
 //! Owns: the layout. Must not: work out anything that the node did not say.
 
+use cocoon_protocol::attest::Trust;
 use cocoon_protocol::units::Timestamp;
 
-use super::output::{Printer, roughly, short, word};
+use super::output::{Printer, roughly, short, utc, word};
 use super::{Context, Failure, channel, unexpected};
 use crate::clock::{Clock as _, SystemClock};
-use crate::control::{Answer, Request, SessionStatus, Status};
+use crate::control::{AdvisoryStatus, Answer, PolicyStatus, Request, SessionStatus, Status};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -36,6 +37,12 @@ fn print(printer: &Printer, status: &Status, now: Timestamp) -> Result<(), Failu
         roughly(now.since(status.started)),
     ))?;
     printer.line(format_args!("roles      {}", roles(status)))?;
+    if let Some(policy) = &status.policy {
+        printer.line(format_args!("policy     {}", accepted(policy)))?;
+        for followed in &policy.advisories {
+            printer.line(format_args!("advisories {}", in_force(followed, now)))?;
+        }
+    }
     printer.line(format_args!("network    {}, ledger {}", word(&status.network), status.ledger))?;
     if let Some(address) = &status.ledger_listen {
         printer.line(format_args!("ledger at  http://{address}"))?;
@@ -74,6 +81,31 @@ fn roles(status: &Status) -> String {
         (true, false) => format!("provider{tier}{simulated}"),
         (false, true) => format!("consumer{least}"),
         (false, false) => "bare peer".to_owned(),
+    }
+}
+
+fn accepted(policy: &PolicyStatus) -> String {
+    let id = short(&policy.id);
+    match policy.trust {
+        Trust::Production => format!("{id}, real hardware only"),
+        Trust::Dev if policy.accepts_simulated => {
+            format!("{id}, ACCEPTS SIMULATED TEES: protects nothing")
+        }
+        Trust::Dev => format!("{id}, for tests; this program has no simulated TEE to accept"),
+    }
+}
+
+fn in_force(followed: &AdvisoryStatus, now: Timestamp) -> String {
+    let maintainer = short(followed.maintainer);
+    let without = if followed.required { "ALL EVIDENCE IS REFUSED" } else { "not required" };
+    match (followed.version, followed.expires) {
+        (Some(version), Some(expires)) if now < expires => {
+            format!("version {version} of {maintainer}, until {}", utc(expires))
+        }
+        (Some(version), _) => {
+            format!("version {version} of {maintainer} HAS ENDED: {without}; it still refuses")
+        }
+        (None, _) => format!("none of {maintainer}: {without}"),
     }
 }
 

@@ -4,7 +4,7 @@
 //! Must not: carry a prompt, a completion or a secret.
 //! Amounts are nanoTON and say so in their names; times are milliseconds since the Unix epoch.
 
-use cocoon_protocol::attest::Tier;
+use cocoon_protocol::attest::{Tier, Trust};
 use cocoon_protocol::identity::{JobId, ModelHash, Network, NodeId, ReceiptHash, TonAddress};
 use cocoon_protocol::units::{NanoTon, Timestamp, Tokens};
 use serde::{Deserialize, Serialize};
@@ -191,6 +191,8 @@ pub struct Status {
     pub simulated_tee: bool,
     /// The lowest protection that it accepts, when it consumes.
     pub minimum_tier: Option<Tier>,
+    /// What it accepts as evidence, when it consumes.
+    pub policy: Option<PolicyStatus>,
     /// The ledger: `embedded` or a URL.
     pub ledger: String,
     /// Address at which it serves its embedded ledger to others.
@@ -207,6 +209,33 @@ pub struct Status {
     pub jobs: Vec<JobStatus>,
     /// How its prices move, when it provides and lets them.
     pub pricing: Option<PricingStatus>,
+}
+
+/// The attestation policy that a consumer goes by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// Its identity, as `tee policy check` prints it.
+    pub id: String,
+    /// Whom it trusts to make hardware.
+    pub trust: Trust,
+    /// It accepts simulated TEEs, which protect nothing.
+    pub accepts_simulated: bool,
+    /// The maintainers whom it follows.
+    pub advisories: Vec<AdvisoryStatus>,
+}
+
+/// A maintainer whose advisories a policy follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdvisoryStatus {
+    /// Whose.
+    pub maintainer: NodeId,
+    /// Without a list in force nothing is accepted.
+    pub required: bool,
+    /// The list in force; null when there is none.
+    pub version: Option<u64>,
+    /// When it ends.
+    #[serde(rename = "expires_ms")]
+    pub expires: Option<Timestamp>,
 }
 
 /// Prices that follow demand.

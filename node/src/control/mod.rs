@@ -18,9 +18,9 @@ use futures::future::BoxFuture;
 
 pub use client::{Client, ControlError};
 pub use messages::{
-    AccountLine, AccountQuery, Answer, ChannelRole, ChannelStatus, Envelope, Grouping, JobStatus,
-    LinePurpose, OfferStatus, PricingStatus, ProofStanding, ReceiptFile, Refusal, Reply, Request,
-    SessionStatus, Settlement, Status, VERSION, WalletStatus,
+    AccountLine, AccountQuery, AdvisoryStatus, Answer, ChannelRole, ChannelStatus, Envelope,
+    Grouping, JobStatus, LinePurpose, OfferStatus, PolicyStatus, PricingStatus, ProofStanding,
+    ReceiptFile, Refusal, Reply, Request, SessionStatus, Settlement, Status, VERSION, WalletStatus,
 };
 pub use money::{
     AccountStatus, AllocationStatus, HistoryLine, HistoryPage, MoneyAnswer, MoneyRequest, Moved,

@@ -127,6 +127,9 @@ impl Sessions {
                 }
                 Ok(channel) => {
                     let verdict = channel.verdict();
+                    let image = verdict.image.as_deref().unwrap_or("unknown");
+                    let (tier, simulated) = (verdict.tier, verdict.simulated);
+                    tracing::info!(%peer, %tier, simulated, image, "session opened");
                     let proved = Proved {
                         tier: verdict.tier,
                         simulated: verdict.simulated,

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use cocoon_attest::Appraiser;
 use cocoon_engine::catalogue::{Catalogue, CatalogueFileError};
 use cocoon_gateway::ApiKey;
 use cocoon_protocol::Node;
@@ -23,9 +24,11 @@ use cocoon_protocol::job::consumer::Consumer;
 use cocoon_protocol::job::provider::Provider;
 use cocoon_protocol::layout::RecordError;
 
+use consumer::ConsumerParts;
 pub(crate) use ledger::LedgerParts;
 
 use crate::accounts;
+use crate::advisories::Follower;
 use crate::api_keys;
 use crate::budget::{Budget, Caps};
 use crate::clock::{Clock as _, SystemClock};
@@ -114,6 +117,8 @@ pub(crate) struct Running {
     pub(crate) teller: Option<Arc<Teller>>,
     /// Whether this provider's TEE is simulated.
     pub(crate) simulated: bool,
+    /// What this consumer accepts as evidence.
+    pub(crate) appraiser: Option<Arc<Appraiser>>,
     /// What may be spent.
     pub(crate) budget: Arc<Budget>,
 }
@@ -154,6 +159,7 @@ pub(crate) async fn start(
         }
         Some(_) | None => None,
     };
+    follow_advisories(config, foundation, consuming.as_ref(), providing.as_ref(), tasks).await;
     let (net, events) = join(config, foundation, tasks).await?;
     let node = protocol(&foundation.store, consuming.as_ref(), providing.as_ref())?;
     let (driver, inbox) = DriverHandle::new();
@@ -181,17 +187,43 @@ pub(crate) async fn start(
     tasks.spawn_worker("driver", Driver::new(node, world, driver.clone()).run(inbox));
     tasks.spawn_leaf(Box::pin(sessions.run(events, driver.clone())));
     if consuming.is_some() {
-        let names: BTreeMap<String, ModelHash> =
-            catalogue.iter().map(|(name, model)| (name.to_owned(), model.hash)).collect();
-        consumer::serve(config, foundation, names, &driver, &net, (&budget, keys), tasks)
-            .await
-            .map_err(StartError::Consumer)?;
+        let ids = names(&catalogue);
+        let work = consumer::serve(config, foundation, ids, &driver, &net, (&budget, keys), tasks);
+        work.await.map_err(StartError::Consumer)?;
     }
     stand_guard(config, foundation, &ledger, &desk, &driver, tasks);
     let teller = purse
         .as_ref()
         .map(|purse| Arc::new(Teller::new(config, foundation, ledger.clone(), Arc::clone(purse))));
-    Ok(Running { driver, net, ledger, desk, purse, teller, simulated, budget })
+    let appraiser = consuming.map(|parts| parts.sessions.appraiser);
+    Ok(Running { driver, net, ledger, desk, purse, teller, simulated, appraiser, budget })
+}
+
+/// The names by which this node's applications ask for models.
+fn names(catalogue: &Catalogue) -> BTreeMap<String, ModelHash> {
+    catalogue.iter().map(|(name, model)| (name.to_owned(), model.hash)).collect()
+}
+
+/// Puts in force what the maintainers withdraw whom the node's policies follow, and keeps asking.
+async fn follow_advisories(
+    config: &Config,
+    foundation: &Foundation,
+    consuming: Option<&ConsumerParts>,
+    providing: Option<&provider::ProviderParts>,
+    tasks: &Tasks,
+) {
+    let consumer = consuming.map(|parts| &parts.sessions.appraiser);
+    let demand = providing.and_then(|parts| parts.sessions.demand.as_ref());
+    let followed = [
+        ("consumer", consumer, &config.policy),
+        ("provider", demand.map(|demand| &demand.appraiser), &config.consumer_policy),
+    ];
+    for (role, appraiser, policy) in followed {
+        if let (Some(appraiser), Some(policy)) = (appraiser, policy) {
+            let kept = foundation.folder.path().join("advisories").join(role);
+            Follower::start(Arc::clone(appraiser), None, policy, kept).await.run(tasks);
+        }
+    }
 }
 
 /// Starts what follows vaults on the ledger by itself: a provider's guard over its vouchers, and a
@@ -235,7 +267,7 @@ async fn budget(config: &Config, store: &Store) -> Result<(Arc<Budget>, Vec<ApiK
 /// The protocol's state, continuing with what the store remembers.
 fn protocol(
     store: &Store,
-    consuming: Option<&consumer::ConsumerParts>,
+    consuming: Option<&ConsumerParts>,
     providing: Option<&provider::ProviderParts>,
 ) -> Result<Node, StartError> {
     let consumer = match consuming {

@@ -52,6 +52,62 @@ fn a_simulated_tee_is_refused_by_a_production_policy_before_anything_is_said() {
     }
 }
 
+/// The policy of the demo, which trusts simulated TEEs.
+const DEV: &str = include_str!("../../../scripts/dev-policy.toml");
+
+#[test]
+fn the_demo_is_refused_by_a_production_policy_and_labelled_everywhere_by_a_dev_policy() {
+    let network = Network::start();
+    let mut provider = network.provide("provider", &[]);
+    // The same rules and images; only whom they trust is another.
+    let production = DEV.replace("trust = \"dev\"", "trust = \"production\"");
+    assert_ne!(production, DEV);
+    let production = network.write("production.toml", &production);
+    let careful = network.consume_under("careful", production.to_str().unwrap(), &[]);
+    careful.run(&["wallet", "fund", "5 TON"]).success();
+    let error = careful.chat(&words(ECHO, 20)).refusal(403);
+    assert_eq!(error["code"], "attestation_refused", "{error}");
+    let why = "the provider's TEE is simulated; only a policy with `trust = \"dev\"` accepts that";
+    assert!(error["message"].as_str().unwrap().contains(why), "{error}");
+    let policy = &careful.ask(&["status"])["policy"];
+    assert_eq!(
+        (&policy["trust"], &policy["accepts_simulated"]),
+        (&json!("production"), &json!(false))
+    );
+
+    let mut trusting = network.consume("trusting", &[]);
+    let answer = trusting.chat(&words(ECHO, 20));
+    // First place: the headers of the answer. Second: its body, in every form.
+    assert!(answer.head.contains("x-cocoon-simulated: true"), "{}", answer.head);
+    assert_eq!(answer.whole().cocoon["simulated"], true);
+    let mut unstreamed = words(ECHO, 20);
+    unstreamed["stream"] = json!(false);
+    assert_eq!(trusting.chat(&unstreamed).json()["cocoon"]["simulated"], true);
+    // Third: the consumer's status, of its policy and of the session, for people and for programs.
+    let status = trusting.ask(&["status"]);
+    assert_eq!(status["policy"]["accepts_simulated"], true, "{status}");
+    assert_eq!(status["sessions"][0]["simulated"], true, "{status}");
+    let printed = trusting.run(&["status"]).success();
+    assert!(printed.contains("ACCEPTS SIMULATED TEES: protects nothing"), "{printed}");
+    assert!(printed.contains("attested (SIMULATED)"), "{printed}");
+    // Fourth: the provider's status.
+    let printed = provider.run(&["status"]).success();
+    assert!(printed.contains("SIMULATED TEE: protects nothing"), "{printed}");
+    assert_eq!(provider.ask(&["status"])["simulated_tee"], true);
+    // Fifth: the logs of both, at the start, at the session and at each answer.
+    let (_, log) = trusting.terminate_with_log();
+    for said in ["trusts simulated TEEs: NO SECURITY", "session opened", "answered"] {
+        let line = log.lines().find(|line| line.contains(said)).unwrap_or_else(|| panic!("{log}"));
+        assert!(line.contains("NO SECURITY") || line.contains("simulated=true"), "{line}");
+    }
+    let (_, log) = provider.terminate_with_log();
+    assert!(log.contains("this provider's TEE is simulated: it protects nothing"), "{log}");
+    // And whoever asks what the policy means is told.
+    let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/dev-policy.toml");
+    let explained = network.run(&["tee", "policy", "explain", policy]).success();
+    assert!(explained.contains("NO SECURITY"), "{explained}");
+}
+
 #[test]
 fn an_open_provider_serves_only_who_asks_for_it_and_is_labelled() {
     let network = Network::start();
@@ -112,4 +168,41 @@ fn refusals_say_what_to_do() {
     assert_eq!(provider.ask(&["status"])["jobs"], json!([]));
     assert_ne!(free_port(), 0);
     let _ = request(rich.port(), "GET", "/health", &[], b"").json();
+}
+
+#[test]
+fn what_a_maintainer_withdraws_is_refused_though_the_policy_lists_it() {
+    let network = Network::start();
+    let _provider = network.provide("provider", &[]);
+    let publish = |version: u32, least: u32| {
+        let content = format!(
+            "version = {version}\nexpires = \"2100-01-01T00:00:00Z\"\n[tdx]\n\
+             min_tcb_eval_data_number = {least}\n"
+        );
+        network.write("list.toml", &content);
+        let sign = ["tee", "advisories", "sign", "list.toml", "--output", "list"];
+        network.run(&[&["--data-dir", "maintainer"], &sign[..]].concat()).success();
+    };
+    publish(1, u32::MAX);
+    let list = std::fs::read_to_string(network.path("list")).unwrap();
+    let maintainer = list.lines().find_map(|line| line.strip_prefix("maintainer ")).unwrap();
+    let follow = format!("[[advisories]]\nmaintainer = \"{maintainer}\"\nsource = \"list\"\n");
+    let policy = network.write("following.toml", &format!("{DEV}\n{follow}"));
+    let mut consumer = network.consume_under("consumer", policy.to_str().unwrap(), &[]);
+    consumer.run(&["wallet", "fund", "5 TON"]).success();
+    let error = consumer.chat(&words(ECHO, 20)).refusal(403);
+    assert!(error["message"].as_str().unwrap().contains("TCB evaluation"), "{error}");
+    let followed = &consumer.ask(&["status"])["policy"]["advisories"][0];
+    assert_eq!((&followed["version"], &followed["maintainer"]), (&json!(1), &json!(maintainer)));
+
+    // An older list is not believed, after a restart either; a newer one may take back what only it said.
+    assert_eq!(consumer.terminate(), Some(0));
+    publish(0, 0);
+    consumer.start();
+    assert_eq!(consumer.ask(&["status"])["policy"]["advisories"][0]["version"], 1);
+    assert_eq!(consumer.terminate(), Some(0));
+    publish(2, 0);
+    consumer.start();
+    let answer = consumer.chat(&words(ECHO, 20)).whole();
+    assert_eq!(answer.cocoon["simulated"], true);
 }

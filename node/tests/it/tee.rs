@@ -70,3 +70,93 @@ fn a_policy_is_explained_in_words() {
     let explained: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(explained["sections"][0]["statements"][0]["stance"], "weak");
 }
+
+const QUOTE: &[u8] = include_bytes!("../../attest/testdata/dcap/tdx_quote");
+const COLLATERAL: &str = include_str!("../../attest/testdata/dcap/tdx_quote_collateral.json");
+/// A day after the collateral was issued.
+const THEN: &str = "2025-06-20T10:16:03Z";
+
+/// A policy for the image in [`QUOTE`], with its registers read from where the quote has them.
+fn policy_of_the_quote() -> String {
+    // Header of 48 bytes; in the report, MRTD at 136, three host-set registers, then RTMR0 to 3.
+    let register = |number: usize| hex::encode(&QUOTE[184 + 48 * number..][..48]);
+    let named = |key: &str, number| format!("{key} = \"{}\"\n", register(number));
+    let host_set = [("mrconfigid", 1), ("mrowner", 2), ("mrownerconfig", 3)];
+    let rtmrs = [("rtmr1", 5), ("rtmr2", 6), ("rtmr3", 7)];
+    let registers: String =
+        host_set.iter().chain(&rtmrs).map(|(key, number)| named(key, *number)).collect();
+    format!(
+        "version = 1\ntrust = \"production\"\n[tdx]\ntcb_status = [\"UpToDate\"]\n\
+         min_tcb_eval_data_number = 17\nmax_collateral_age_h = 168\nallow_smt = true\n\
+         allow_dynamic_platform = true\nallow_cached_keys = true\n[[tdx.image]]\n\
+         name = \"sample\"\nrtmr0 = [\"{}\"]\n{}{registers}",
+        register(4),
+        named("mrtd", 0)
+    )
+}
+
+#[test]
+fn evidence_of_real_hardware_is_verified_check_by_check() {
+    let sandbox = Sandbox::new();
+    std::fs::write(sandbox.path("quote"), QUOTE).unwrap();
+    sandbox.write("collateral.json", COLLATERAL);
+    sandbox.write("policy.toml", &policy_of_the_quote());
+    sandbox.write("other.toml", EXAMPLE);
+    let verify = |policy: &str, more: &[&str]| {
+        let own = ["tee", "verify", "quote", "--endorsements", "collateral.json"];
+        sandbox.run(&[&own[..], &["--policy", policy], more].concat())
+    };
+    let printed = verify("policy.toml", &["--at", THEN]).success();
+    assert!(printed.contains("verdict   accepted: tier attested, image `sample`"), "{printed}");
+    // Nobody said what the quote was to be bound to.
+    assert!(printed.contains("not checked  binding"), "{printed}");
+    assert!(!printed.contains("FAIL") && !printed.contains("not reached"), "{printed}");
+
+    // Another policy: everything up to the image holds, and the registers are shown to be copied.
+    let outcome = verify("other.toml", &["--at", THEN]);
+    assert_eq!(outcome.code, Some(3));
+    assert!(outcome.stdout.contains("  FAIL         image\n"), "{outcome:?}");
+    assert!(outcome.stdout.contains("  pass         platform\n"), "{outcome:?}");
+    assert!(outcome.stdout.contains(&hex::encode(&QUOTE[184..232])), "{outcome:?}");
+    assert!(outcome.stderr.contains("an image that the policy does not list"), "{outcome:?}");
+
+    // Today, long after the collateral's end, nothing behind the dates is looked at.
+    let outcome = verify("policy.toml", &["--json"]);
+    assert_eq!(outcome.code, Some(3));
+    let verdict: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!((&verdict["accepted"], &verdict["tier"]), (&json!(false), &json!("open")));
+    let standing = |check: &str| {
+        let checks = verdict["checks"].as_array().unwrap();
+        checks.iter().find(|it| it["check"] == check).unwrap()["standing"].clone()
+    };
+    assert_eq!((standing("evidence"), standing("image")), (json!("failed"), json!("not_reached")));
+    assert!(verdict["reason"].as_str().unwrap().contains("expired"), "{verdict}");
+
+    // A bare quote without what vouches for it, no policy, no time, no file.
+    let error = sandbox.run(&["tee", "verify", "quote", "--policy", "policy.toml"]).failure(2);
+    assert!(error.contains("--endorsements"), "{error}");
+    let error = sandbox.run(&["tee", "verify", "quote"]).failure(2);
+    assert!(error.contains("--policy"), "{error}");
+    assert!(verify("policy.toml", &["--at", "soon"]).failure(2).contains("`--at`"));
+    sandbox.run(&["tee", "verify", "none", "--policy", "policy.toml"]).failure(1);
+    assert!(!sandbox.path("home").exists());
+}
+
+#[test]
+fn a_list_of_advisories_is_signed_and_shown() {
+    let sandbox = Sandbox::new();
+    let content = include_str!("../../attest/testdata/advisories.toml");
+    sandbox.write("list.toml", content);
+    sandbox.run(&["tee", "advisories", "sign", "list.toml", "--output", "list"]).success();
+    let printed = sandbox.run(&["tee", "advisories", "show", "list"]).success();
+    for expected in ["version     12", "ends        2027-02-01T00:00:00Z", "INTEL-SA-01234"] {
+        assert!(printed.contains(expected), "{expected}: {printed}");
+    }
+    let signed = std::fs::read_to_string(sandbox.path("list")).unwrap();
+    sandbox.write("changed", &signed.replace("version = 12", "version = 13"));
+    let error = sandbox.run(&["tee", "advisories", "show", "changed"]).failure(3);
+    assert!(error.contains("not signed by its maintainer"), "{error}");
+    sandbox.write("wrong.toml", &content.replace("[tdx]", "[sgx]"));
+    let error = sandbox.run(&["tee", "advisories", "sign", "wrong.toml"]).failure(3);
+    assert!(error.contains("not understood"), "{error}");
+}

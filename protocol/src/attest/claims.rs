@@ -9,6 +9,7 @@ use crate::attest::policy::{Policy, Trust};
 use crate::attest::snp::{self, SnpClaims};
 use crate::attest::tdx::{self, TdxClaims};
 use crate::attest::tier::Tier;
+use crate::attest::trace::Trace;
 use crate::attest::verdict::Refusal;
 use crate::units::Timestamp;
 
@@ -70,11 +71,25 @@ pub fn appraise(
     report_data: &[u8; REPORT_DATA_BYTES],
     now: Timestamp,
 ) -> Result<Appraisal, Refusal> {
+    appraise_traced(claims, policy, report_data, now, &mut Trace::default())
+}
+
+/// The same, noting every check that passes.
+///
+/// # Errors
+/// As [`appraise`].
+pub fn appraise_traced(
+    claims: &Claims,
+    policy: &Policy,
+    report_data: &[u8; REPORT_DATA_BYTES],
+    now: Timestamp,
+    trace: &mut Trace,
+) -> Result<Appraisal, Refusal> {
     if claims.kind().is_simulated() && policy.trust() != Trust::Dev {
         return Err(Refusal::SimulatedNotAllowed);
     }
     match claims {
-        Claims::Tdx(claims) => tdx::appraise(claims, policy.tdx(), report_data, now),
-        Claims::Snp(claims) => snp::appraise(claims, policy.snp(), report_data, now),
+        Claims::Tdx(claims) => tdx::appraise(claims, policy.tdx(), report_data, now, trace),
+        Claims::Snp(claims) => snp::appraise(claims, policy.snp(), report_data, now, trace),
     }
 }

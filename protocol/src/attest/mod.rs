@@ -3,6 +3,7 @@
 //! Owns: the pure part of `who may see a prompt`.
 //! Must not: parse a vendor's quote or fetch a certificate; `node/attest` does, and hands in claims.
 
+mod advisories;
 mod binding;
 mod bytes;
 mod claims;
@@ -15,16 +16,21 @@ mod policy;
 mod snp;
 mod tdx;
 mod tier;
+mod trace;
 #[cfg(test)]
 mod vectors;
 mod verdict;
 
+pub use advisories::{
+    Advisories, AdvisoryList, SnpAdvisories, Subscription, TdxAdvisories, WithdrawnImage,
+    registry_hash,
+};
 pub use binding::{
     EXPORTER_LABEL, GpuEvidenceParts, IdentityBinding, NetworkId, RecordBinding, ReportData,
     SessionBinding, SessionRole, gpu_digest, gpu_nonce,
 };
 pub use bytes::Malformed;
-pub use claims::{Appraisal, Claims, appraise};
+pub use claims::{Appraisal, Claims, appraise, appraise_traced};
 pub use evidence::{Evidence, EvidenceKind, IdentityRecord, REPORT_DATA_BYTES};
 pub use measurement::{Measured, Register};
 pub use message::{AttestRequest, AttestResponse, NONCE_BYTES};
@@ -35,4 +41,5 @@ pub use snp::{
 };
 pub use tdx::{PlatformFlags, TcbStatus, TdxClaims, TdxImage, TdxMeasurements, TdxRules};
 pub use tier::{ParseTierError, Tier};
+pub use trace::{Step, Trace};
 pub use verdict::{PlatformRule, QuoteCheck, Refusal, TcbMoment, Verdict};

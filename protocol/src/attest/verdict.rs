@@ -254,6 +254,25 @@ pub enum Refusal {
         /// By which rule.
         rule: PlatformRule,
     },
+    /// A maintainer whom the policy follows withdrew it.
+    #[error("the provider's {what} was withdrawn by maintainer {maintainer}: {reason}")]
+    Withdrawn {
+        /// What was withdrawn.
+        what: &'static str,
+        /// Why, in the maintainer's words.
+        reason: String,
+        /// Whose list says so.
+        maintainer: NodeId,
+    },
+    /// The policy wants a list in force, and there is none.
+    #[error(
+        "the policy follows the advisories of {maintainer}, and no list of theirs is in force; \
+         check the policy's `source` and the network"
+    )]
+    AdvisoriesMissing {
+        /// Whose list is missing.
+        maintainer: NodeId,
+    },
     /// The quote is bound to something else than this session: a replay, a relay or a diversion.
     #[error("the quote is not bound to this session: it may be replayed or relayed")]
     NotFresh,

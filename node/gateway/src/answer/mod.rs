@@ -120,6 +120,8 @@ fn log_end(frame: &Frame, usage: Usage, cost: NanoTon) {
     tracing::info!(
         job = %frame.provenance.job,
         provider = %frame.provenance.provider,
+        tier = frame.provenance.tier,
+        simulated = frame.provenance.simulated,
         prompt_tokens = usage.prompt.get(),
         completion_tokens = usage.completion.get(),
         cost_nanoton = cost.as_nano(),

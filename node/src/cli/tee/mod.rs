@@ -2,8 +2,10 @@
 //!
 //! Owns: the commands' names. Must not: do a command's work. One file a command.
 
+mod advisories;
 mod measure;
 mod policy;
+mod verify;
 
 use super::{Context, ExitStatus, Failure};
 
@@ -15,11 +17,18 @@ pub(super) enum Command {
     /// Check and explain attestation policies.
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Say whether evidence passes `--policy`, check by check: what was found, what is wanted.
+    Verify(verify::Arguments),
+    /// Sign and check lists of what a maintainer withdraws, which policies can follow.
+    #[command(subcommand)]
+    Advisories(advisories::Command),
 }
 
 pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::Measure(command) => measure::run(context, command),
         Command::Policy(command) => policy::run(context, command),
+        Command::Verify(arguments) => verify::run(context, &arguments),
+        Command::Advisories(command) => advisories::run(context, command),
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
     }
 }
 
-fn failure(error: ReadPolicyError) -> Failure {
+pub(super) fn failure(error: ReadPolicyError) -> Failure {
     let (status, hint) = match &error {
         ReadPolicyError::Unreadable { .. } => (ExitStatus::Failure, None),
         ReadPolicyError::TooLarge { .. } => (ExitStatus::Invalid, None),

@@ -9,6 +9,9 @@ use crate::attest::tdx;
 /// Why a policy was refused. It is never repaired: a policy that is not understood is not applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
+    /// A maintainer twice, or without a source.
+    #[error("each entry of `advisories` needs a `maintainer` of its own and a `source`")]
+    BadSubscription,
     /// Another version of the form.
     #[error("policy version {found} is not understood; this node knows version 1")]
     Version {

@@ -6,6 +6,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::attest::advisories::Subscription;
 use crate::attest::policy::{Rules, Trust};
 use crate::attest::tier::Tier;
 use crate::identity::append_length_prefixed;
@@ -42,7 +43,12 @@ impl fmt::Debug for PolicyId {
 /// The hash of everything that a policy says: the domain, the trust, the floor, then for each vendor
 /// that has rules `LP(vendor) LP(rules)`. Each section is length-prefixed as a whole, so no rule of
 /// one vendor can pass for another's.
-pub(super) fn policy_id(trust: Trust, minimum_tier: Tier, rules: &Rules) -> PolicyId {
+pub(super) fn policy_id(
+    trust: Trust,
+    minimum_tier: Tier,
+    rules: &Rules,
+    subscriptions: &[Subscription],
+) -> PolicyId {
     let mut input = Vec::new();
     append_length_prefixed(&mut input, b"cocoon-node/tee/policy/v1");
     input.push(match trust {
@@ -61,6 +67,16 @@ pub(super) fn policy_id(trust: Trust, minimum_tier: Tier, rules: &Rules) -> Poli
     }
     if let Some(snp) = &rules.snp {
         section(b"snp", &mut |content| snp.append_to(content));
+    }
+    if !subscriptions.is_empty() {
+        section(b"advisories", &mut |content| {
+            content.count(subscriptions.len());
+            for subscription in subscriptions {
+                content.bytes(subscription.maintainer.as_bytes());
+                content.bytes(subscription.source.as_bytes());
+                content.flags([subscription.required]);
+            }
+        });
     }
     PolicyId(Sha256::digest(&input).into())
 }

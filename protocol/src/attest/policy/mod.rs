@@ -7,8 +7,11 @@
 mod error;
 mod identity;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
+use crate::attest::advisories::{SUBSCRIPTIONS, Subscription};
 use crate::attest::snp::{SnpFile, SnpRules};
 use crate::attest::tdx::{TdxFile, TdxRules};
 use crate::attest::tier::Tier;
@@ -55,6 +58,7 @@ pub struct Policy {
     trust: Trust,
     minimum_tier: Tier,
     rules: Rules,
+    subscriptions: Vec<Subscription>,
     id: PolicyId,
 }
 
@@ -65,16 +69,33 @@ impl Policy {
     /// The first rule that would weaken the policy by accident.
     pub fn new(trust: Trust, minimum_tier: Tier, rules: Rules) -> Result<Self, PolicyError> {
         rules.validate()?;
-        let id = policy_id(trust, minimum_tier, &rules);
-        Ok(Self { trust, minimum_tier, rules, id })
+        let id = policy_id(trust, minimum_tier, &rules, &[]);
+        Ok(Self { trust, minimum_tier, rules, subscriptions: Vec::new(), id })
+    }
+
+    /// The same policy, following these maintainers' advisories too.
+    ///
+    /// # Errors
+    /// A maintainer that is named twice, an empty source, or too many of them.
+    pub fn following(self, subscriptions: Vec<Subscription>) -> Result<Self, PolicyError> {
+        if subscriptions.len() > SUBSCRIPTIONS {
+            return Err(PolicyError::TooMany { what: "maintainers", limit: SUBSCRIPTIONS });
+        }
+        let mut maintainers = BTreeSet::new();
+        let fresh = |it: &Subscription| !it.source.is_empty() && maintainers.insert(it.maintainer);
+        if !subscriptions.iter().all(fresh) {
+            return Err(PolicyError::BadSubscription);
+        }
+        let id = policy_id(self.trust, self.minimum_tier, &self.rules, &subscriptions);
+        Ok(Self { subscriptions, id, ..self })
     }
 
     /// The policy of a node without a policy file: production roots, no image listed. Denies all
     /// evidence; tier `open` works when it is asked for.
     pub fn closed() -> Self {
         let (trust, minimum_tier, rules) = (Trust::Production, Tier::Open, Rules::default());
-        let id = policy_id(trust, minimum_tier, &rules);
-        Self { trust, minimum_tier, rules, id }
+        let id = policy_id(trust, minimum_tier, &rules, &[]);
+        Self { trust, minimum_tier, rules, subscriptions: Vec::new(), id }
     }
 
     /// Whom it trusts.
@@ -102,6 +123,11 @@ impl Policy {
         self.rules.snp.as_ref()
     }
 
+    /// Whose advisories it follows.
+    pub fn subscriptions(&self) -> &[Subscription] {
+        &self.subscriptions
+    }
+
     /// Its identity.
     pub const fn id(&self) -> PolicyId {
         self.id
@@ -120,6 +146,8 @@ struct PolicyFile {
     tdx: Option<TdxFile>,
     #[serde(default)]
     snp: Option<SnpFile>,
+    #[serde(default)]
+    advisories: Vec<Subscription>,
 }
 
 const fn no_floor() -> Tier {
@@ -137,14 +165,12 @@ impl TryFrom<PolicyFile> for Policy {
             tdx: file.tdx.map(TdxRules::try_from).transpose()?,
             snp: file.snp.map(SnpRules::try_from).transpose()?,
         };
-        Self::new(file.trust, file.minimum_tier, rules)
+        Self::new(file.trust, file.minimum_tier, rules)?.following(file.advisories)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::units::Millis;
     use serde_json::{Value, json};

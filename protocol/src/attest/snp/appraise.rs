@@ -10,6 +10,7 @@ use crate::attest::snp::check::SnpCheck;
 use crate::attest::snp::claims::{HostData, SnpClaims, SnpMeasurements, SnpSigningKey, SnpTcb};
 use crate::attest::snp::rules::{SnpImage, SnpRules};
 use crate::attest::tier::Tier;
+use crate::attest::trace::{Step, Trace};
 use crate::attest::verdict::{PlatformRule, Refusal, TcbMoment};
 use crate::units::Timestamp;
 
@@ -36,21 +37,30 @@ pub(in crate::attest) fn appraise(
     rules: Option<&SnpRules>,
     report_data: &[u8; REPORT_DATA_BYTES],
     now: Timestamp,
+    trace: &mut Trace,
 ) -> Result<Appraisal, Refusal> {
     check_guest_policy(claims.guest_policy)?;
+    trace.pass(Step::Guest);
     if claims.report_data != *report_data {
         return Err(Refusal::NotFresh);
     }
+    trace.pass(Step::Binding);
     let measured = &claims.measurements;
     // No rules for a kind of TEE are no reason to trust it.
     let rules = rules.ok_or_else(|| unknown(measured, None))?;
+    trace.pass(Step::Rules);
     if claims.vmpl > rules.max_vmpl {
         return Err(Refusal::VmplTooLow { vmpl: claims.vmpl, limit: rules.max_vmpl });
     }
+    trace.pass(Step::Privilege);
     check_tcb(claims, rules)?;
+    trace.pass(Step::Firmware);
     check_age(claims, rules, now)?;
+    trace.pass(Step::Age);
     check_platform(claims, rules)?;
+    trace.pass(Step::Platform);
     let image = find_image(measured, &rules.images)?;
+    trace.pass(Step::Image);
     Ok(Appraisal {
         tier: Tier::Attested,
         image: image.name.clone(),

@@ -9,6 +9,7 @@ use crate::attest::measurement::Register;
 use crate::attest::tdx::claims::{TcbStatus, TdxClaims, TdxMeasurements};
 use crate::attest::tdx::rules::{TdxImage, TdxRules};
 use crate::attest::tier::Tier;
+use crate::attest::trace::{Step, Trace};
 use crate::attest::verdict::{PlatformRule, Refusal};
 use crate::units::Timestamp;
 
@@ -23,6 +24,7 @@ pub(in crate::attest) fn appraise(
     rules: Option<&TdxRules>,
     report_data: &[u8; REPORT_DATA_BYTES],
     now: Timestamp,
+    trace: &mut Trace,
 ) -> Result<Appraisal, Refusal> {
     if claims.attributes & ATTRIBUTES_UNDER_DEBUG != 0 {
         return Err(Refusal::Debug);
@@ -30,16 +32,23 @@ pub(in crate::attest) fn appraise(
     if claims.attributes & ATTRIBUTES_MIGRATABLE != 0 {
         return Err(Refusal::Migratable);
     }
+    trace.pass(Step::Guest);
     if claims.report_data != *report_data {
         return Err(Refusal::NotFresh);
     }
+    trace.pass(Step::Binding);
     let measurements = &claims.measurements;
     // No rules for a kind of TEE are no reason to trust it.
     let rules = rules.ok_or_else(|| unknown(measurements, None))?;
+    trace.pass(Step::Rules);
     check_tcb(claims, rules)?;
+    trace.pass(Step::Firmware);
     check_age(claims, rules, now)?;
+    trace.pass(Step::Age);
     check_platform(claims, rules)?;
+    trace.pass(Step::Platform);
     let image = find_image(measurements, &rules.images)?;
+    trace.pass(Step::Image);
     Ok(Appraisal {
         tier: Tier::Attested,
         image: image.name.clone(),
