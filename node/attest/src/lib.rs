@@ -65,6 +65,8 @@ pub mod detect;
 pub mod evidence_file;
 mod examination;
 mod explain;
+#[cfg(any(all(test, feature = "dev-tee"), feature = "fuzzing"))]
+pub mod fuzzing;
 mod hardware;
 mod instant;
 pub mod measure;
