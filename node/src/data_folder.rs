@@ -131,6 +131,11 @@ impl DataFolder {
         self.path.join("liteserver.json")
     }
 
+    /// What consumers need to verify this machine's evidence, as last fetched: a folder.
+    pub fn endorsements(&self) -> PathBuf {
+        self.path.join("endorsements")
+    }
+
     /// The catalogue of models.
     pub fn models(&self) -> PathBuf {
         self.path.join("models.toml")

@@ -17,6 +17,7 @@ pub mod config;
 pub mod control;
 pub mod data_folder;
 mod driver;
+mod endorsements;
 mod guard;
 pub mod identity;
 pub mod keystore;

@@ -67,6 +67,8 @@ pub struct Offer {
     pub load: Load,
     /// The provider's claim of where it stands; may be empty.
     pub region: String,
+    /// What computes, in which version, at most 64 bytes. Part of the manifest.
+    pub engine: String,
 }
 
 impl Offer {
@@ -77,23 +79,34 @@ impl Offer {
         SignedOffer(wire::encode_signed_offer(&offer, &signature))
     }
 
-    /// SHA-256 of what is served: the weights' hashes, in order. A session's evidence is bound to
-    /// it, so that a quote made for one model cannot stand for another.
+    /// The digest of what is served; see [`manifest`].
     pub fn manifest(&self) -> [u8; 32] {
-        let mut models: Vec<_> = self.models.iter().map(|offered| offered.model).collect();
-        models.sort();
-        let mut bytes = Vec::new();
-        append_length_prefixed(&mut bytes, b"cocoon/model-manifest/v1");
-        for model in models {
-            append_length_prefixed(&mut bytes, model.as_bytes());
-        }
-        Sha256::digest(&bytes).into()
+        manifest(&self.engine, &self.models)
     }
 
     /// The entry for one model.
     pub fn model(&self, model: ModelHash) -> Option<&ModelOffer> {
         self.models.iter().find(|offered| offered.model == model)
     }
+}
+
+/// SHA-256 of what is served: the engine's build, and for each model, in order of their hashes, the
+/// weights and the longest context. A session's evidence is bound to it, so that a quote made for one
+/// model, engine or limit cannot stand for another.
+///
+/// Tokenizer and chat template are in the weights' file, and so in its hash.
+pub fn manifest(engine: &str, models: &[ModelOffer]) -> [u8; 32] {
+    let mut models: Vec<_> =
+        models.iter().map(|offered| (offered.model, offered.context.get())).collect();
+    models.sort();
+    let mut bytes = Vec::new();
+    append_length_prefixed(&mut bytes, b"cocoon/model-manifest/v2");
+    append_length_prefixed(&mut bytes, engine.as_bytes());
+    for (model, context) in models {
+        append_length_prefixed(&mut bytes, model.as_bytes());
+        append_length_prefixed(&mut bytes, &context.to_be_bytes());
+    }
+    Sha256::digest(&bytes).into()
 }
 
 /// An offer as it travels: bytes that nobody has checked yet, or that were just signed here.
@@ -310,6 +323,7 @@ mod tests {
             payout: TonAddress { workchain: 0, hash: [5; 32] },
             load: Load::Idle,
             region: "eu".into(),
+            engine: "engine/1".into(),
         }
     }
 
@@ -321,14 +335,32 @@ mod tests {
     }
 
     #[test]
-    fn the_manifest_is_of_the_weights_alone() {
+    fn the_manifest_is_of_weights_engine_and_limits_alone() {
         let plain = offer(1, 7);
         let mut dearer = plain.clone();
         dearer.models[0].prices.prompt = PricePerMillion::from_nano(9);
+        dearer.models[0].name = "another name".into();
         assert_eq!(plain.manifest(), dearer.manifest());
-        let mut other = plain.clone();
-        other.models[0].model = ModelHash::from_bytes([8; 32]);
-        assert_ne!(plain.manifest(), other.manifest());
+        let (mut weights, mut engine, mut context) = (plain.clone(), plain.clone(), plain.clone());
+        weights.models[0].model = ModelHash::from_bytes([8; 32]);
+        engine.engine = "engine/2".into();
+        context.models[0].context = Tokens::new(8191);
+        for other in [weights, engine, context] {
+            assert_ne!(plain.manifest(), other.manifest());
+        }
+    }
+
+    // Computed with Python's hashlib from the words of `manifest`.
+    #[test]
+    fn golden_manifest() {
+        let mut two = offer(1, 7);
+        let mut other = two.models[0].clone();
+        (other.model, other.context) = (ModelHash::from_bytes([8; 32]), Tokens::new(512));
+        two.models.push(other);
+        let digest = "300451badbcfda2f5e8e520895b28c796447347de9d13224eee39c71a47ece39";
+        assert_eq!(hex::encode(two.manifest()), digest);
+        two.models.reverse();
+        assert_eq!(hex::encode(two.manifest()), digest);
     }
 
     #[test]

@@ -71,6 +71,7 @@ mod hardware;
 mod instant;
 pub mod measure;
 mod open;
+mod policy_entry;
 mod policy_file;
 mod rtmr;
 mod sev_guest;
@@ -97,6 +98,7 @@ pub use hardware::{
 };
 pub use instant::parse_instant;
 pub use open::OpenAttester;
+pub use policy_entry::{claimed_measurements, policy_entry};
 pub use policy_file::{PolicyFileError, parse_policy};
 pub use rtmr::{
     MEASUREMENTS as TDX_MEASUREMENTS, RtmrError, expected_rtmr3, extend_rtmr3, read_rtmr3,

@@ -4,7 +4,7 @@
 //! Must not: decide which models may be loaded.
 
 use std::fs::{File, Metadata as FileMetadata};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
@@ -19,6 +19,23 @@ const CACHED_FILES: usize = 256;
 /// Hashes the file at `path`, telling `progress` the bytes done and the file's size after every
 /// chunk. Blocking: some 2.4 GB each second from the page cache, otherwise as fast as the disk.
 pub fn hash_file(path: &Path, mut progress: impl FnMut(u64, u64)) -> io::Result<ModelHash> {
+    each_chunk(path, |_, done, size| {
+        progress(done, size);
+        Ok(())
+    })
+}
+
+/// Copies the file at `path` into `copy` and hashes the bytes that it writes: whatever happens to the
+/// file afterwards, or between two reads of it, the copy has this hash. Blocking.
+pub fn copy_and_hash(path: &Path, copy: &mut File) -> io::Result<ModelHash> {
+    each_chunk(path, |chunk, _, _| copy.write_all(chunk))
+}
+
+/// The hash of the file at `path`; `take` gets every chunk with the bytes done and the file's size.
+fn each_chunk(
+    path: &Path,
+    mut take: impl FnMut(&[u8], u64, u64) -> io::Result<()>,
+) -> io::Result<ModelHash> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
     let mut hasher = blake3::Hasher::new();
@@ -31,9 +48,10 @@ pub fn hash_file(path: &Path, mut progress: impl FnMut(u64, u64)) -> io::Result<
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        hasher.update(chunk.get(..read).unwrap_or(&chunk));
+        let bytes = chunk.get(..read).unwrap_or(&chunk);
+        hasher.update(bytes);
         done = done.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
-        progress(done, size);
+        take(bytes, done, size)?;
     }
     Ok(ModelHash::from_bytes(*hasher.finalize().as_bytes()))
 }
@@ -129,6 +147,16 @@ mod tests {
             std::fs::write(&path, vector(length)).unwrap();
             assert_eq!(hash_file(&path, |_, _| ()).unwrap().to_string(), expected);
         }
+    }
+
+    #[test]
+    fn a_copy_has_the_bytes_that_were_hashed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, copy) = (folder.path().join("file"), folder.path().join("copy"));
+        std::fs::write(&path, vector(CHUNK_BYTES + 77)).unwrap();
+        let hash = copy_and_hash(&path, &mut File::create(&copy).unwrap()).unwrap();
+        assert_eq!(std::fs::read(&copy).unwrap(), vector(CHUNK_BYTES + 77));
+        assert_eq!(hash, hash_file(&path, |_, _| ()).unwrap());
     }
 
     #[test]

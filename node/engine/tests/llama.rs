@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -262,6 +262,73 @@ async fn what_cannot_be_loaded_says_why() {
     let mut other = fixture.settings.clone();
     other.worker = PathBuf::from("/bin/true");
     assert_eq!(refused(other).await, StartError::Died);
+}
+
+/// Flips one bit of the last weight, and leaves size and time as they were.
+fn change_weights(path: &Path) {
+    let before = std::fs::metadata(path).unwrap();
+    let mut bytes = std::fs::read(path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(path, bytes).unwrap();
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(before.modified().unwrap()).unwrap();
+    let after = std::fs::metadata(path).unwrap();
+    assert_eq!(
+        (before.len(), before.modified().unwrap()),
+        (after.len(), after.modified().unwrap())
+    );
+}
+
+#[tokio::test]
+async fn weights_with_one_bit_changed_are_refused_in_words() {
+    for private_weights in [false, cfg!(target_os = "linux")] {
+        let fixture = Fixture::new();
+        let settings = LlamaSettings { private_weights, ..fixture.settings.clone() };
+        // The hash that a cache would still believe in.
+        let cache = HashCache::default();
+        cache.hash(&settings.path, |_, _| ()).unwrap();
+        change_weights(&settings.path);
+        let error = LlamaEngine::start(settings.clone()).await.unwrap_err();
+        let actual = hash_file(&settings.path, |_, _| ()).unwrap();
+        assert_ne!(actual, settings.model);
+        assert_eq!(error, StartError::Load(LoadFailure::WrongHash { actual }));
+        let words = std::error::Error::source(&error).unwrap().to_string();
+        let expected = format!(
+            "the model file has the hash {actual}, which is not the expected one: it was changed, \
+             or is another file"
+        );
+        assert_eq!(words, expected);
+    }
+}
+
+#[tokio::test]
+async fn weights_that_change_under_a_worker_are_refused_when_it_starts_again() {
+    let fixture = Fixture::new();
+    let engine = fixture.start().await;
+    let mut status = engine.status();
+    change_weights(&fixture.settings.path);
+    signal(&engine, "-KILL");
+    // First it has died, then it is started again and refuses.
+    let actual = hash_file(&fixture.settings.path, |_, _| ()).unwrap();
+    let expected = Status::Failed(StartError::Load(LoadFailure::WrongHash { actual }));
+    let refused = status.wait_for(|status| *status == expected);
+    tokio::time::timeout(Duration::from_secs(60), refused).await.expect("no refusal").unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn private_weights_do_not_follow_the_file() {
+    let fixture = Fixture::new();
+    let greedy = Sampling { temperature: 0.0, ..Sampling::with_seed(1) };
+    let ask =
+        async |engine: &LlamaEngine| run(engine, raw(engine, "abc", greedy, 12)).await.unwrap();
+    let plain = ask(&fixture.start().await).await;
+    let settings = LlamaSettings { private_weights: true, ..fixture.settings.clone() };
+    let engine = LlamaEngine::start(settings).await.unwrap();
+    // A map of the file itself would show this, or fail on pages that are gone.
+    let file = std::fs::File::options().write(true).open(&fixture.settings.path).unwrap();
+    file.set_len(0).unwrap();
+    assert_eq!(ask(&engine).await, plain);
 }
 
 #[tokio::test]

@@ -78,6 +78,7 @@ pub(crate) fn offer_in(
         payout: TonAddress { workchain: 0, hash: [1; 32] },
         load: Load::Idle,
         region: String::new(),
+        engine: String::new(),
     };
     offer.sign(key)
 }

@@ -13,6 +13,7 @@ use crate::control::{BindError, ControlError};
 use crate::data_folder::{FolderError, LockError};
 use crate::keystore::{AdoptError, KeystoreError};
 use crate::run::RunError;
+use crate::start::EvidenceError;
 use crate::store;
 use crate::telemetry::TelemetryError;
 
@@ -132,6 +133,7 @@ fn advice(error: &RunError) -> (ExitStatus, Option<String>) {
             .or_else(|| error.downcast_ref::<FolderError>().and_then(FolderError::hint))
             .or_else(|| error.downcast_ref::<KeystoreError>().and_then(KeystoreError::hint))
             .or_else(|| error.downcast_ref::<AdoptError>().and_then(AdoptError::hint))
+            .or_else(|| error.downcast_ref::<EvidenceError>().map(|error| error.hint().to_owned()))
             .or_else(|| {
                 let hint = error.downcast_ref::<store::OpenError>().and_then(|error| error.hint());
                 hint.map(str::to_owned)

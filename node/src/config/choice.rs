@@ -17,6 +17,10 @@ pub enum AttesterChoice {
     Auto,
     /// None, even inside a TEE.
     Open,
+    /// Intel TDX; no start without it.
+    Tdx,
+    /// AMD SEV-SNP; no start without it.
+    Snp,
     /// A simulated TEE, for demonstrations and tests. Protects nothing.
     Simulated,
 }
@@ -66,6 +70,26 @@ impl fmt::Display for LedgerChoice {
             Self::Liteservers => f.write_str("liteservers"),
             Self::Remote(url) => f.write_str(url),
         }
+    }
+}
+
+/// Where a service is: an `http://` or `https://` URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceUrl(String);
+
+impl ServiceUrl {
+    /// A URL, or `None` when the text is not one.
+    pub fn new(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
+        (!host.is_empty() && printable).then(|| Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for ServiceUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -25,7 +25,8 @@ use multiaddr::Multiaddr;
 
 pub use check::Conflict;
 pub use choice::{
-    AttesterChoice, EngineChoice, LedgerChoice, LogFilter, LogFormat, ModelChoice, WalletAddress,
+    AttesterChoice, EngineChoice, LedgerChoice, LogFilter, LogFormat, ModelChoice, ServiceUrl,
+    WalletAddress,
 };
 pub use file::FileError;
 pub use load::{ConfigError, Layers, Loaded, Origin, unknown_variables};
@@ -272,10 +273,24 @@ settings! {
         price_maximum: Option<PricePerMillion> = Unset, placeholder: "AMOUNT",
             unit: "per million tokens";
 
-        /// Evidence to offer: auto (the machine's TEE if it has one), open, or simulated.
+        /// Evidence to offer: auto (the machine's TEE if it has one), tdx, snp, open, or simulated.
         ///
+        /// Asked for by name, a TEE that cannot be used stops the start; `auto` then serves as `open`.
         /// A consumer shows the same to providers that demand attested consumers.
         attester: AttesterChoice = Text("auto"), placeholder: "KIND";
+
+        /// Service with what consumers need to verify TDX: Intel's, or a cache of it (PCCS).
+        ///
+        /// Fetched here and sent along with the evidence, so that no consumer asks Intel.
+        intel_pcs: ServiceUrl = Text("https://api.trustedservices.intel.com"), placeholder: "URL";
+
+        /// Service with what consumers need to verify SEV-SNP: AMD's, or a cache of it.
+        amd_kds: ServiceUrl = Text("https://kdsintf.amd.com"), placeholder: "URL";
+
+        /// File with what consumers need to verify this machine's evidence, instead of a service.
+        ///
+        /// For machines without a way out; somebody else keeps it fresh. DCAP collateral as JSON on TDX.
+        endorsements: Option<PathBuf> = Unset, placeholder: "FILE";
 
         /// File with a policy that consumers must satisfy: only attested consumers are served.
         ///
@@ -364,4 +379,4 @@ pub fn setting(key: &str) -> Option<&'static Setting> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

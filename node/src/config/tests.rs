@@ -55,7 +55,10 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
     ("context_tokens", ["1024", "2048", "8192"]),
     ("prompt_price", ["0.1 TON", "0.2 TON", "0.3 TON"]),
     ("completion_price", ["0.1 TON", "0.2 TON", "0.3 TON"]),
-    ("attester", ["open", "simulated", "auto"]),
+    ("attester", ["open", "tdx", "snp"]),
+    ("intel_pcs", ["http://a.example", "https://b.example/pccs", "https://c.example:8081"]),
+    ("amd_kds", ["http://a.example", "https://b.example/kds", "https://c.example:8081"]),
+    ("endorsements", ["/a.json", "/b.json", "/c.json"]),
     ("consumer_policy", ["/a.toml", "/b.toml", "/c.toml"]),
     ("settle_threshold", ["0.2 TON", "0.3 TON", "0.4 TON"]),
     ("voucher_export", ["/a.json", "/b.json", "/c.json"]),
@@ -108,6 +111,12 @@ fn write(folder: &Path, text: &str) -> PathBuf {
     let path = folder.join("cocoon.toml");
     std::fs::write(&path, text).unwrap();
     path
+}
+
+/// A configuration with these settings and no other.
+pub(crate) fn config_with(settings: &[(&'static str, &str)]) -> Config {
+    let flags = settings.iter().map(|(key, value)| (*key, Raw::One((*value).into()))).collect();
+    load(&Layers { flags, ..Layers::default() }).config
 }
 
 fn load(layers: &Layers) -> Loaded {

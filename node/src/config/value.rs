@@ -18,7 +18,8 @@ use multiaddr::Multiaddr;
 use zeroize::Zeroizing;
 
 use super::choice::{
-    AttesterChoice, EngineChoice, LedgerChoice, LogFilter, LogFormat, ModelChoice, WalletAddress,
+    AttesterChoice, EngineChoice, LedgerChoice, LogFilter, LogFormat, ModelChoice, ServiceUrl,
+    WalletAddress,
 };
 use super::setting::Kind;
 
@@ -77,6 +78,9 @@ pub enum ValueError {
     /// None of the ledgers that there are.
     #[error("expected `embedded`, `liteservers` or a URL, such as `http://127.0.0.1:8081`")]
     Ledger,
+    /// Not the URL of a service.
+    #[error("expected a URL, such as `https://pccs.example`")]
+    Url,
     /// Not an account on TON, or a mistyped one.
     #[error("expected an address such as `UQ…`, or `0:` and 64 hexadecimal digits; copy it again")]
     WalletAddress,
@@ -430,8 +434,10 @@ macro_rules! words {
 words!(Network, "devnet, testnet, mainnet", {
     "devnet" => Network::Devnet, "testnet" => Network::Testnet, "mainnet" => Network::Mainnet,
 });
-words!(AttesterChoice, "auto, open, simulated", {
+words!(AttesterChoice, "auto, tdx, snp, open, simulated", {
     "auto" => AttesterChoice::Auto,
+    "tdx" => AttesterChoice::Tdx,
+    "snp" => AttesterChoice::Snp,
     "open" => AttesterChoice::Open,
     "simulated" => AttesterChoice::Simulated,
 });
@@ -456,13 +462,17 @@ impl TextValue for LedgerChoice {
             "liteservers" => return Ok(Self::Liteservers),
             _ => {}
         }
-        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
-        let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
-        let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
-        match host {
-            Some(host) if !host.is_empty() && printable => Ok(Self::Remote(text.to_owned())),
-            Some(_) | None => Err(ValueError::Ledger),
-        }
+        let url = ServiceUrl::new(text).ok_or(ValueError::Ledger)?;
+        Ok(Self::Remote(url.to_string()))
+    }
+    fn shown(&self) -> Shown {
+        Shown::Text(self.to_string())
+    }
+}
+
+impl TextValue for ServiceUrl {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
+        Self::new(text).ok_or(ValueError::Url)
     }
     fn shown(&self) -> Shown {
         Shown::Text(self.to_string())

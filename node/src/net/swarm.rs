@@ -436,6 +436,7 @@ mod tests {
                 payout: TonAddress { workchain: 0, hash: [1; 32] },
                 load: Load::Idle,
                 region: String::new(),
+                engine: String::new(),
             };
             offer.sign(&self.key)
         }

@@ -5,7 +5,9 @@
 //! Order: ledger, purse, model and engine, network, protocol state from the store, sessions,
 //! driver, gateway. Every part runs as a task of `shutdown.rs`.
 
+pub(crate) mod configuration;
 pub mod consumer;
+pub(crate) mod evidence;
 pub mod ledger;
 pub mod provider;
 
@@ -24,7 +26,9 @@ use cocoon_protocol::job::consumer::Consumer;
 use cocoon_protocol::job::provider::Provider;
 use cocoon_protocol::layout::RecordError;
 
+pub use crate::endorsements::LookError;
 use consumer::ConsumerParts;
+pub use evidence::EvidenceError;
 pub(crate) use ledger::LedgerParts;
 
 use crate::accounts;
@@ -143,19 +147,17 @@ pub(crate) async fn start(
     let providing = match &purse {
         Some(purse) if config.provide => {
             let payout = purse.wallet.address();
-            let key = &foundation.key;
-            let parts = provider::parts(config, key, &catalogue, payout, &clock, network).await;
-            Some(parts.map_err(StartError::Provider)?)
+            let parts = provider::parts(config, foundation, &catalogue, payout, &clock, network);
+            let mut parts = parts.await.map_err(StartError::Provider)?;
+            parts.keep_evidence(tasks);
+            Some(parts)
         }
         Some(_) | None => None,
     };
     let consuming = match &purse {
         Some(purse) if config.consume => {
-            let key = &foundation.key;
-            let own = provider::consumer_identity(config, key, providing.as_ref(), &clock, network);
-            let own = own.map_err(StartError::Provider)?;
-            let parts = consumer::parts(config, key.id(), purse, &clock, (network, own));
-            Some(parts.map_err(StartError::Consumer)?)
+            let own = providing.as_ref();
+            Some(consumer_parts(config, foundation, purse, own, (&clock, network), tasks).await?)
         }
         Some(_) | None => None,
     };
@@ -224,6 +226,21 @@ async fn follow_advisories(
             Follower::start(Arc::clone(appraiser), None, policy, kept).await.run(tasks);
         }
     }
+}
+
+/// What a consumer needs, with the evidence that it shows to providers that demand some.
+async fn consumer_parts(
+    config: &Config,
+    foundation: &Foundation,
+    purse: &Purse,
+    providing: Option<&provider::ProviderParts>,
+    (clock, network): (&cocoon_attest::Clock, NetworkId),
+    tasks: &Tasks,
+) -> Result<ConsumerParts, StartError> {
+    let own =
+        provider::consumer_identity(config, foundation, providing, clock, network, tasks).await;
+    let own = (network, own.map_err(StartError::Provider)?);
+    consumer::parts(config, foundation.key.id(), purse, clock, own).map_err(StartError::Consumer)
 }
 
 /// Starts what follows vaults on the ledger by itself: a provider's guard over its vouchers, and a

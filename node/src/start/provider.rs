@@ -7,23 +7,30 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cocoon_attest::channel::{ChannelIdentity, ConsumerDemand, IdentityOptions};
-use cocoon_attest::{Appraiser, Attester, Clock, OpenAttester};
+use cocoon_attest::{Appraiser, Clock};
 use cocoon_engine::catalogue::{Catalogue, Model, ResolveError};
 use cocoon_engine::echo::EchoSettings;
 use cocoon_engine::{EchoEngine, Engine};
 use cocoon_protocol::attest::{NetworkId, Tier};
-use cocoon_protocol::identity::{ModelHash, NodeKey, TonAddress};
+use cocoon_protocol::identity::{ModelHash, TonAddress};
 use cocoon_protocol::job::provider::ProviderConfig;
-use cocoon_protocol::offer::ModelOffer;
+use cocoon_protocol::offer::{ModelOffer, manifest};
 use cocoon_protocol::pricing;
-use cocoon_protocol::units::{Millis, Tokens};
+use cocoon_protocol::units::{Millis, Prices, Tokens};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
-use crate::config::{AttesterChoice, Config, EngineChoice};
+use crate::config::{Config, EngineChoice};
+use crate::endorsements::{Keeping, keep_identity};
 use crate::net::session::Bodies;
 use crate::net::sessions::AsProvider;
 use crate::policy_source::{ReadPolicyError, read_policy};
+use crate::run::Foundation;
+use crate::shutdown::Tasks;
+use crate::start::configuration;
+#[cfg(feature = "llama")]
+use crate::start::evidence::private_weights;
+use crate::start::evidence::{EvidenceError, Proof, Purpose, prove};
 
 /// Why this node cannot provide.
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +66,9 @@ pub enum ProviderError {
     /// The policy for consumers cannot be used. Without it anybody would be served.
     #[error("`consumer_policy` cannot be used")]
     ConsumerPolicy(#[source] ReadPolicyError),
-    /// The simulated TEE is not in this build.
-    #[error("this build has no simulated TEE: build with the feature `dev-tee`")]
-    NoSimulation,
+    /// The evidence that was asked for cannot be made.
+    #[error("the evidence that `attester` asks for cannot be made")]
+    Evidence(#[source] EvidenceError),
 }
 
 /// A provider's parts.
@@ -72,6 +79,8 @@ pub(crate) struct ProviderParts {
     pub(crate) config: ProviderConfig,
     /// For sessions.
     pub(crate) sessions: AsProvider,
+    /// Keeps a TEE's endorsements fresh; to be started.
+    keeping: Option<Keeping>,
     pricing: Arc<dyn pricing::Policy>,
 }
 
@@ -79,6 +88,14 @@ impl ProviderParts {
     /// How prices move: not at all, or within the owner's bounds.
     pub(crate) fn pricing(&self) -> Arc<dyn pricing::Policy> {
         Arc::clone(&self.pricing)
+    }
+
+    /// Starts what keeps endorsements and certificate fresh.
+    pub(crate) fn keep_evidence(&mut self, tasks: &Tasks) {
+        if let Some(keeping) = self.keeping.take() {
+            keeping.start(tasks);
+        }
+        keep_identity(Arc::clone(&self.sessions.identity), tasks);
     }
 }
 
@@ -94,7 +111,7 @@ fn pricing_of(config: &Config) -> Arc<dyn pricing::Policy> {
 /// Makes them. Loading a model takes seconds.
 pub(crate) async fn parts(
     config: &Config,
-    key: &NodeKey,
+    foundation: &Foundation,
     catalogue: &Catalogue,
     payout: TonAddress,
     clock: &Clock,
@@ -103,29 +120,30 @@ pub(crate) async fn parts(
     let demand = demand(config, clock, network)?;
     let chosen = choose(config, catalogue)?;
     let engine = start_engine(config, &chosen).await?;
-    let (attester, tier, simulated) = attester(config.attester)?;
     let capabilities = engine.capabilities();
+    let models = vec![chosen.offer(capabilities.context, config.prices())];
+    let manifest = manifest(&capabilities.build, &models);
+    let configuration = configuration::digest(config, &capabilities.build, &manifest);
+    let folder = &foundation.folder;
+    let proof = prove(&Purpose { config, folder, configuration, clock }).await;
+    let Proof { attester, tier, simulated, keeping } = proof.map_err(ProviderError::Evidence)?;
     tracing::info!(
         model = %chosen.hash,
         name = chosen.name,
+        build = capabilities.build,
+        configuration = hex::encode(configuration),
         context = capabilities.context.get(),
         slots = capabilities.slots,
         tier = %tier,
         simulated,
         "ready to provide"
     );
-    let offer = ModelOffer {
-        model: chosen.hash,
-        name: chosen.name,
-        quantisation: chosen.quantisation,
-        context: capabilities.context,
-        prices: config.prices(),
-    };
-    let capabilities_digest = Sha256::digest(format!("{} {tier}", offer.model)).into();
+    let capabilities_digest = Sha256::digest(format!("{} {tier}", chosen.hash)).into();
     let provider = ProviderConfig {
-        key: key.clone(),
+        key: foundation.key.clone(),
         network: config.network.global_id(),
-        models: vec![offer],
+        models,
+        engine: capabilities.build,
         tier,
         evidence_digest: (tier > Tier::Open).then_some(capabilities_digest),
         payout,
@@ -134,17 +152,18 @@ pub(crate) async fn parts(
         watch_every: watch_every(config.release_delay),
     };
     let identity = ChannelIdentity::new(IdentityOptions {
-        key: key.clone(),
+        key: foundation.key.clone(),
         attester,
         network,
         capabilities: capabilities_digest,
-        configuration: [0; 32],
-        model_manifest: Some(provider.manifest()),
+        configuration,
+        model_manifest: Some(manifest),
         clock: clock.clone(),
     });
     Ok(ProviderParts {
         engine,
         config: provider,
+        keeping,
         pricing: pricing_of(config),
         sessions: AsProvider {
             identity: Arc::new(identity),
@@ -172,27 +191,35 @@ fn demand(
 
 /// What this node shows as a consumer to a provider that demands it: its provider's identity where
 /// it is one, for a machine has one TEE and that makes one quote at a time; none without a TEE.
-pub(super) fn consumer_identity(
+pub(super) async fn consumer_identity(
     config: &Config,
-    key: &NodeKey,
+    foundation: &Foundation,
     providing: Option<&ProviderParts>,
     clock: &Clock,
     network: NetworkId,
+    tasks: &Tasks,
 ) -> Result<Option<Arc<ChannelIdentity>>, ProviderError> {
     if let Some(parts) = providing {
         let attested = parts.sessions.tier > Tier::Open;
         return Ok(attested.then(|| Arc::clone(&parts.sessions.identity)));
     }
-    let (attester, tier, _) = attester(config.attester)?;
+    let folder = &foundation.folder;
+    // It serves no model.
+    let configuration = configuration::digest(config, "", &[0; 32]);
+    let proof = prove(&Purpose { config, folder, configuration, clock }).await;
+    let Proof { attester, tier, keeping, .. } = proof.map_err(ProviderError::Evidence)?;
     if tier == Tier::Open {
         return Ok(None);
     }
+    if let Some(keeping) = keeping {
+        keeping.start(tasks);
+    }
     Ok(Some(Arc::new(ChannelIdentity::new(IdentityOptions {
-        key: key.clone(),
+        key: foundation.key.clone(),
         attester,
         network,
         capabilities: [0; 32],
-        configuration: [0; 32],
+        configuration,
         model_manifest: None,
         clock: clock.clone(),
     }))))
@@ -203,6 +230,13 @@ struct Chosen {
     name: String,
     quantisation: String,
     path: Option<PathBuf>,
+}
+
+impl Chosen {
+    fn offer(&self, context: Tokens, prices: Prices) -> ModelOffer {
+        let (name, quantisation) = (self.name.clone(), self.quantisation.clone());
+        ModelOffer { model: self.hash, name, quantisation, context, prices }
+    }
 }
 
 /// A release is noticed with at least two looks to spare before the consumer can take back what is
@@ -270,6 +304,7 @@ async fn start_llama(config: &Config, chosen: &Chosen) -> Result<Arc<dyn Engine>
     let half = u32::try_from(all.div_ceil(2)).unwrap_or(u32::MAX);
     settings.cells = config.context_tokens.max(Tokens::new(half));
     settings.threads = u32::from(config.engine_threads.get());
+    settings.private_weights = private_weights(config.attester).await;
     let engine = LlamaEngine::start(settings).await.map_err(ProviderError::Engine)?;
     Ok(Arc::new(engine))
 }
@@ -278,28 +313,4 @@ async fn start_llama(config: &Config, chosen: &Chosen) -> Result<Arc<dyn Engine>
 #[expect(clippy::unused_async, reason = "as its counterpart")]
 async fn start_llama(_: &Config, _: &Chosen) -> Result<Arc<dyn Engine>, ProviderError> {
     Err(ProviderError::NoLlama)
-}
-
-/// The evidence to offer, the tier that it earns, and whether it is simulated.
-fn attester(choice: AttesterChoice) -> Result<(Arc<dyn Attester>, Tier, bool), ProviderError> {
-    match choice {
-        // Detection of real TEEs comes with their attesters; until then `auto` is honest.
-        AttesterChoice::Auto | AttesterChoice::Open => {
-            Ok((Arc::new(OpenAttester), Tier::Open, false))
-        }
-        AttesterChoice::Simulated => simulated(),
-    }
-}
-
-#[cfg(feature = "dev-tee")]
-fn simulated() -> Result<(Arc<dyn Attester>, Tier, bool), ProviderError> {
-    use cocoon_attest::simulated::{SimulatedAttester, SimulatedGuest};
-    tracing::warn!("this node's TEE is simulated: it protects nothing");
-    let attester = SimulatedAttester::new(SimulatedGuest::default());
-    Ok((Arc::new(attester), Tier::Attested, true))
-}
-
-#[cfg(not(feature = "dev-tee"))]
-fn simulated() -> Result<(Arc<dyn Attester>, Tier, bool), ProviderError> {
-    Err(ProviderError::NoSimulation)
 }

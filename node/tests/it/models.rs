@@ -49,6 +49,30 @@ fn a_name_is_given_to_another_file_only_when_that_is_meant() {
 }
 
 #[test]
+fn a_provider_does_not_serve_weights_that_were_changed() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.path("tiny.gguf");
+    std::fs::write(&file, model_file()).unwrap();
+    sandbox.run(&["models", "add", "tiny.gguf"]).success();
+    // One bit, with the size and the time as they were.
+    let time = std::fs::metadata(&file).unwrap().modified().unwrap();
+    let mut bytes = model_file();
+    bytes[20] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
+
+    let provide = ["--provide", "--model", "tiny", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"];
+    let error = sandbox.run(&[&provide[..], &["--log", "error"]].concat()).failure(1);
+    let hash = blake3::hash(&bytes).to_hex();
+    let expected = format!(
+        "  caused by: the model file has the hash {hash}, which is not the expected one: it was \
+         changed, or is another file\n"
+    );
+    assert!(error.contains(&expected), "{error}");
+    assert!(error.contains("caused by: the model was not loaded"), "{error}");
+}
+
+#[test]
 fn what_is_no_model_is_refused_by_name() {
     let sandbox = Sandbox::new();
     sandbox.write("notes.txt", "hello");

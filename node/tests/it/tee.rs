@@ -51,6 +51,101 @@ fn a_mistake_in_a_policy_is_named_with_its_line() {
     sandbox.run(&["tee", "policy", "check"]).failure(2);
 }
 
+/// A machine's files below a folder, as far as they are looked at.
+fn machine(sandbox: &Sandbox, files: &[(&str, &str)]) {
+    for (name, content) in files {
+        let path = sandbox.path(&format!("machine/{name}"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+}
+
+#[test]
+fn what_a_machine_can_prove_is_said_step_by_step() {
+    let sandbox = Sandbox::new();
+    machine(
+        &sandbox,
+        &[
+            ("proc/sys/kernel/osrelease", "6.1.0-amd64\n"),
+            ("proc/cpuinfo", "vendor_id : AuthenticAMD\nflags : hypervisor sev_snp\n"),
+            ("proc/self/status", "Uid:\t0\t0\t0\t0\n"),
+        ],
+    );
+    let detect = ["tee", "detect", "--root", "machine"];
+    let printed = sandbox.run(&detect).success();
+    for expected in [
+        "guest driver  MISSING  neither /dev/tdx_guest nor /dev/sev-guest\n",
+        "-> `modprobe sev-guest` in a SEV-SNP guest\n",
+        "This machine can prove nothing about itself",
+    ] {
+        assert!(printed.contains(expected), "{expected}: {printed}");
+    }
+
+    machine(&sandbox, &[("dev/sev-guest", "")]);
+    let printed = sandbox.run(&[&detect[..], &["--json"]].concat()).success();
+    let found: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(
+        (&found["proves"], &found["through"], &found["tier"]),
+        (&json!("snp"), &json!("/dev/sev-guest"), &json!("attested"))
+    );
+    assert_eq!(found["steps"][2]["name"], "guest driver");
+    assert_eq!(found["steps"][2]["standing"], "good");
+    // None of this made the data folder.
+    assert!(!sandbox.path("home").exists());
+}
+
+#[test]
+fn services_are_tried_only_when_that_is_asked() {
+    let sandbox = Sandbox::new();
+    machine(&sandbox, &[]);
+    // Nobody listens on a port that was bound and dropped.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{address}");
+    let detect = ["tee", "detect", "--root", "machine", "--intel-pcs", &url, "--amd-kds", &url];
+    assert!(!sandbox.run(&detect).success().contains("PCS"));
+    let printed = sandbox.run(&[&detect[..], &["--online"]].concat()).success();
+    assert!(printed.contains("Intel's PCS   lacking"), "{printed}");
+    assert!(printed.contains("AMD's KDS     lacking"), "{printed}");
+}
+
+#[test]
+fn evidence_that_cannot_be_made_stops_a_provider_that_was_asked_for_it() {
+    let sandbox = Sandbox::new();
+    let found = sandbox.run(&["tee", "detect", "--json"]).success();
+    let found: Value = serde_json::from_str(&found).unwrap();
+    // Whatever this machine is, it is not both.
+    let (kind, words) = if found["proves"] == "tdx" { ("snp", "SEV-SNP") } else { ("tdx", "TDX") };
+    let listen = ["--listen", "/ip4/127.0.0.1/udp/0/quic-v1", "--log", "error"];
+    let provide = ["--provide", "--engine", "echo", "--attester", kind];
+    let error = sandbox.run(&[&provide[..], &listen].concat()).failure(1);
+    assert!(error.contains(&format!("`attester` asks for {words}, and this machine")), "{error}");
+    assert!(error.contains("hint: `cocoon-node tee detect` says what"), "{error}");
+    let error = sandbox.run(&["tee", "record", "e.json", "--attester", kind]).failure(1);
+    assert!(error.contains("this machine"), "{error}");
+    assert!(!sandbox.path("e.json").exists());
+}
+
+#[test]
+fn a_record_is_a_file_and_an_entry_of_a_policy() {
+    let sandbox = Sandbox::new();
+    let record = ["tee", "record", "e.json", "--attester", "simulated", "--name", "mine"];
+    let outcome = sandbox.run(&record);
+    assert!(outcome.stderr.contains("nothing is verified yet"), "{}", outcome.stderr);
+    let entry = outcome.success();
+    assert!(entry.starts_with("[[tdx.image]]\nname = \"mine\"\nmrtd = \"4e4f5420"), "{entry}");
+    let text = std::fs::read_to_string(sandbox.path("e.json")).unwrap();
+    let file: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&file["cocoon_evidence"], &file["kind"]), (&json!(1), &json!("simulated-tdx")));
+    assert!(file["record"]["nonce"].as_str().unwrap().len() == 64);
+
+    // A file that is there stays, unless it is meant.
+    let error = sandbox.run(&record).failure(1);
+    assert!(error.contains("`e.json` is there already"), "{error}");
+    sandbox.run(&[&record[..], &["--replace"]].concat()).success();
+    let error = sandbox.run(&["tee", "record", "f.json", "--attester", "open"]).failure(1);
+    assert!(error.contains("makes no evidence"), "{error}");
+}
+
 #[test]
 fn a_policy_is_explained_in_words() {
     let sandbox = Sandbox::new();

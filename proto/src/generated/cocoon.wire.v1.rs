@@ -41,6 +41,9 @@ pub struct Offer {
     /// Two letters to sixteen, the provider's own claim.
     #[prost(string, tag = "12")]
     pub region: ::prost::alloc::string::String,
+    /// What computes, in which version; part of the manifest that a session's evidence is bound to.
+    #[prost(string, tag = "13")]
+    pub engine: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModelOffer {

@@ -282,6 +282,7 @@ mod tests {
                 payout: TonAddress { workchain: 0, hash: [5; 32] },
                 load: spec.load,
                 region: String::new(),
+                engine: String::new(),
             };
             book.insert(std::sync::Arc::new(offer.sign(&key).verify(NOW).unwrap()));
         }

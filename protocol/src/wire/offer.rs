@@ -13,6 +13,8 @@ use crate::units::{PricePerMillion, Prices, Timestamp, Tokens};
 
 /// Longest region hint, in bytes.
 const REGION_BYTES: usize = 16;
+/// Longest name of an engine, in bytes.
+const ENGINE_BYTES: usize = 64;
 /// Longest name of a quantisation, in bytes.
 const QUANTISATION_BYTES: usize = 16;
 
@@ -46,6 +48,7 @@ pub fn encode_offer(offer: &Offer) -> Vec<u8> {
         payout_account: offer.payout.hash.to_vec(),
         load: load.into(),
         region: offer.region.clone(),
+        engine: offer.engine.clone(),
     }
     .encode_to_vec()
 }
@@ -85,6 +88,7 @@ pub fn decode_offer(bytes: &[u8]) -> Result<Offer, DecodeError> {
         payout: address("payout_account", wire.payout_workchain, &wire.payout_account)?,
         load,
         region: text("region", wire.region, REGION_BYTES)?,
+        engine: text("engine", wire.engine, ENGINE_BYTES)?,
     })
 }
 

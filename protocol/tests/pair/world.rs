@@ -130,6 +130,7 @@ pub(crate) fn provider_node(stored: &Stored) -> Node {
         evidence_digest: Some([4; 32]),
         payout: PAYOUT,
         region: String::new(),
+        engine: "test".to_owned(),
         settle_threshold: NanoTon::from_nano(1_000_000_000),
         watch_every: Millis::from_secs(60),
     };

@@ -301,6 +301,11 @@ fn an_offer_keeps_its_bounds() {
     }
     let region = refused(&offer(std::slice::from_ref(&legal), 1, 1, &[b'x'; 17]));
     assert_eq!(region, too_long("region", 17, 16));
+    let engine = [
+        offer(std::slice::from_ref(&legal), 1, 1, b""),
+        Message::new().bytes(13, &[b'x'; 65]).finish(),
+    ];
+    assert_eq!(refused(&engine.concat()), too_long("engine", 65, 64));
     let name = vec![b'x'; limits::MODEL_NAME_BYTES + 1];
     let (length, limit) = (limits::MODEL_NAME_BYTES + 1, limits::MODEL_NAME_BYTES);
     let named = refused(&offer(&[model(&name, b"")], 1, 1, b""));

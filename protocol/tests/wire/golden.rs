@@ -180,6 +180,8 @@ fn offer() -> Offer {
         payout: TonAddress { workchain: -1, hash: counting(0x20) },
         load: Load::Busy,
         region: "eu-central".into(),
+        // Left out: the bytes are those of before there was such a field.
+        engine: String::new(),
     }
 }
 

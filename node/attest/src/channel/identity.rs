@@ -115,6 +115,15 @@ impl ChannelIdentity {
         }
     }
 
+    /// Makes the certificate now if there is none, or the present one ends soon, so that no consumer
+    /// has to wait for the quote in it.
+    ///
+    /// # Errors
+    /// When the TEE makes no quote; sessions fail for the same reason.
+    pub async fn prepare(&self) -> Result<(), ChannelError> {
+        self.current().await.map(drop)
+    }
+
     /// The certificate for a new session: the present one, or a new one with a new key.
     pub(super) async fn current(&self) -> Result<Arc<Issued>, ChannelError> {
         let mut issued = self.issued.lock().await;

@@ -110,6 +110,12 @@ const fn tcb(product: SnpProduct, raw: [u8; 8]) -> SnpTcb {
     }
 }
 
+/// Whether the service answers.
+pub(super) async fn reach(http: &dyn Http, base: &str) -> Result<(), FetchError> {
+    let url = format!("{}/vcek/v1/Milan/cert_chain", base.trim_end_matches('/'));
+    get(http, Document::CertificateChain, &url, DOCUMENT_BYTES).await.map(drop)
+}
+
 pub(super) async fn fetch(
     http: &dyn Http,
     base: &str,

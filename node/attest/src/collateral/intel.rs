@@ -53,16 +53,26 @@ impl Platform {
     }
 }
 
+/// The service's address, as people copy it.
+fn service(base: &str) -> &str {
+    base.trim_end_matches('/')
+        .trim_end_matches("/sgx/certification/v4")
+        .trim_end_matches("/tdx/certification/v4")
+}
+
+/// Whether the service answers.
+pub(super) async fn reach(http: &dyn Http, base: &str) -> Result<(), FetchError> {
+    let url = format!("{}/tdx/certification/v4/qe/identity?update=standard", service(base));
+    get(http, Document::QeIdentity, &url, DOCUMENT_BYTES).await.map(drop)
+}
+
 pub(super) async fn fetch(
     http: &dyn Http,
     base: &str,
     platform: &Platform,
     now: Timestamp,
 ) -> Result<Fetched, FetchError> {
-    let base = base
-        .trim_end_matches('/')
-        .trim_end_matches("/sgx/certification/v4")
-        .trim_end_matches("/tdx/certification/v4");
+    let base = service(base);
     let url = |tee, rest: &str| format!("{base}/{tee}/certification/v4/{rest}");
     let (fmspc, ca) = (&platform.fmspc, platform.ca);
 

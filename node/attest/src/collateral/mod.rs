@@ -181,6 +181,17 @@ pub async fn fetch(
     Ok(fetched)
 }
 
+/// Whether each vendor's service answers, by a small document that is the same for everybody.
+pub async fn reachable(
+    http: &dyn Http,
+    sources: &Sources,
+) -> [(&'static str, Result<(), FetchError>); 2] {
+    [
+        ("Intel's PCS", intel::reach(http, &sources.pcs).await),
+        ("AMD's KDS", amd::reach(http, &sources.kds).await),
+    ]
+}
+
 /// What tells platforms apart that need different endorsements: a name for a cache.
 pub(crate) fn platform_of(evidence: &Evidence) -> Result<String, FetchError> {
     match evidence {

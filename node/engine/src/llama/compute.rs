@@ -17,9 +17,27 @@ use super::batcher::{Compute, Entry, STEP_TOKENS, StepFailed, Token};
 use super::pieces::Specials;
 use super::wire::{LoadFailure, LoadRequest};
 
-/// The engine's name and version for [`crate::Capabilities`]; the crate's version is pinned in the
-/// workspace's manifest.
-pub(super) const BUILD: &str = "llama.cpp (llama-cpp-2 0.1.160)";
+/// Versions of the two crates that llama.cpp comes with; a test holds them against the workspace's
+/// manifest, which pins both.
+const BINDINGS: &str = "0.1.160";
+const SOURCES: &str = "0.1.161";
+
+/// The engine's name, the versions that decide what it computes, and what it was built to compute
+/// on, for [`crate::Capabilities`]. At most 64 bytes.
+pub(super) fn build() -> String {
+    let mut build = format!("llama.cpp/{SOURCES} bindings/{BINDINGS} cpu");
+    let backends = [
+        ("cuda", cfg!(feature = "cuda")),
+        ("vulkan", cfg!(feature = "vulkan")),
+        ("metal", cfg!(feature = "metal")),
+        ("rocm", cfg!(feature = "rocm")),
+    ];
+    for (name, _) in backends.into_iter().filter(|(_, built)| *built) {
+        build.push('+');
+        build.push_str(name);
+    }
+    build
+}
 
 /// A loaded model; shared by the thread that tokenises and the one that decodes.
 #[derive(Debug)]
@@ -183,5 +201,22 @@ impl Compute for Context<'_> {
 
     fn is_end(&self, token: Token) -> bool {
         self.model.vocab().is_eog(llama_token(token))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_build_names_the_versions_that_the_workspace_pins() {
+        let manifest = include_str!("../../../../Cargo.toml");
+        for (name, version) in [("llama-cpp-2", BINDINGS), ("llama-cpp-sys-2", SOURCES)] {
+            let pin = format!("{name} = \"={version}\"");
+            assert!(manifest.lines().any(|line| line == pin), "the manifest does not say {pin}");
+        }
+        let build = build();
+        assert!(build.starts_with("llama.cpp/0.1.161 bindings/0.1.160 cpu"), "{build}");
+        assert!(build.len() <= 64, "{build}");
     }
 }

@@ -56,6 +56,11 @@ pub struct LlamaSettings {
     pub threads: u32,
     /// Layers to put on a GPU, when built for one; a number above the model's puts all there.
     pub gpu_layers: u32,
+    /// Load the weights from a copy in memory that is hashed while it is made (Linux). In a
+    /// confidential VM the disk is the host's: it could serve other bytes when llama.cpp reads the
+    /// file than when it was hashed, or change pages that were dropped and are read again. Costs the
+    /// file's size in memory, which a memory map of the file would come to use as well.
+    pub private_weights: bool,
     /// How long the worker may take to hash and load the model.
     pub load_within: Duration,
     /// How long the worker may be silent before it counts as hung and is killed. A step on a slow
@@ -77,6 +82,7 @@ impl LlamaSettings {
             slots: 8,
             threads: u32::try_from(cores.saturating_sub(1).max(1)).unwrap_or(1),
             gpu_layers: 999,
+            private_weights: false,
             load_within: Duration::from_secs(600),
             silent_for: Duration::from_secs(120),
         }

@@ -14,7 +14,7 @@ use cocoon_protocol::limits;
 use cocoon_protocol::units::Tokens;
 use tokio::sync::{mpsc, watch};
 
-use super::compute::BUILD;
+use super::compute::build;
 use super::jobs::Jobs;
 use super::wire::{self, Command, FrameError, JobNumber, LoadRequest, Report};
 use super::{LlamaSettings, StartError};
@@ -180,7 +180,7 @@ impl Engine for LlamaEngine {
             model: self.shared.settings.model,
             context: self.context,
             slots: self.shared.settings.slots,
-            build: BUILD.to_owned(),
+            build: build(),
             prompt_bytes: limits::PROMPT_BYTES,
         }
     }
@@ -341,6 +341,7 @@ fn load_request(settings: &LlamaSettings) -> Result<LoadRequest, StartError> {
         slots: settings.slots,
         threads: settings.threads,
         gpu_layers: settings.gpu_layers,
+        private: settings.private_weights,
     })
 }
 
@@ -423,7 +424,12 @@ fn read_reports(shared: &Shared, worker: u64, output: ChildStdout) {
             break;
         }
         match report {
-            Report::Ready { context } => {
+            // What the worker has hashed and loaded is what this node says it serves, or nothing is.
+            Report::Ready { model, .. } if model != shared.settings.model => {
+                end = End::NotLoaded(super::LoadFailure::WrongHash { actual: model });
+                break;
+            }
+            Report::Ready { context, .. } => {
                 state.ready = true;
                 drop(state);
                 shared.publish(Status::Ready { context });

@@ -30,6 +30,8 @@ pub(super) struct LoadRequest {
     pub(super) slots: u32,
     pub(super) threads: u32,
     pub(super) gpu_layers: u32,
+    /// Load a copy in memory, so that what was hashed is what is loaded.
+    pub(super) private: bool,
 }
 
 /// From the node to the worker.
@@ -49,7 +51,10 @@ pub enum LoadFailure {
     #[error("the model file cannot be read")]
     Unreadable,
     /// The file is not the expected model.
-    #[error("the model file has the hash {actual}, which is not the expected one")]
+    #[error(
+        "the model file has the hash {actual}, which is not the expected one: it was changed, or is \
+         another file"
+    )]
     WrongHash {
         /// What its hash is.
         actual: ModelHash,
@@ -70,13 +75,33 @@ pub enum LoadFailure {
 /// From the worker to the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Report {
-    Ready { context: Tokens },
+    /// It serves the weights of this hash, which it has computed itself.
+    Ready {
+        context: Tokens,
+        model: ModelHash,
+    },
     LoadFailed(LoadFailure),
-    Started { number: JobNumber, prompt: Tokens },
-    Text { number: JobNumber, text: String, completion: Tokens },
-    Finished { number: JobNumber, reason: FinishReason, usage: Usage },
-    Failed { number: JobNumber, failure: EngineFailure },
-    Pong { nonce: u64 },
+    Started {
+        number: JobNumber,
+        prompt: Tokens,
+    },
+    Text {
+        number: JobNumber,
+        text: String,
+        completion: Tokens,
+    },
+    Finished {
+        number: JobNumber,
+        reason: FinishReason,
+        usage: Usage,
+    },
+    Failed {
+        number: JobNumber,
+        failure: EngineFailure,
+    },
+    Pong {
+        nonce: u64,
+    },
 }
 
 /// Why a frame could not be read or written.
@@ -143,6 +168,7 @@ impl Message for Command {
                 out.put_u32(load.slots);
                 out.put_u32(load.threads);
                 out.put_u32(load.gpu_layers);
+                out.put_u8(u8::from(load.private));
             }
             Self::Job { number, job } => {
                 out.put_u8(1);
@@ -175,6 +201,11 @@ impl Message for Command {
                 slots: bytes.try_get_u32().ok()?,
                 threads: bytes.try_get_u32().ok()?,
                 gpu_layers: bytes.try_get_u32().ok()?,
+                private: match bytes.try_get_u8().ok()? {
+                    0 => false,
+                    1 => true,
+                    _ => return None,
+                },
             }),
             1 => Self::Job { number: take_number(bytes)?, job: take_job(bytes)? },
             2 => Self::Grant { number: take_number(bytes)?, total: take_tokens(bytes)? },
@@ -188,9 +219,10 @@ impl Message for Command {
 impl Message for Report {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Ready { context } => {
+            Self::Ready { context, model } => {
                 out.put_u8(0);
                 out.put_u32(context.get());
+                out.put_slice(model.as_bytes());
             }
             Self::LoadFailed(failure) => {
                 out.put_u8(1);
@@ -228,7 +260,10 @@ impl Message for Report {
 
     fn decode(bytes: &mut &[u8]) -> Option<Self> {
         Some(match bytes.try_get_u8().ok()? {
-            0 => Self::Ready { context: take_tokens(bytes)? },
+            0 => Self::Ready {
+                context: take_tokens(bytes)?,
+                model: ModelHash::from_bytes(take_array(bytes)?),
+            },
             1 => Self::LoadFailed(take_load_failure(bytes)?),
             2 => Self::Started { number: take_number(bytes)?, prompt: take_tokens(bytes)? },
             3 => Self::Text {

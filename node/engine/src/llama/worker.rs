@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use cocoon_protocol::identity::ModelHash;
 use cocoon_protocol::units::Tokens;
 
 use super::batcher::{Batcher, Prepared};
@@ -18,7 +19,7 @@ use super::compute::{Context, Model};
 use super::prepare::{prepare, template};
 use super::wire::{self, Command, FrameError, JobNumber, LoadFailure, LoadRequest, Report};
 use crate::chat::ChatTemplate;
-use crate::hashing::hash_file;
+use crate::hashing::{copy_and_hash, hash_file};
 use crate::port::{EngineFailure, EngineJob, SubmitError};
 
 /// Messages between the threads. The node has at most `slots` jobs here, each with a handful of
@@ -69,19 +70,65 @@ impl Output {
 
 struct Loaded {
     model: Arc<Model>,
+    /// Of the bytes that llama.cpp was given.
+    hash: ModelHash,
     template: ChatTemplate,
 }
 
 /// Checks the file's hash, then loads it.
 fn load(request: &LoadRequest) -> Result<Loaded, LoadFailure> {
-    let actual =
-        hash_file(request.path.as_ref(), |_, _| ()).map_err(|_| LoadFailure::Unreadable)?;
-    if actual != request.model {
-        return Err(LoadFailure::WrongHash { actual });
+    let weights = Weights::open(request).map_err(|_| LoadFailure::Unreadable)?;
+    let hash = weights.hash;
+    if hash != request.model {
+        return Err(LoadFailure::WrongHash { actual: hash });
     }
-    let model = Model::load(request)?;
+    let model = Model::load(&LoadRequest { path: weights.path(), ..request.clone() })?;
     let template = template(&model)?;
-    Ok(Loaded { model: Arc::new(model), template })
+    // llama.cpp has mapped or read it by now; the map outlives the descriptor.
+    drop(weights);
+    Ok(Loaded { model: Arc::new(model), hash, template })
+}
+
+/// Weights that were hashed, where llama.cpp can find them.
+struct Weights {
+    hash: ModelHash,
+    original: String,
+    /// A file in memory that has no name.
+    #[cfg(target_os = "linux")]
+    copy: Option<std::fs::File>,
+}
+
+impl Weights {
+    #[cfg(target_os = "linux")]
+    fn open(request: &LoadRequest) -> io::Result<Self> {
+        let original = request.path.clone();
+        if !request.private {
+            let hash = hash_file(original.as_ref(), |_, _| ())?;
+            return Ok(Self { hash, original, copy: None });
+        }
+        let memory = rustix::fs::memfd_create("weights", rustix::fs::MemfdFlags::CLOEXEC)?;
+        let mut copy = std::fs::File::from(memory);
+        let hash = copy_and_hash(original.as_ref(), &mut copy)?;
+        Ok(Self { hash, original, copy: Some(copy) })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn open(request: &LoadRequest) -> io::Result<Self> {
+        if request.private {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let original = request.path.clone();
+        Ok(Self { hash: hash_file(original.as_ref(), |_, _| ())?, original })
+    }
+
+    fn path(&self) -> String {
+        #[cfg(target_os = "linux")]
+        if let Some(copy) = &self.copy {
+            use std::os::fd::AsRawFd as _;
+            return format!("/proc/self/fd/{}", copy.as_raw_fd());
+        }
+        self.original.clone()
+    }
 }
 
 /// The way to the worker's threads.
@@ -105,11 +152,11 @@ impl Loaded {
         let (decode, works) = sync_channel(INBOX);
         let (prepare, jobs) = sync_channel(INBOX);
         let (ended_sender, ended) = sync_channel::<()>(1);
-        let model = Arc::clone(&self.model);
+        let (model, hash) = (Arc::clone(&self.model), self.hash);
         let reports = output.clone();
         // The threads end with the process; `Inbox::end` waits for the one that matters.
         thread::spawn(move || {
-            decode_loop(&model, &request, &works, &reports);
+            decode_loop((&model, hash), &request, &works, &reports);
             drop(ended_sender);
         });
         let to_decode = decode.clone();
@@ -167,7 +214,12 @@ fn refused(number: JobNumber, error: SubmitError) -> Report {
 }
 
 /// Steps while there is work, and sleeps in its inbox while there is none.
-fn decode_loop(model: &Model, request: &LoadRequest, works: &Receiver<Work>, output: &Output) {
+fn decode_loop(
+    (model, hash): (&Model, ModelHash),
+    request: &LoadRequest,
+    works: &Receiver<Work>,
+    output: &Output,
+) {
     let context_tokens = model.context_tokens(request.context.get());
     let cells = Tokens::new(request.cells.get().max(context_tokens));
     let mut context = match Context::new(model, request, cells.get()) {
@@ -179,7 +231,7 @@ fn decode_loop(model: &Model, request: &LoadRequest, works: &Receiver<Work>, out
     };
     let tokens = Tokens::new(context_tokens);
     let mut batcher = Batcher::new(request.slots, cells, tokens);
-    let mut reports = vec![Report::Ready { context: tokens }];
+    let mut reports = vec![Report::Ready { context: tokens, model: hash }];
     loop {
         if output.send(&reports).is_err() {
             return;

@@ -45,6 +45,8 @@ pub struct ProviderConfig {
     pub network: i32,
     /// What is served, at which prices.
     pub models: Vec<ModelOffer>,
+    /// What computes, in which version.
+    pub engine: String,
     /// The tier that sessions prove.
     pub tier: Tier,
     /// Digest of the evidence that sessions show; `None` in tier `open`.
@@ -63,7 +65,7 @@ pub struct ProviderConfig {
 impl ProviderConfig {
     /// Digest of what is served; as [`Offer::manifest`].
     pub fn manifest(&self) -> [u8; 32] {
-        self.offer(0, Load::Idle, Timestamp::EPOCH).manifest()
+        crate::offer::manifest(&self.engine, &self.models)
     }
 
     fn offer(&self, sequence: u64, load: Load, now: Timestamp) -> Offer {
@@ -79,6 +81,7 @@ impl ProviderConfig {
             payout: self.payout,
             load,
             region: self.region.clone(),
+            engine: self.engine.clone(),
         }
     }
 }

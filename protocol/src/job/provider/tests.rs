@@ -51,6 +51,7 @@ fn config() -> ProviderConfig {
         evidence_digest: None,
         payout: PAYOUT,
         region: String::new(),
+        engine: "test".to_owned(),
         settle_threshold: nano(1_000_000),
         watch_every: Millis::from_secs(60),
     }

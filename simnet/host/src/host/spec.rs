@@ -189,6 +189,7 @@ pub(super) fn provider_config(host: &HostSpec, spec: &ProviderSpec) -> ProviderC
         evidence_digest: (spec.tier > Tier::Open).then(|| evidence_digest(host, spec)),
         payout: spec.payout,
         region: String::new(),
+        engine: String::new(),
         settle_threshold: spec.settle_threshold,
         watch_every: WATCH_EVERY,
     }

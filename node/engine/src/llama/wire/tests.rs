@@ -29,6 +29,7 @@ fn commands() -> Vec<Command> {
     let number = JobNumber(7);
     vec![
         Command::Load(LoadRequest {
+            private: true,
             path: "/models/m.gguf".into(),
             model: ModelHash::from_bytes([1; 32]),
             context: Tokens::new(8_192),
@@ -49,7 +50,7 @@ fn reports() -> Vec<Report> {
     let number = JobNumber(u64::MAX);
     let usage = Usage { prompt: Tokens::new(1), completion: Tokens::new(2) };
     let mut reports = vec![
-        Report::Ready { context: Tokens::new(512) },
+        Report::Ready { context: Tokens::new(512), model: ModelHash::from_bytes([7; 32]) },
         Report::Started { number, prompt: Tokens::new(12) },
         Report::Text { number, text: "piece 🦀".into(), completion: Tokens::new(3) },
         Report::Pong { nonce: 5 },

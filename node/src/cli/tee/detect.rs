@@ -1,0 +1,138 @@
+//! `tee detect`: what this machine can prove about itself, and what is missing.
+//!
+//! Owns: the layout, and with `--online` the look at the vendors' services.
+//! Must not: judge the machine; `cocoon_attest::detect` does.
+
+use std::path::PathBuf;
+
+use cocoon_attest::collateral::{Sources, reachable};
+use cocoon_attest::detect::{Detection, Standing, Step, detect};
+use serde::Serialize;
+
+use super::super::{Context, Failure};
+use crate::endorsements::Client;
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Arguments {
+    /// Also try the services that endorsements come from.
+    #[arg(long)]
+    online: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// Look below this folder instead of the machine's root.
+    #[arg(long, value_name = "DIR", hide = true, default_value = "/")]
+    root: PathBuf,
+}
+
+/// The answer as `--json` has it.
+#[derive(Serialize)]
+struct Answer<'a> {
+    /// `tdx`, `snp`, or none.
+    proves: Option<&'static str>,
+    /// Through which interface.
+    through: Option<String>,
+    /// The highest tier without GPU evidence.
+    tier: &'static str,
+    steps: &'a [Step],
+}
+
+pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
+    let mut found = detect(&arguments.root);
+    if arguments.online {
+        let config = context.load_unchecked()?;
+        let sources =
+            Sources { pcs: config.intel_pcs.to_string(), kds: config.amd_kds.to_string() };
+        found.steps.extend(services(&sources)?);
+    }
+    if arguments.json {
+        let proves = found.tee.map(|(tee, _)| tee.kind().as_str());
+        let through = found.tee.map(|(_, interface)| interface.to_string());
+        let tier = if proves.is_some() { "attested" } else { "open" };
+        return context.printer.json(&Answer { proves, through, tier, steps: &found.steps });
+    }
+    for line in lines(&found) {
+        context.printer.line(line)?;
+    }
+    Ok(())
+}
+
+fn services(sources: &Sources) -> Result<Vec<Step>, Failure> {
+    let client = Client::new().map_err(Failure::new)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tried = runtime.block_on(reachable(&client, sources));
+    let step = |(name, outcome): (&'static str, Result<(), _>)| match outcome {
+        Ok(()) => Step {
+            name,
+            standing: Standing::Good,
+            found: "answers".to_owned(),
+            next: String::new(),
+        },
+        Err(error) => Step {
+            name,
+            standing: Standing::Lacking,
+            found: format!("{error}"),
+            next: "open the way out, or name a mirror (`--intel-pcs`, `--amd-kds`) or a file \
+                   (`--endorsements`)"
+                .to_owned(),
+        },
+    };
+    Ok(tried.into_iter().map(step).collect())
+}
+
+fn lines(found: &Detection) -> Vec<String> {
+    let mut lines = Vec::new();
+    for step in &found.steps {
+        let standing = match step.standing {
+            Standing::Good => "good",
+            Standing::Skipped => "-",
+            Standing::Lacking => "lacking",
+            Standing::Missing => "MISSING",
+        };
+        lines.push(format!("{:<13} {standing:<8} {}", step.name, step.found));
+        if !step.next.is_empty() {
+            lines.push(format!("{:<13} {:<8} -> {}", "", "", step.next));
+        }
+    }
+    lines.push(String::new());
+    lines.push(match found.tee {
+        Some((tee, interface)) => format!(
+            "This machine can prove {tee} through {interface}: `--provide` offers tier attested."
+        ),
+        None => "This machine can prove nothing about itself: `--provide` offers tier open, where \
+                 its owner can read every prompt."
+            .to_owned(),
+    });
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cocoon_attest::Tee;
+    use cocoon_attest::detect::Interface;
+
+    #[test]
+    fn each_step_has_a_line_and_its_next_step_another() {
+        let step = |standing, next: &str| Step {
+            name: "TSM reports",
+            standing,
+            found: "found".to_owned(),
+            next: next.to_owned(),
+        };
+        let steps = vec![step(Standing::Missing, "do this"), step(Standing::Good, "")];
+        let found = Detection { steps, tee: Some((Tee::Tdx, Interface::Tsm)) };
+        assert_eq!(
+            lines(&found),
+            [
+                "TSM reports   MISSING  found",
+                "                       -> do this",
+                "TSM reports   good     found",
+                "",
+                "This machine can prove TDX through configfs-tsm: `--provide` offers tier attested.",
+            ]
+        );
+        let nothing = Detection { steps: Vec::new(), tee: None };
+        assert!(lines(&nothing)[1].contains("its owner can read every prompt"));
+    }
+}

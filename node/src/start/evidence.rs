@@ -1,0 +1,289 @@
+//! The evidence that a provider offers: chosen, tried, and kept fresh.
+//!
+//! Owns: what `attester` means on this machine, and the errors a person can act on.
+//! Must not: offer what was not tried: the TEE has made a quote, its register holds the
+//! configuration, and endorsements lie ready, or the tier is `open`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cocoon_attest::collateral::{Keeper, KeeperError, KeeperOptions, Refreshed, Sources};
+use cocoon_attest::detect::{Interface, Standing, detect};
+use cocoon_attest::{
+    Attester, Clock, EndorsementShelf, HardwareAttester, OpenAttester, RtmrError, TDX_MEASUREMENTS,
+    Tee, TsmOptions, extend_rtmr3, host_data,
+};
+use cocoon_protocol::attest::{HostData, Tier};
+
+use crate::config::{AttesterChoice, Config};
+use crate::data_folder::DataFolder;
+use crate::endorsements::{Client, Keeping, LookError, look};
+
+/// Why evidence that was asked for cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EvidenceError {
+    /// The machine has no TEE, or it cannot be used.
+    #[error("`attester` asks for {wanted}, and this machine cannot prove that: {missing}")]
+    NoTee {
+        /// What was asked for.
+        wanted: Tee,
+        /// The first thing that is missing.
+        missing: String,
+    },
+    /// The machine has the other vendor's TEE.
+    #[error("`attester` asks for {wanted}, and this machine is a {found} guest")]
+    OtherTee {
+        /// What was asked for.
+        wanted: Tee,
+        /// What is there.
+        found: Tee,
+    },
+    /// The TEE is there and makes no evidence.
+    #[error("the TEE makes no evidence")]
+    Look(#[source] LookError),
+    /// RTMR3 does not hold the configuration.
+    #[error("the configuration cannot be measured")]
+    Register(#[source] RtmrError),
+    /// The host launched the guest for another configuration.
+    #[error(
+        "the host launched this guest with host data {found}, which is not this configuration's \
+         digest, {expected}"
+    )]
+    HostData {
+        /// In the guest's report.
+        found: HostData,
+        /// What follows from the settings.
+        expected: HostData,
+    },
+    /// The HTTP client cannot start.
+    #[error("the HTTP client cannot start")]
+    Client(#[source] reqwest::Error),
+    /// There are no endorsements, neither from the vendor nor from an earlier run.
+    #[error("what consumers need to verify this machine's evidence cannot be had")]
+    Endorsements(#[source] KeeperError),
+    /// The simulated TEE is not in this build.
+    #[error("this build has no simulated TEE: build with the feature `dev-tee`")]
+    NoSimulation,
+}
+
+impl EvidenceError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoTee { .. } | Self::OtherTee { .. } | Self::Look(_) | Self::Client(_) => {
+                "`cocoon-node tee detect` says what this machine can prove and what is missing; \
+                 `--attester open` serves without evidence"
+            }
+            Self::Register(_) => "reboot the guest, or serve without evidence: `--attester open`",
+            Self::HostData { .. } => {
+                "launch the guest with this digest as its host data, or with none"
+            }
+            Self::Endorsements(_) => {
+                "`cocoon-node tee detect --online` tries the services; `--intel-pcs` and `--amd-kds` \
+                 name mirrors, `--endorsements` a file"
+            }
+            Self::NoSimulation => "build with `--features dev-tee`, or use `--attester auto`",
+        }
+    }
+}
+
+/// Evidence that is ready to be offered.
+pub(crate) struct Proof {
+    /// Makes quotes.
+    pub(crate) attester: Arc<dyn Attester>,
+    /// The tier that they earn.
+    pub(crate) tier: Tier,
+    /// Whether they are a simulation's.
+    pub(crate) simulated: bool,
+    /// What keeps endorsements fresh.
+    pub(crate) keeping: Option<Keeping>,
+}
+
+impl Proof {
+    fn open() -> Self {
+        let attester = Arc::new(OpenAttester);
+        Self { attester, tier: Tier::Open, simulated: false, keeping: None }
+    }
+}
+
+/// What the attester is made for.
+#[derive(Debug)]
+pub(crate) struct Purpose<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) folder: &'a DataFolder,
+    /// Digest of the configuration.
+    pub(crate) configuration: [u8; 32],
+    pub(crate) clock: &'a Clock,
+}
+
+/// Makes the evidence that the settings ask for.
+///
+/// # Errors
+/// When a TEE was asked for by name and cannot be used. `auto` falls to `open` instead, and says so.
+pub(crate) async fn prove(purpose: &Purpose<'_>) -> Result<Proof, EvidenceError> {
+    match purpose.config.attester {
+        AttesterChoice::Open => Ok(Proof::open()),
+        AttesterChoice::Simulated => simulated(),
+        AttesterChoice::Tdx => hardware(purpose, Tee::Tdx).await,
+        AttesterChoice::Snp => hardware(purpose, Tee::Snp).await,
+        AttesterChoice::Auto => {
+            let Some((tee, interface)) = detected().await.ok() else {
+                tracing::info!("no TEE here (`cocoon-node tee detect` says why): tier open");
+                return Ok(Proof::open());
+            };
+            match hardware_through(purpose, tee, interface).await {
+                Ok(proof) => Ok(proof),
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        hint = error.hint(),
+                        "THIS MACHINE HAS {tee} AND CANNOT PROVE IT: tier OPEN, in which the owner \
+                         of a machine can read every prompt on it"
+                    );
+                    Ok(Proof::open())
+                }
+            }
+        }
+    }
+}
+
+/// Whether the weights must not be read from the disk while they are used: where the disk belongs to
+/// a host that is not trusted. A simulation does the same, so that it shows the same.
+#[cfg(feature = "llama")]
+pub(crate) async fn private_weights(attester: AttesterChoice) -> bool {
+    match attester {
+        AttesterChoice::Open => false,
+        AttesterChoice::Tdx | AttesterChoice::Snp => true,
+        AttesterChoice::Simulated => cfg!(target_os = "linux"),
+        AttesterChoice::Auto => detected().await.is_ok(),
+    }
+}
+
+/// The TEE of this machine, or the first thing that is missing.
+pub(crate) async fn detected() -> Result<(Tee, Interface), String> {
+    let found = tokio::task::spawn_blocking(|| detect(Path::new("/"))).await;
+    let found = found.map_err(|_| "the look at the machine was cut off".to_owned())?;
+    found.tee.ok_or_else(|| {
+        let mut missing = found.steps.into_iter().filter(|it| it.standing == Standing::Missing);
+        missing.next().map_or_else(String::new, |step| format!("{}: {}", step.name, step.found))
+    })
+}
+
+async fn hardware(purpose: &Purpose<'_>, wanted: Tee) -> Result<Proof, EvidenceError> {
+    match detected().await {
+        Ok((found, interface)) if found == wanted => {
+            hardware_through(purpose, wanted, interface).await
+        }
+        Ok((found, _)) => Err(EvidenceError::OtherTee { wanted, found }),
+        Err(missing) => Err(EvidenceError::NoTee { wanted, missing }),
+    }
+}
+
+async fn hardware_through(
+    purpose: &Purpose<'_>,
+    tee: Tee,
+    interface: Interface,
+) -> Result<Proof, EvidenceError> {
+    let shelf = EndorsementShelf::default();
+    let attester = Arc::new(attester(tee, interface, shelf.clone()));
+    if tee == Tee::Tdx {
+        measure(&purpose.configuration)?;
+    }
+    let now = purpose.clock.now();
+    let looked = look(&attester, &purpose.configuration, now).await.map_err(EvidenceError::Look)?;
+    check_host_data(host_data(&looked.raw.evidence), &purpose.configuration)?;
+    let mut keeper = keeper(purpose.config, purpose.folder, shelf)?;
+    let kept = keeper.restore(&looked.raw, now);
+    let Refreshed { origin, expires, again } = match keeper.refresh(&looked.raw, now).await {
+        Ok(refreshed) => refreshed,
+        Err(error) => {
+            let kept = kept.ok_or_else(|| EvidenceError::Endorsements(error.clone()))?;
+            let again = keeper.wait(&error, 0);
+            tracing::warn!(%error, "using the endorsements of an earlier run");
+            Refreshed { again, ..kept }
+        }
+    };
+    tracing::info!(%tee, %interface, ?origin, until = expires.as_unix_secs(), "the TEE is ready");
+    let (configuration, clock) = (purpose.configuration, purpose.clock.clone());
+    let keeping =
+        Keeping { keeper, attester: Arc::clone(&attester), configuration, clock, first: again };
+    Ok(Proof { attester, tier: Tier::Attested, simulated: false, keeping: Some(keeping) })
+}
+
+/// The attester of this machine.
+pub(crate) fn attester(
+    tee: Tee,
+    interface: Interface,
+    shelf: EndorsementShelf,
+) -> HardwareAttester {
+    match interface {
+        Interface::Tsm => HardwareAttester::tsm(tee, TsmOptions::default(), shelf),
+        Interface::SevGuest => HardwareAttester::sev_guest(0, shelf),
+    }
+}
+
+/// What fetches endorsements, as the settings say.
+pub(crate) fn keeper(
+    config: &Config,
+    folder: &DataFolder,
+    shelf: EndorsementShelf,
+) -> Result<Keeper, EvidenceError> {
+    let http = Arc::new(Client::new().map_err(EvidenceError::Client)?);
+    let sources = Sources { pcs: config.intel_pcs.to_string(), kds: config.amd_kds.to_string() };
+    let file = config.endorsements.clone();
+    Ok(Keeper::new(KeeperOptions { http, sources, file, folder: folder.endorsements(), shelf }))
+}
+
+/// The configuration into RTMR3. A kernel that cannot is no reason to stop: the register then stays
+/// zero, and a policy that lists another value refuses this node.
+fn measure(configuration: &[u8; 32]) -> Result<(), EvidenceError> {
+    match extend_rtmr3(Path::new(TDX_MEASUREMENTS), configuration) {
+        Ok(register) => tracing::info!(%register, "RTMR3 holds the configuration"),
+        Err(error @ RtmrError::NoInterface { .. }) => tracing::warn!(%error, "RTMR3 is not used"),
+        Err(error) => return Err(EvidenceError::Register(error)),
+    }
+    Ok(())
+}
+
+/// A host that says what it launched must have launched this.
+fn check_host_data(found: Option<HostData>, configuration: &[u8; 32]) -> Result<(), EvidenceError> {
+    let expected = HostData::from_bytes(*configuration);
+    match found {
+        Some(found) if found != HostData::ZERO && found != expected => {
+            Err(EvidenceError::HostData { found, expected })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+#[cfg(feature = "dev-tee")]
+fn simulated() -> Result<Proof, EvidenceError> {
+    use cocoon_attest::simulated::{SimulatedAttester, SimulatedGuest};
+    tracing::warn!("this provider's TEE is simulated: it protects nothing");
+    let attester = Arc::new(SimulatedAttester::new(SimulatedGuest::default()));
+    Ok(Proof { attester, tier: Tier::Attested, simulated: true, keeping: None })
+}
+
+#[cfg(not(feature = "dev-tee"))]
+const fn simulated() -> Result<Proof, EvidenceError> {
+    Err(EvidenceError::NoSimulation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_launched_another_configuration_is_refused() {
+        let zero = Some(HostData::ZERO);
+        let same = Some(HostData::from_bytes([4; 32]));
+        let other = Some(HostData::from_bytes([5; 32]));
+        for fine in [None, zero, same] {
+            assert!(check_host_data(fine, &[4; 32]).is_ok());
+        }
+        let refused = check_host_data(other, &[4; 32]).unwrap_err();
+        assert!(matches!(refused, EvidenceError::HostData { .. }));
+        assert!(refused.to_string().contains(&"05".repeat(32)), "{refused}");
+        assert!(refused.hint().contains("host data"));
+    }
+}
