@@ -74,6 +74,15 @@ mod tests {
     }
 
     #[test]
+    fn the_example_for_sev_snp_is_a_policy() {
+        let policy = parse_policy(include_str!("../testdata/policy-snp.toml")).unwrap();
+        let rules = policy.snp().unwrap();
+        assert!(policy.tdx().is_none() && rules.asvk.is_empty());
+        assert_eq!((rules.products.len(), rules.min_tcb.len()), (3, 3));
+        assert_eq!(rules.images[0].vcpus, Some(16));
+    }
+
+    #[test]
     fn mistakes_are_named_with_their_line() {
         let unknown = EXAMPLE.replace("allow_smt", "alow_smt");
         let error = refusal(&unknown);
