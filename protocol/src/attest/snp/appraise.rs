@@ -84,11 +84,9 @@ const fn check_guest_policy(guest_policy: u64) -> Result<(), Refusal> {
 
 fn check_tcb(claims: &SnpClaims, rules: &SnpRules) -> Result<(), Refusal> {
     let product = claims.product;
-    // A policy names a minimum for every family that it accepts.
-    let (true, Some(minimum)) = (rules.products.contains(&product), rules.min_tcb.get(&product))
-    else {
-        return Err(Refusal::PlatformNotAllowed { rule: PlatformRule::Product });
-    };
+    // A policy has a minimum for exactly the families that it accepts; else it is none.
+    let refused = Refusal::PlatformNotAllowed { rule: PlatformRule::Product };
+    let minimum = rules.min_tcb.get(&product).ok_or(refused)?;
     let at_launch = rules.min_launch_tcb.get(&product).unwrap_or(minimum);
     for (moment, found, minimum) in [
         (TcbMoment::Now, &claims.reported_tcb, minimum),

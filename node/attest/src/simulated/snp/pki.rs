@@ -101,6 +101,15 @@ impl Keys {
         key: &RsaKeyPair,
         parts: &[Vec<u8>],
     ) -> Result<Vec<u8>, QuoteError> {
+        Self::signed_as(&self.algorithm, key, parts)
+    }
+
+    /// The same, under whatever name of an algorithm.
+    pub(crate) fn signed_as(
+        algorithm: &[u8],
+        key: &RsaKeyPair,
+        parts: &[Vec<u8>],
+    ) -> Result<Vec<u8>, QuoteError> {
         let body = der::sequence(parts);
         let mut signature = vec![0; key.public_modulus_len()];
         key.sign(&RSA_PSS_SHA384, &SystemRandom::new(), &body, &mut signature)
@@ -108,7 +117,7 @@ impl Keys {
         // No unused bits.
         signature.insert(0, 0);
         let signature = der::element(der::BIT_STRING, &signature);
-        Ok(der::sequence(&[body, self.algorithm.clone(), signature]))
+        Ok(der::sequence(&[body, algorithm.to_vec(), signature]))
     }
 
     #[cfg(test)]

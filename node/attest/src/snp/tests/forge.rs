@@ -9,7 +9,7 @@ use x509_cert::Certificate;
 use x509_cert::der::{Decode as _, Encode as _};
 
 use crate::simulated::der::{self, element, object_identifier, octets, sequence};
-use crate::simulated::snp::pki::date;
+use crate::simulated::snp::pki::{Keys, date};
 
 use super::keys;
 
@@ -40,6 +40,8 @@ pub(super) struct CertificateSpec {
     pub(super) subject: Vec<u8>,
     pub(super) key: Vec<u8>,
     pub(super) extensions: Vec<Extension>,
+    /// What stands outside of the signed part; `None` for the same as inside.
+    pub(super) outer_algorithm: Option<Vec<u8>>,
 }
 
 impl CertificateSpec {
@@ -64,6 +66,7 @@ impl CertificateSpec {
             subject: body.subject().to_der().unwrap(),
             key: body.subject_public_key_info().to_der().unwrap(),
             extensions: extensions.collect(),
+            outer_algorithm: None,
         }
     }
 
@@ -116,7 +119,8 @@ impl CertificateSpec {
             parts.insert(0, element(der::EXPLICIT_0, &element(der::INTEGER, &[self.version])));
             parts.push(element(EXPLICIT_3, &extensions));
         }
-        keys().signed(key, &parts).unwrap()
+        let outer = self.outer_algorithm.as_ref().unwrap_or(&self.algorithm);
+        Keys::signed_as(outer, key, &parts).unwrap()
     }
 }
 
@@ -146,6 +150,8 @@ pub(super) struct ListSpec {
     pub(super) ends: Option<Timestamp>,
     pub(super) revoked: Vec<Vec<u8>>,
     pub(super) extensions: Vec<Extension>,
+    /// As a certificate's.
+    pub(super) outer_algorithm: Option<Vec<u8>>,
 }
 
 impl ListSpec {
@@ -159,6 +165,7 @@ impl ListSpec {
             ends: Some(Timestamp::from_unix_secs(1_815_000_000)),
             revoked: Vec::new(),
             extensions: vec![("2.5.29.20".to_owned(), false, integer(1))],
+            outer_algorithm: None,
         }
     }
 
@@ -176,6 +183,7 @@ impl ListSpec {
         if !self.extensions.is_empty() {
             parts.push(element(der::EXPLICIT_0, &written(&self.extensions)));
         }
-        keys().signed(key, &parts).unwrap()
+        let outer = self.outer_algorithm.as_ref().unwrap_or(&self.algorithm);
+        Keys::signed_as(outer, key, &parts).unwrap()
     }
 }

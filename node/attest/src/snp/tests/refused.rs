@@ -151,9 +151,22 @@ fn certificate_form() {
         Case { ask: der, ..Case::honest() }.assert_invalid(SnpCheck::CertificateForm);
     }
     Case::with_vek(|vek| vek.version = 0).assert_invalid(SnpCheck::CertificateForm);
-    // Says inside that it is signed by another algorithm than outside.
-    let sha256_with_rsa = sequence_of("1.2.840.113549.1.1.11");
-    Case::with_vek(|vek| vek.algorithm = sha256_with_rsa).assert_invalid(SnpCheck::CertificateForm);
+}
+
+/// The signature is AMD's kind in all of them; what is written about it is not, or not twice.
+#[test]
+fn signature_algorithm_of_certificates_and_lists() {
+    let other = || sequence_of("1.2.840.113549.1.1.11");
+    let certificate = SnpCheck::CertificateForm;
+    Case::with_vek(|vek| vek.algorithm = other()).assert_invalid(certificate);
+    Case::with_vek(|vek| vek.outer_algorithm = Some(other())).assert_invalid(certificate);
+    Case::with_vek(|vek| vek.outer_algorithm = Some(keys().algorithm())).verify().unwrap();
+    let bare = || sequence_of("1.2.840.113549.1.1.10");
+    Case::with_vek(|vek| vek.outer_algorithm = Some(bare())).assert_invalid(certificate);
+    Case::with_ask(|ask| ask.outer_algorithm = Some(bare())).assert_invalid(certificate);
+    let list = SnpCheck::RevocationListForm;
+    Case::with_list(|list| list.algorithm = other()).assert_invalid(list);
+    Case::with_list(|list| list.outer_algorithm = Some(bare())).assert_invalid(list);
 }
 
 fn sequence_of(algorithm: &str) -> Vec<u8> {
@@ -255,6 +268,14 @@ fn root_that_did_not_sign_itself() {
 }
 
 #[test]
+fn root_that_may_not_sign() {
+    for id in ["2.5.29.19", "2.5.29.15"] {
+        let case = Case::with_ark(|ark| ark.extensions.retain(|(known, ..)| known != id));
+        assert_eq!(case.verify(), Err(Refusal::UntrustedRoot));
+    }
+}
+
+#[test]
 fn certificate_that_begins_later() {
     let early = SnpCheck::NotYetValid;
     Case::with_vek(|vek| vek.begins = LATER).assert_invalid(early);
@@ -280,8 +301,10 @@ fn revocation_list_form() {
     Case::with_list(|list| list.ends = None).assert_invalid(SnpCheck::RevocationListForm);
     Case::with_list(|list| (list.version, list.extensions) = (None, Vec::new()))
         .assert_invalid(SnpCheck::RevocationListForm);
-    Case::with_list(|list| list.algorithm = sequence_of("1.2.840.113549.1.1.11"))
-        .assert_invalid(SnpCheck::RevocationListForm);
+    for version in [0, 2] {
+        Case::with_list(|list| list.version = Some(version))
+            .assert_invalid(SnpCheck::RevocationListForm);
+    }
 }
 
 #[test]
