@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     AttestRequest, AttestResponse, Evidence, EvidenceKind, GpuEvidenceParts, IdentityBinding,
-    IdentityRecord, NetworkId, PolicyId, RecordBinding, SessionBinding, SessionRole, Tier,
+    IdentityRecord, NetworkId, Policy, PolicyId, RecordBinding, SessionBinding, SessionRole, Tier,
     gpu_digest, gpu_nonce,
 };
 use crate::identity::NodeId;
@@ -155,6 +155,14 @@ fn gpu_digests() {
         let gpus: Vec<_> = gpus.iter().map(|g| (bytes(&g["report"]), bytes(&g["chain"]))).collect();
         let parts = gpus.iter().map(|(report, chain)| GpuEvidenceParts { report, chain });
         gpu_digest(&parts.collect::<Vec<_>>()).to_vec()
+    });
+}
+
+#[test]
+fn policies() {
+    each("policy", |case| {
+        let policy: Policy = serde_json::from_value(case["policy"].clone()).unwrap();
+        policy.id().as_bytes().to_vec()
     });
 }
 

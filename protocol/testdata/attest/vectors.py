@@ -73,6 +73,76 @@ def gpu_digest(case):
     return sha256(b"".join(lp(gpu["report"]) + lp(gpu["chain"]) for gpu in case["gpus"]))
 
 
+# ---- policies
+
+TCB_STATUS = [
+    "UpToDate", "SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded", "OutOfDate",
+    "OutOfDateConfigurationNeeded", "Revoked", "TDRelaunchAdvised", "TDRelaunchAdvisedConfigurationNeeded",
+]
+PRODUCTS = ["Milan", "Genoa", "Turin"]
+
+
+def number(value):
+    return struct.pack(">Q", value)
+
+
+def listed(items):
+    return number(len(items)) + b"".join(lp(item) for item in items)
+
+
+def flags(rules, *names):
+    return bytes(int(rules.get(name, False)) for name in names)
+
+
+def tdx_rules(rules):
+    out = listed([name.encode() for name in sorted(rules["tcb_status"], key=TCB_STATUS.index)])
+    out += listed([name.encode() for name in rules.get("reject_advisories", [])])
+    out += listed([bytes.fromhex(ppid) for ppid in rules.get("allowed_ppid", [])])
+    out += number(rules["min_tcb_eval_data_number"]) + number(rules["max_collateral_age_h"] * 3_600_000)
+    out += flags(rules, "allow_smt", "allow_dynamic_platform", "allow_cached_keys")
+    out += number(len(rules["image"]))
+    for image in rules["image"]:
+        out += lp(image["name"].encode()) + listed([bytes.fromhex(value) for value in image["rtmr0"]])
+        for register in ("mrtd", "rtmr1", "rtmr2", "rtmr3", "mrconfigid", "mrowner", "mrownerconfig"):
+            out += lp(bytes.fromhex(image.get(register, "00" * 48)))
+    return out
+
+
+def snp_rules(rules):
+    out = listed([name.encode() for name in sorted(rules["products"], key=PRODUCTS.index)])
+    for levels in (rules["min_tcb"], rules.get("min_launch_tcb", {})):
+        out += number(len(levels))
+        for product in sorted(levels, key=PRODUCTS.index):
+            level = levels[product]
+            out += lp(product.encode())
+            out += lp(bytes(level.get(name, 0) for name in ("fmc", "bl", "tee", "snp", "ucode")))
+    # No intermediate certificates of providers' keys: PEM is not for this script.
+    out += number(0)
+    out += number(rules.get("max_vmpl", 0)) + number(rules["max_crl_age_d"] * 86_400_000)
+    out += flags(rules, "allow_smt", "require_single_socket", "require_ciphertext_hiding", "require_alias_check")
+    out += listed([bytes.fromhex(chip) for chip in rules.get("allowed_chip_id", [])])
+    out += number(len(rules["image"]))
+    for image in rules["image"]:
+        out += lp(image["name"].encode()) + lp(bytes.fromhex(image["measurement"]))
+        out += listed([struct.pack(">I", image["vcpus"])] if "vcpus" in image else [])
+        out += lp(bytes.fromhex(image.get("host_data", "00" * 32)))
+        for key in ("id_key_digest", "author_key_digest"):
+            out += listed([bytes.fromhex(image[key])] if key in image else [])
+        out += number(image.get("min_guest_svn", 0))
+    return out
+
+
+def policy(case):
+    rules = case["policy"]
+    out = lp(b"cocoon-node/tee/policy/v1") + bytes([{"production": 0, "dev": 1}[rules["trust"]]])
+    out += lp(rules.get("minimum_tier", "open").encode())
+    if "tdx" in rules:
+        out += lp(b"tdx") + lp(tdx_rules(rules["tdx"]))
+    if "snp" in rules:
+        out += lp(b"snp") + lp(snp_rules(rules["snp"]))
+    return sha256(out)
+
+
 # ---- records
 
 def evidence(case):
@@ -169,6 +239,33 @@ def cases():
         {"exporter": pattern(32, 6), "nonce": pattern(32, 7), "index": index} for index in (0, 1, 7, 256, 65535)
     ]
     yield "gpu_digest", gpu_digest, [{"gpus": some} for some in ([], gpus[:1], gpus, gpus[::-1], swapped)]
+    bare = {"version": 1, "trust": "production"}
+    tdx_image = {
+        "name": "one", "mrtd": pattern(48, 20).hex(), "rtmr0": [pattern(48, 21).hex(), pattern(48, 22).hex()],
+        "rtmr1": pattern(48, 23).hex(), "rtmr2": pattern(48, 24).hex(), "rtmr3": pattern(48, 25).hex(),
+    }
+    tdx = {
+        "tcb_status": ["SWHardeningNeeded", "UpToDate"], "reject_advisories": ["INTEL-SA-00001"],
+        "min_tcb_eval_data_number": 17, "max_collateral_age_h": 168, "allow_smt": True, "allow_cached_keys": True,
+        "allowed_ppid": [pattern(16, 26).hex()], "image": [tdx_image, {**tdx_image, "name": "two", "mrowner": pattern(48, 27).hex()}],
+    }
+    snp_image = {"name": "one", "measurement": pattern(48, 28).hex()}
+    snp = {
+        "products": ["Turin", "Milan"], "max_crl_age_d": 30, "max_vmpl": 1, "require_alias_check": True,
+        "min_tcb": {"Turin": {"fmc": 1, "bl": 2, "tee": 3, "snp": 4, "ucode": 5}, "Milan": {"bl": 3, "tee": 0, "snp": 8, "ucode": 115}},
+        "min_launch_tcb": {"Milan": {"bl": 2, "tee": 0, "snp": 7, "ucode": 100}},
+        "allowed_chip_id": [pattern(64, 29).hex()],
+        "image": [snp_image, {
+            **snp_image, "name": "two", "vcpus": 16, "host_data": pattern(32, 30).hex(), "id_key_digest": pattern(48, 31).hex(),
+            "author_key_digest": pattern(48, 32).hex(), "min_guest_svn": 4,
+        }],
+    }
+    yield "policy", policy, [
+        {"policy": some} for some in (
+            bare, {**bare, "trust": "dev", "minimum_tier": "confidential"}, {**bare, "tdx": tdx}, {**bare, "snp": snp},
+            {**bare, "minimum_tier": "attested", "tdx": tdx, "snp": snp},
+        )
+    ]
     yield "extension", extension, [
         base_record,
         {**base_record, "kind": NONE, "quote": b""},
