@@ -101,7 +101,7 @@ fn the_demo_is_refused_by_a_production_policy_and_labelled_everywhere_by_a_dev_p
         assert!(line.contains("NO SECURITY") || line.contains("simulated=true"), "{line}");
     }
     let (_, log) = provider.terminate_with_log();
-    assert!(log.contains("this provider's TEE is simulated: it protects nothing"), "{log}");
+    assert!(log.contains("TEE is simulated: it protects nothing"), "{log}");
     // And whoever asks what the policy means is told.
     let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/dev-policy.toml");
     let explained = network.run(&["tee", "policy", "explain", policy]).success();
