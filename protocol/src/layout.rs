@@ -21,6 +21,9 @@ pub enum RecordError {
     BadField(&'static str),
 }
 
+/// Bytes that most records have at most; room for them is made at once.
+const MOST: usize = 128;
+
 /// Builds a record: four bytes of kind and version, then the fields in order.
 #[derive(Debug)]
 pub(crate) struct Writer(Vec<u8>);
@@ -28,7 +31,9 @@ pub(crate) struct Writer(Vec<u8>);
 impl Writer {
     /// A record of this kind, without fields. Bytes that are hashed and never read have none.
     pub(crate) fn new<const N: usize>(kind: [u8; N]) -> Self {
-        Self(kind.to_vec())
+        let mut bytes = Vec::with_capacity(MOST);
+        bytes.extend_from_slice(&kind);
+        Self(bytes)
     }
 
     pub(crate) fn u8(mut self, value: u8) -> Self {

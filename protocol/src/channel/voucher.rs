@@ -132,7 +132,7 @@ fn claim_hash(
     /// ⌊907 ÷ 8⌋ + ⌈907 ÷ 8⌉ = 113 + 114.
     const D2: u8 = 227;
 
-    let fields = channel
+    let mut cell = channel
         .write(Writer::new([]))
         .u64(cumulative.as_nano())
         .bytes(receipts_root)
@@ -144,11 +144,11 @@ fn claim_hash(
     hash.update(magic.to_be_bytes());
     // The tag's three bits push everything behind it three bits to the right.
     let mut previous = ADDRESS_TAG;
-    for field in fields {
-        let [_, shifted] = (u16::from_be_bytes([previous, field]) >> 3).to_be_bytes();
-        hash.update([shifted]);
-        previous = field;
+    for field in &mut cell {
+        let [_, shifted] = (u16::from_be_bytes([previous, *field]) >> 3).to_be_bytes();
+        previous = std::mem::replace(field, shifted);
     }
+    hash.update(&cell);
     hash.finalize().into()
 }
 

@@ -82,7 +82,7 @@ impl Fabric for Carrier<'_> {
 
     fn ledger(&mut self, command: LedgerCommand) {
         if let Some(spec) = self.overlay.spec(self.host) {
-            self.ledger.submit(&spec, command, self.overlay.now);
+            self.ledger.submit(spec, command, self.overlay.now);
             *self.ledger_changed = true;
         }
     }

@@ -93,7 +93,7 @@ pub(crate) struct Overlay {
     pub(crate) draws: Draws,
     pub(crate) traffic: Traffic,
     pub(crate) sessions: Slab<Session>,
-    pub(crate) messages: Slab<SessionMessage>,
+    pub(crate) messages: Slab<Box<SessionMessage>>,
     pub(crate) actions: Vec<Action>,
     /// Control streams.
     pub(crate) subscriptions: u64,
@@ -149,8 +149,8 @@ impl Overlay {
     }
 
     /// What a host is.
-    pub(crate) fn spec(&self, host: u32) -> Option<Arc<HostSpec>> {
-        self.specs.get(index(host)).map(Arc::clone)
+    pub(crate) fn spec(&self, host: u32) -> Option<&HostSpec> {
+        self.specs.get(index(host)).map(|spec| &**spec)
     }
 
     /// A host's tables.

@@ -121,7 +121,7 @@ impl Overlay {
         let flight = self.paths.flight(host, other, crate::path::on_wire(bytes), &mut self.draws);
         let at = session.arrival(to_provider, now.after(Duration::from_nanos(flight)));
         let serial = session.serial;
-        let message = self.messages.insert(message);
+        let message = self.messages.insert(Box::new(message));
         self.wheel.push(at, Event::Message { session: handle, serial, to_provider, message });
     }
 

@@ -116,7 +116,7 @@ impl<'a> World<'a> {
         match event {
             HostEvent::Start => self.start(host),
             HostEvent::Submit(order) if self.overlay.runs(host) => {
-                self.happen(host, Stimulus::Submit(order));
+                self.happen(host, Stimulus::Submit(Box::new(order)));
             }
             HostEvent::Cancel(job) if self.overlay.runs(host) => {
                 self.happen(host, Stimulus::Cancel(job));
@@ -290,7 +290,10 @@ impl<'a> World<'a> {
         let shown = provider.map(|it| (it.node(), it.evidence()));
         let failure = match (answer, shown) {
             (Answer::Open, Some((peer, Some(evidence)))) => {
-                self.happen(consumer, Stimulus::SessionUp { session: name, peer, evidence });
+                self.happen(
+                    consumer,
+                    Stimulus::SessionUp { session: name, peer, evidence: Box::new(evidence) },
+                );
                 return;
             }
             (Answer::Busy, _) => DialFailure::Busy,

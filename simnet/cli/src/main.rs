@@ -2,6 +2,7 @@
 //!
 //! Owns: the way from arguments to a command and its exit code. Must not: do what a command does.
 
+mod allocator;
 mod args;
 mod calibrate;
 mod check;
@@ -28,25 +29,10 @@ use exit::Exit;
 
 /// Kademlia's empty buckets, which are most of a simulated node, take no memory from this one.
 #[global_allocator]
-static ALLOCATOR: Sparse<mimalloc::MiMalloc> = Sparse::new(mimalloc::MiMalloc);
-
-/// The number of mimalloc's option `purge_delay`, the same in its versions 2 and 3; its crate has
-/// no name for it.
-const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-
-/// Keeps memory that a run has freed for what it will want next. Handing it back after 10 ms, which
-/// is mimalloc's way, means to have it cleared again by the kernel a moment later: at a million
-/// nodes that is a tenth of a run.
-fn keep_freed_memory() {
-    #[expect(unsafe_code, reason = "sets a number in the allocator; there is no other way to it")]
-    // SAFETY: the option exists, and any value is legal; -1 says never.
-    unsafe {
-        libmimalloc_sys::mi_option_set(PURGE_DELAY, -1);
-    }
-}
+static ALLOCATOR: Sparse<allocator::Plain> = Sparse::new(allocator::Plain);
 
 fn main() -> ExitCode {
-    keep_freed_memory();
+    allocator::keep_freed_memory();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -179,7 +179,7 @@ impl Node {
             Heard::Message(_) if !self.process.sessions.contains_key(&session) => true,
             Heard::Message(bytes) => match SessionMessage::decode(&bytes) {
                 Ok(message) => {
-                    self.happen(Stimulus::Heard { session, message });
+                    self.happen(Stimulus::Heard { session, message: Box::new(message) });
                     true
                 }
                 Err(error) => {
@@ -232,7 +232,7 @@ async fn dialled(node: Shared, session: SessionId, peer: NodeId, mut stream: Pee
     {
         let mut node = node.borrow_mut();
         node.process.sessions.insert(session, outbox.clone());
-        node.happen(Stimulus::SessionUp { session, peer, evidence });
+        node.happen(Stimulus::SessionUp { session, peer, evidence: Box::new(evidence) });
     }
     carry(&node, session, stream, &outbox).await;
 }

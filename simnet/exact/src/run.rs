@@ -403,7 +403,7 @@ impl<'a> Run<'a> {
         match event {
             Event::Host(host, HostEvent::Start) => self.start(host)?,
             Event::Host(host, HostEvent::Submit(order)) => {
-                self.happen(host, Stimulus::Submit(order));
+                self.happen(host, Stimulus::Submit(Box::new(order)));
             }
             Event::Host(host, HostEvent::Cancel(job)) => self.happen(host, Stimulus::Cancel(job)),
             Event::Host(host, HostEvent::Leave) => self.happen(host, Stimulus::Drain),

@@ -145,7 +145,7 @@ impl Fabric for View<'_> {
     }
     fn send(&mut self, session: SessionId, message: SessionMessage, _: u32) {
         if let Some((to, session)) = self.world.lines.get(&(self.from, session)).copied() {
-            self.world.later(to, Stimulus::Heard { session, message });
+            self.world.later(to, Stimulus::Heard { session, message: Box::new(message) });
         }
     }
     fn hang_up(&mut self, session: SessionId) {
@@ -265,7 +265,7 @@ impl Run {
         let accepted = SessionId::accepted(self.world.accepted);
         self.world.lines.insert((from, session), (to, accepted));
         self.world.lines.insert((to, accepted), (from, session));
-        self.world.later(from, Stimulus::SessionUp { session, peer, evidence });
+        self.world.later(from, Stimulus::SessionUp { session, peer, evidence: Box::new(evidence) });
         let (session, peer) = (accepted, self.specs[from].key.id());
         self.handle(to, Stimulus::SessionAccepted { session, peer });
     }
@@ -306,7 +306,7 @@ fn main() {
     for at in 0..consumers {
         let (when, order) = order(at, seconds);
         let to = usize::try_from(providers + at).unwrap_or(0);
-        run.world.post(when, Parcel::Give(to, Stimulus::Submit(order)));
+        run.world.post(when, Parcel::Give(to, Stimulus::Submit(Box::new(order))));
     }
     let until = Moment::START.after(Duration::from_secs(seconds.into()));
     let began = processor();

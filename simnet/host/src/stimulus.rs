@@ -61,7 +61,8 @@ pub enum DialFailure {
     Busy,
 }
 
-/// Something that happens to a host.
+/// Something that happens to a host. What is large is boxed: a stimulus goes through several hands,
+/// and most are alarms.
 #[derive(Clone, Debug)]
 pub enum Stimulus {
     /// It starts: for the first time, or again with what its store kept.
@@ -69,7 +70,7 @@ pub enum Stimulus {
     /// It is asked to finish what it has and leave.
     Drain,
     /// A user wants a job done.
-    Submit(Order),
+    Submit(Box<Order>),
     /// A user no longer wants it.
     Cancel(JobId),
     /// A provider's current offer came in.
@@ -83,7 +84,7 @@ pub enum Stimulus {
         /// The provider.
         peer: NodeId,
         /// Its evidence, not judged yet.
-        evidence: Evidence,
+        evidence: Box<Evidence>,
     },
     /// A session that was dialled did not come about.
     DialFailed {
@@ -111,10 +112,10 @@ pub enum Stimulus {
         /// Which.
         session: SessionId,
         /// What.
-        message: SessionMessage,
+        message: Box<SessionMessage>,
     },
     /// An alarm that the host had set.
     Alarm(Alarm),
-    /// The ledger answers a command. Boxed: it is rare, and twice as large as all others.
+    /// The ledger answers a command.
     Ledger(Box<Input>),
 }

@@ -172,7 +172,7 @@ impl Store {
     pub(crate) fn keep(
         &mut self,
         spec: &StoreSpec,
-        records: Vec<Record>,
+        records: impl IntoIterator<Item = Record>,
         mut state: impl FnMut(Kept),
     ) -> Result<(), Unfaithful> {
         for record in records {

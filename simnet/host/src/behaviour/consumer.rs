@@ -75,8 +75,8 @@ impl FreeRider {
 
 impl Behaviour for FreeRider {
     fn meet(&mut self, stimulus: Stimulus, _: &mut dyn Fabric) -> Option<Stimulus> {
-        if let Stimulus::Heard { message: SessionMessage::JobChunk { job, completion, .. }, .. } =
-            &stimulus
+        if let Stimulus::Heard { message, .. } = &stimulus
+            && let SessionMessage::JobChunk { job, completion, .. } = &**message
             && let Some((_, tokens, _)) = self.job(*job)
         {
             *tokens = *completion;

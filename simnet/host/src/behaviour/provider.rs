@@ -53,7 +53,8 @@ impl Behaviour for FastFail {
             }
             return None;
         }
-        if let Stimulus::Heard { session, message: SessionMessage::JobRequest(request) } = &stimulus
+        if let Stimulus::Heard { session, message } = &stimulus
+            && let SessionMessage::JobRequest(request) = &**message
             && self.pending.len() < JOBS
             && self.share.takes(drawn(self.seed, self.host, request.job.as_bytes()))
         {
@@ -81,7 +82,8 @@ impl Silent {
 
 impl Behaviour for Silent {
     fn meet(&mut self, stimulus: Stimulus, fabric: &mut dyn Fabric) -> Option<Stimulus> {
-        if let Stimulus::Heard { message: SessionMessage::JobRequest(request), .. } = &stimulus
+        if let Stimulus::Heard { message, .. } = &stimulus
+            && let SessionMessage::JobRequest(request) = &**message
             && self.silent_from.len() < JOBS
         {
             self.silent_from.insert(request.job, fabric.now().after(self.delay));

@@ -12,6 +12,7 @@ use cocoon_protocol::{Input, Output};
 use simnet_scenario::Moment;
 
 use super::process::{Batch, Claim, Commit, End, Paid, Process, Waiting};
+use super::spare;
 use super::spec::HostSpec;
 use crate::fabric::{Fabric, SessionId};
 use crate::observation::{Observation, Queue};
@@ -57,19 +58,19 @@ impl Shell<'_> {
                 self.process.draining = true;
                 self.input(Input::Drain);
             }
-            Stimulus::Submit(order) => self.submit(order),
+            Stimulus::Submit(order) => self.submit(*order),
             Stimulus::Cancel(job) => self.cancel(job),
             Stimulus::OfferHeard(offer) => self.offer_heard(offer),
             Stimulus::OfferLost(provider) => self.offer_lost(provider),
             Stimulus::SessionUp { session, peer, evidence } => {
-                self.session_up(session, peer, evidence);
+                self.session_up(session, peer, *evidence);
             }
             Stimulus::DialFailed { session, peer, failure } => {
                 self.dial_failed(session, peer, failure);
             }
             Stimulus::SessionAccepted { session, peer } => self.session_accepted(session, peer),
             Stimulus::SessionDown { session } => self.session_down(session),
-            Stimulus::Heard { session, message } => self.heard(session, message),
+            Stimulus::Heard { session, message } => self.heard(session, *message),
             Stimulus::Alarm(alarm) => self.alarm(alarm),
             Stimulus::Ledger(answer) => self.ledger_answers(*answer),
         }
@@ -112,7 +113,9 @@ impl Shell<'_> {
     }
 
     fn call_for_timeout(&mut self) {
-        let output = self.process.node.handle_timeout(self.process.clock.timestamp(self.now));
+        let mut output = spare::output();
+        let now = self.process.clock.timestamp(self.now);
+        self.process.node.handle_timeout_into(now, &mut output);
         self.process.called = Some(self.now);
         let mut batch = Batch::default();
         batch.add(output, None, self.fabric);
@@ -141,6 +144,9 @@ impl Shell<'_> {
     }
 
     fn wait(&mut self, session: Option<SessionId>, input: Input) {
+        if self.process.inbox.capacity() == 0 {
+            self.process.inbox = spare::inbox();
+        }
         let full = self.process.inbox.len() >= INBOX;
         self.process.inbox.push_back(Waiting { input, session });
         if !full {
@@ -165,7 +171,7 @@ impl Shell<'_> {
             }
             if self.process.inbox.is_empty() {
                 // An idle host holds no buffer.
-                self.process.inbox = std::collections::VecDeque::new();
+                spare::emptied(std::mem::take(&mut self.process.inbox));
             }
             self.settle(batch);
         }
@@ -178,7 +184,9 @@ impl Shell<'_> {
         } else {
             None
         };
-        let output = self.process.node.handle(input, self.process.clock.timestamp(self.now));
+        let mut output = spare::output();
+        let now = self.process.clock.timestamp(self.now);
+        self.process.node.handle_into(input, now, &mut output);
         batch.add(output, claim, self.fabric);
     }
 
@@ -203,9 +211,9 @@ impl Shell<'_> {
             self.process.end = Some(End::Crashed);
             return;
         }
-        let records = std::mem::take(&mut batch.persist);
+        let mut records = std::mem::take(&mut batch.persist);
         let (process, fabric) = (&mut *self.process, &mut *self.fabric);
-        let kept = self.store.keep(&self.spec.store, records, |kept| {
+        let kept = self.store.keep(&self.spec.store, records.drain(..), |kept| {
             if let Kept::Interrupted { job, paid } = kept
                 && let Some(reading) = &mut process.reading
             {
@@ -216,6 +224,7 @@ impl Shell<'_> {
         if kept.is_err() {
             self.fabric.observe(Observation::Defect { rule: UNFAITHFUL });
         }
+        spare::records(records);
         for Paid { peer, job } in std::mem::take(&mut batch.paid) {
             self.credited(peer, job);
         }
@@ -223,15 +232,16 @@ impl Shell<'_> {
     }
 
     /// Carries out a batch's effects, or as many as a crash lets out.
-    fn speak(&mut self, batch: Batch, crash: Option<CrashPoint>) {
+    fn speak(&mut self, mut batch: Batch, crash: Option<CrashPoint>) {
         let most = match crash {
             None => usize::MAX,
             Some(CrashPoint::BeforeDurable | CrashPoint::BeforeEffects) => 0,
             Some(CrashPoint::AfterEffects(most)) => usize::try_from(most).unwrap_or(usize::MAX),
         };
-        for effect in batch.effects.into_iter().take(most) {
+        for effect in batch.effects.drain(..).take(most) {
             self.carry_out(effect);
         }
+        spare::effects(batch.effects);
         if crash.is_some() {
             self.process.end = Some(End::Crashed);
             return;
@@ -295,18 +305,19 @@ impl Batch {
             }
         }
         self.wake_at = wake_at;
-        extend(&mut self.persist, persist);
-        extend(&mut self.effects, effects);
+        spare::records(extend(&mut self.persist, persist));
+        spare::effects(extend(&mut self.effects, effects));
     }
 }
 
-/// Takes a list over as it is where that is possible.
-fn extend<T>(list: &mut Vec<T>, mut more: Vec<T>) {
+/// Takes a list over as it is where that is possible. An empty one comes back.
+fn extend<T>(list: &mut Vec<T>, mut more: Vec<T>) -> Vec<T> {
     if list.is_empty() {
-        *list = more;
+        std::mem::swap(list, &mut more);
     } else {
         list.append(&mut more);
     }
+    more
 }
 
 /// States what became durable.

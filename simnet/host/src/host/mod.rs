@@ -16,6 +16,7 @@ mod process;
 mod reading;
 mod serving;
 mod session;
+mod spare;
 mod spec;
 
 use std::sync::Arc;

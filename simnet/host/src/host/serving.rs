@@ -18,6 +18,7 @@ use super::driver::Shell;
 use super::process::AlarmClock;
 use super::reading::{BYTES_PER_TOKEN, Text, read_prompt};
 use super::session::Accepted;
+use super::spare;
 use super::spec::{self, ProviderSpec};
 use crate::engine::{Ask, Engine, Generated, JobKey};
 use crate::fabric::SessionId;
@@ -278,10 +279,11 @@ impl Shell<'_> {
     /// Sends what the engine has written.
     fn pump_engine(&mut self) {
         let now = self.now;
-        let mut generated = Vec::new();
         let Some(serving) = &mut self.process.serving else { return };
-        serving.engine.poll(now, &mut generated);
-        for generated in mutation::shuffled(generated) {
+        let mut said = spare::generated();
+        serving.engine.poll(now, &mut said);
+        said = mutation::shuffled(said);
+        for generated in said.drain(..) {
             match generated {
                 Generated::Text { key, completion } => self.text(key, completion),
                 Generated::Finished { key, reason, usage, worked } => {
@@ -289,6 +291,7 @@ impl Shell<'_> {
                 }
             }
         }
+        spare::said(said);
     }
 
     fn text(&mut self, key: JobKey, completion: Tokens) {

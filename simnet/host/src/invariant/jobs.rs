@@ -35,11 +35,13 @@ pub(super) struct Jobs {
     open: BTreeMap<JobId, Moment>,
     /// In the order of submission; ended ones are dropped when they come up.
     order: VecDeque<(Moment, JobId)>,
+    /// The first of them, once it is known to be open: its age is asked for at every fact.
+    first: Option<(Moment, JobId)>,
 }
 
 impl Jobs {
     pub(super) const fn new(oldest: Duration) -> Self {
-        Self { oldest, open: BTreeMap::new(), order: VecDeque::new() }
+        Self { oldest, open: BTreeMap::new(), order: VecDeque::new(), first: None }
     }
 
     pub(super) fn submitted(&mut self, at: Moment, job: JobId) -> Verdict {
@@ -51,6 +53,7 @@ impl Jobs {
     }
 
     pub(super) fn ended(&mut self, job: JobId) -> Verdict {
+        self.first.take_if(|(_, first)| *first == job);
         match self.open.remove(&job) {
             Some(_) => Ok(()),
             None => Err("a job ended that was not open".to_owned()),
@@ -59,9 +62,14 @@ impl Jobs {
 
     /// Looks whether the oldest job is too old.
     pub(super) fn age(&mut self, now: Moment) -> Verdict {
+        if self.first.is_some_and(|(at, _)| now.since(at) <= self.oldest) {
+            return Ok(());
+        }
+        self.first = None;
         while let Some((at, job)) = self.order.front().copied() {
             let open = self.open.get(&job) == Some(&at);
             if open && now.since(at) <= self.oldest {
+                self.first = Some((at, job));
                 break;
             }
             self.order.pop_front();

@@ -48,7 +48,7 @@ pub(crate) fn ask(world: &mut World, consumer: usize, number: u8) -> JobId {
     let draw = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     let order = Order { draw, ..World::order(number) };
     let job = order.job;
-    world.give(consumer, Stimulus::Submit(order));
+    world.give(consumer, Stimulus::Submit(Box::new(order)));
     job
 }
 

@@ -177,7 +177,7 @@ fn a_cheaper_model_in_the_open_tier_earns_its_offer_and_no_more() {
         let mut world = World::new(vec![consumer(1), spec]);
         for number in 1..=10 {
             let order = simnet_host::Order { minimum_tier: Tier::Open, ..World::order(number) };
-            world.give(0, simnet_host::Stimulus::Submit(order));
+            world.give(0, simnet_host::Stimulus::Submit(Box::new(order)));
             world.run_for(EVERY);
         }
         assert!(world.finish() && served(&world) == 10);

@@ -52,7 +52,7 @@ fn a_voucher_that_nobody_signed_costs_the_session() {
     let (mut world, job) = in_the_middle();
     let total = Some(JobTotal { job, total: NanoTon::from_nano(1_000_000) });
     let message = SessionMessage::Payment { voucher: voucher([7; 64]), total };
-    world.give(1, Stimulus::Heard { session: ACCEPTED, message });
+    world.give(1, Stimulus::Heard { session: ACCEPTED, message: Box::new(message) });
     assert!(world.finish());
     assert_eq!(world.failure(job), FailureKind::ProviderLost);
     assert!(world.held(1) <= world.promised(0));
@@ -62,13 +62,13 @@ fn a_voucher_that_nobody_signed_costs_the_session() {
 fn a_message_of_the_wrong_role_costs_the_session_on_either_side() {
     let started = |job| SessionMessage::JobStarted { job, prompt: Tokens::new(1) };
     let (mut world, job) = in_the_middle();
-    world.give(1, Stimulus::Heard { session: ACCEPTED, message: started(job) });
+    world.give(1, Stimulus::Heard { session: ACCEPTED, message: Box::new(started(job)) });
     assert!(world.finish());
     assert_eq!(world.failure(job), FailureKind::ProviderLost);
 
     let (mut world, job) = in_the_middle();
     let message = SessionMessage::JobCancel { job };
-    world.give(0, Stimulus::Heard { session: DIALLED, message });
+    world.give(0, Stimulus::Heard { session: DIALLED, message: Box::new(message) });
     assert!(world.finish());
     assert_eq!(world.failure(job), FailureKind::ProviderLost);
 }
@@ -80,11 +80,11 @@ fn a_payment_before_the_vault_was_named_costs_the_session() {
     let peer = world.hosts[0].node();
     world.give(1, Stimulus::SessionAccepted { session: SessionId::accepted(77), peer });
     let message = SessionMessage::Payment { voucher: voucher([7; 64]), total: None };
-    world.give(1, Stimulus::Heard { session: SessionId::accepted(77), message });
+    world.give(1, Stimulus::Heard { session: SessionId::accepted(77), message: Box::new(message) });
     // Nothing is understood in it any more.
     let before = world.facts.len();
     let message = request(1);
-    world.give(1, Stimulus::Heard { session: SessionId::accepted(77), message });
+    world.give(1, Stimulus::Heard { session: SessionId::accepted(77), message: Box::new(message) });
     assert_eq!(world.facts.len(), before);
 }
 
@@ -100,7 +100,7 @@ fn text_of_a_job_that_was_not_taken_breaks_the_job() {
     }
     let chunk =
         SessionMessage::JobChunk { job, text: "injected".into(), completion: Tokens::new(1) };
-    world.give(0, Stimulus::Heard { session: DIALLED, message: chunk });
+    world.give(0, Stimulus::Heard { session: DIALLED, message: Box::new(chunk) });
     assert!(world.finish());
     assert_eq!(world.failure(job), FailureKind::Misbehaved);
     assert_eq!(world.held(1), NanoTon::ZERO);
@@ -111,7 +111,7 @@ fn tokens_without_text_are_not_believed() {
     let (mut world, job) = in_the_middle();
     let completion = Tokens::new(100 + 256 + 64 + 200);
     let chunk = SessionMessage::JobChunk { job, text: "x".into(), completion };
-    world.give(0, Stimulus::Heard { session: DIALLED, message: chunk });
+    world.give(0, Stimulus::Heard { session: DIALLED, message: Box::new(chunk) });
     assert!(world.finish());
     assert_eq!(world.failure(job), FailureKind::Misbehaved);
 }
@@ -129,7 +129,7 @@ fn a_text_that_was_changed_on_the_way_breaks_the_receipt() {
     // One token at a time, so this one has been sent before.
     let completion = Tokens::new(count(&world) + 1);
     let chunk = SessionMessage::JobChunk { job, text: "changed".into(), completion };
-    world.give(0, Stimulus::Heard { session: DIALLED, message: chunk });
+    world.give(0, Stimulus::Heard { session: DIALLED, message: Box::new(chunk) });
     assert!(world.finish());
     assert_eq!(world.failure(job), FailureKind::Misbehaved);
 }
@@ -140,7 +140,7 @@ fn the_same_job_twice_costs_the_session() {
     let SessionMessage::JobRequest(twice) = request(1) else { unreachable!() };
     assert_eq!(twice.job, job);
     let message = SessionMessage::JobRequest(twice);
-    world.give(1, Stimulus::Heard { session: ACCEPTED, message });
+    world.give(1, Stimulus::Heard { session: ACCEPTED, message: Box::new(message) });
     assert!(world.finish());
     assert_eq!(world.failure(job), FailureKind::ProviderLost);
 }
@@ -175,7 +175,7 @@ fn strangers_sessions_and_stale_alarms_are_nothing() {
     for host in [0, 1] {
         for session in [SessionId::dialled(9), SessionId::accepted(9)] {
             let message = SessionMessage::JobCancel { job };
-            world.give(host, Stimulus::Heard { session, message });
+            world.give(host, Stimulus::Heard { session, message: Box::new(message) });
             world.give(host, Stimulus::SessionDown { session });
         }
         for alarm in [
@@ -206,7 +206,7 @@ fn a_flood_behind_a_slow_disk_costs_the_session() {
     let other = JobId::from_bytes([0xee; 32]);
     for _ in 0..3_000 {
         let message = SessionMessage::JobCancel { job: other };
-        world.give(1, Stimulus::Heard { session: ACCEPTED, message });
+        world.give(1, Stimulus::Heard { session: ACCEPTED, message: Box::new(message) });
     }
     world.run_for(Duration::from_secs(1));
     assert_eq!(world.lines(), 0, "the session is over");

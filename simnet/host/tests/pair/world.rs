@@ -426,7 +426,7 @@ impl World {
         self.lines.insert((from, session), Line { to, session: accepted, busy });
         self.lines.insert((to, accepted), Line { to: from, session, busy: at });
         let evidence = self.hosts[to].evidence().unwrap();
-        let stimulus = Stimulus::SessionUp { session, peer, evidence };
+        let stimulus = Stimulus::SessionUp { session, peer, evidence: Box::new(evidence) };
         self.at(at, Event::Give { to: from, life, stimulus });
         let peer = self.hosts[from].node();
         self.give(to, Stimulus::SessionAccepted { session: accepted, peer });
@@ -449,7 +449,7 @@ impl World {
             }
             Event::Heard { to, life, session, message } => {
                 if life == self.lives[to] && self.lines.contains_key(&(to, session)) {
-                    self.give(to, Stimulus::Heard { session, message });
+                    self.give(to, Stimulus::Heard { session, message: Box::new(message) });
                 }
             }
             Event::Down { to, life, session } => {
@@ -517,7 +517,7 @@ impl World {
     pub(crate) fn submit(&mut self, host: usize, seed: u8) -> JobId {
         let order = Self::order(seed);
         let job = order.job;
-        self.give(host, Stimulus::Submit(order));
+        self.give(host, Stimulus::Submit(Box::new(order)));
         job
     }
 
