@@ -1,66 +1,140 @@
 //! The memory of the next events, asked for before their turns come.
 //!
-//! Owns: how far ahead to look. Must not: change anything: it reads, and what it reads has no
-//! effect but that it is near afterwards.
+//! Owns: how far ahead to look, and in which order. Must not: change anything: it asks for memory,
+//! and that has no effect but that it is near afterwards.
 //!
 //! With a million hosts nothing that an event needs is in a cache, and each thing is found by a
-//! pointer in the one before: session, host, process, role, job. Followed one event at a time, that
-//! is a wait of a hundred nanoseconds for each pointer. Here the first pointers of sixteen events
-//! are followed together, then their second ones, and so on; memory answers sixteen such questions
-//! in about the time of one.
+//! pointer in the one before: session, host, process, role, job. Followed when its event comes, each
+//! pointer is a wait of a hundred nanoseconds. So while the events of one slot of the wheel are
+//! handled, the pointers of the next slot's are followed, one step at a time and some events apart:
+//! when a step reads a pointer, the step before has asked for it some microseconds ago, and nothing
+//! waits. A slot's events need some hundred kilobytes, which the processor's second cache holds.
 
 use std::hint::black_box;
 
-use simnet_host::Host;
+use simnet_host::{Host, HostId, Observer};
 
 use crate::event::Event;
+use crate::near::{ask, ask_for};
 use crate::overlay::{Overlay, index};
 
-/// Events that are looked at together: as many reads as a core has under way.
-const TOGETHER: usize = 16;
-/// Pointers from a host to what its events change.
-const STEPS: u8 = 3;
+/// Pointers from an event to the last thing that is looked at, one after another.
+const STEPS: usize = 6;
+/// Events that are looked at together, and events between two steps.
+const TOGETHER: usize = 8;
+/// Events that are handled between two looks ahead.
+const EVERY: u32 = 4;
+/// The nearest sessions of a host: of more it is not known which will be used.
+const SESSIONS: usize = 4;
+/// No host.
+const NOBODY: u32 = u32::MAX;
 
 /// How far the look ahead is.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
-    /// Events that are near already.
-    near: usize,
+    /// The slot that is looked at.
+    slot: usize,
+    /// Events of it that each step has reached.
+    reached: [usize; STEPS],
+    /// Whom the events are for, as far as the second step has come.
     hosts: Vec<u32>,
+    /// Events handled since the last look.
+    handled: u32,
 }
 
 impl Ahead {
     /// Before an event is handled.
-    pub(crate) fn step(&mut self, overlay: &Overlay, hosts: &[Host]) {
-        if let Some(left) = self.near.checked_sub(1) {
-            self.near = left;
+    pub(crate) fn step(&mut self, overlay: &Overlay, hosts: &[Host], observer: &dyn Observer) {
+        let last = overlay.wheel.left() == 0;
+        self.handled += 1;
+        if self.handled < EVERY && !last {
             return;
         }
-        let next = || overlay.wheel.upcoming().take(TOGETHER);
-        black_box(next().map(|event| overlay.approach(*event)).sum::<usize>());
-        self.near = next().count();
-        self.hosts.clear();
-        self.hosts.extend(next().filter_map(|event| overlay.host_of(*event)));
-        let at_hosts = |host: &u32| overlay.approach_host(*host);
-        black_box(self.hosts.iter().map(at_hosts).sum::<usize>());
-        for step in 0..=STEPS {
-            let reached = self.hosts.iter().filter_map(|host| hosts.get(index(*host)));
-            black_box(reached.map(|host| host.approach(step)).sum::<usize>());
+        self.handled = 0;
+        let Some((slot, count)) = overlay.wheel.coming() else { return };
+        if slot != self.slot {
+            self.slot = slot;
+            self.reached = [0; STEPS];
+            self.hosts.clear();
+        }
+        if last {
+            // The slot comes next: what is not done yet is done now.
+            for step in 0..STEPS {
+                self.advance(step, count, overlay, hosts, observer);
+            }
+        } else {
+            for step in (0..STEPS).rev() {
+                let before = step.checked_sub(1).and_then(|before| self.reached.get(before));
+                let from = self.reached.get(step).copied().unwrap_or(count);
+                let to = before.copied().unwrap_or(count).min(from + TOGETHER);
+                self.advance(step, to, overlay, hosts, observer);
+            }
+        }
+    }
+
+    /// Takes a step for all events up to this one.
+    fn advance(
+        &mut self,
+        step: usize,
+        to: usize,
+        overlay: &Overlay,
+        hosts: &[Host],
+        observer: &dyn Observer,
+    ) {
+        let Some(reached) = self.reached.get_mut(step) else { return };
+        let from = std::mem::replace(reached, to.max(*reached));
+        for place in from..to {
+            let Some(event) = overlay.wheel.coming_event(place) else { return };
+            if step == 0 {
+                overlay.approach(*event);
+                continue;
+            }
+            if step == 1 {
+                self.hosts.push(overlay.host_of(*event).unwrap_or(NOBODY));
+            }
+            let Some(host) = self.hosts.get(place).copied().filter(|it| *it != NOBODY) else {
+                continue;
+            };
+            let Some(machine) = hosts.get(index(host)) else { continue };
+            match step {
+                1 => {
+                    overlay.approach_message(*event);
+                    overlay.approach_host(host);
+                    ask_for(machine);
+                    observer.approach(HostId(host), 0, &mut ask);
+                }
+                2 => {
+                    overlay.approach_sessions(host);
+                    machine.approach(0, &mut ask);
+                }
+                3 => {
+                    overlay.approach_peers(host);
+                    machine.approach(1, &mut ask);
+                    observer.approach(HostId(host), 1, &mut ask);
+                }
+                4 => {
+                    overlay.approach_paths(host);
+                    machine.approach(2, &mut ask);
+                }
+                _ => {
+                    black_box(machine.touch());
+                }
+            }
         }
     }
 }
 
 impl Overlay {
-    /// Reads what an event names.
-    fn approach(&self, event: Event) -> usize {
+    /// What an event names.
+    fn approach(&self, event: Event) {
         match event {
             Event::Message { session, message, .. } => {
-                let there = usize::from(self.messages.get(message).is_some());
-                there + usize::from(self.sessions.get(session).is_some())
+                self.sessions.approach(session);
+                self.messages.approach(message);
             }
             Event::Down { session, .. }
             | Event::Knock { session, .. }
-            | Event::Answer { session, .. } => usize::from(self.sessions.get(session).is_some()),
+            | Event::Answer { session, .. } => self.sessions.approach(session),
             Event::Alarm { .. }
             | Event::Found { .. }
             | Event::Contacted { .. }
@@ -69,7 +143,16 @@ impl Overlay {
             | Event::Tables { .. }
             | Event::Push { .. }
             | Event::Indexed { .. }
-            | Event::Restart { .. } => 0,
+            | Event::Restart { .. } => {}
+        }
+    }
+
+    /// The message that an event brings.
+    fn approach_message(&self, event: Event) {
+        if let Event::Message { message, .. } = event
+            && let Some(message) = self.messages.get(message)
+        {
+            ask_for(&**message);
         }
     }
 
@@ -94,9 +177,40 @@ impl Overlay {
         }
     }
 
-    /// Reads a host's place in the network.
-    fn approach_host(&self, host: u32) -> usize {
-        let station = self.stations.get(index(host)).map_or(0, |it| it.sessions.len());
-        station + usize::from(self.paths.is_public(host))
+    /// A host's place in the network.
+    fn approach_host(&self, host: u32) {
+        if let Some(station) = self.stations.get(index(host)) {
+            ask_for(station);
+        }
+        self.paths.approach(host);
+    }
+
+    /// What a host's place in the network points to.
+    fn approach_sessions(&self, host: u32) {
+        let Some(station) = self.stations.get(index(host)) else { return };
+        ask(station.sessions.as_ptr().cast(), size_of_val(&*station.sessions));
+        if let Some(tables) = &station.tables {
+            ask_for(&**tables);
+        }
+    }
+
+    /// A host's sessions.
+    fn approach_peers(&self, host: u32) {
+        let Some(station) = self.stations.get(index(host)) else { return };
+        for (_, handle) in station.sessions.iter().rev().take(SESSIONS) {
+            self.sessions.approach(*handle);
+        }
+    }
+
+    /// Where a host's peers are.
+    fn approach_paths(&self, host: u32) {
+        let Some(station) = self.stations.get(index(host)) else { return };
+        for (_, handle) in station.sessions.iter().rev().take(SESSIONS) {
+            if let Some(session) = self.sessions.get(*handle) {
+                let other =
+                    if session.consumer == host { session.provider } else { session.consumer };
+                self.paths.approach(other);
+            }
+        }
     }
 }

@@ -14,7 +14,7 @@
 //! address translation cannot be dialled. What Kademlia, identify, ping and gossip send is a rate
 //! for each node from the calibration.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 mod approach;
@@ -25,6 +25,7 @@ mod directory;
 mod draws;
 mod event;
 pub mod measure;
+mod near;
 mod overlay;
 mod path;
 mod poison;

@@ -80,6 +80,13 @@ impl Paths {
         }
     }
 
+    /// Asks for the memory of a host's place.
+    pub(crate) fn approach(&self, host: u32) {
+        if let Some(place) = self.places.get(index(host)) {
+            crate::near::ask_for(place);
+        }
+    }
+
     /// Whether anybody can dial the host.
     pub(crate) fn is_public(&self, host: u32) -> bool {
         self.places.get(index(host)).is_some_and(|place| place.public)

@@ -43,6 +43,13 @@ impl<T> Slab<T> {
         self.places.get(place(handle))?.as_ref()
     }
 
+    /// Asks for the memory of a thing.
+    pub(crate) fn approach(&self, handle: u32) {
+        if let Some(place) = self.places.get(place(handle)) {
+            crate::near::ask_for(place);
+        }
+    }
+
     pub(crate) fn get_mut(&mut self, handle: u32) -> Option<&mut T> {
         self.places.get_mut(place(handle))?.as_mut()
     }

@@ -70,6 +70,8 @@ pub struct Wheel<T> {
     filled: Vec<u64>,
     /// Later turns.
     later: BTreeMap<u64, Vec<Entry<T>>>,
+    /// The place of the next slot of the present turn that holds anything.
+    coming: Option<usize>,
     /// Number of the present slot, counted from the start of the run.
     slot: u64,
     numbers: u64,
@@ -85,6 +87,7 @@ impl<T: Copy> Default for Wheel<T> {
             slots: (0..SLOTS).map(|_| Vec::new()).collect(),
             filled: vec![0; SLOTS / 64],
             later: BTreeMap::new(),
+            coming: None,
             slot: 0,
             numbers: 0,
             length: 0,
@@ -141,6 +144,9 @@ impl<T: Copy> Wheel<T> {
         if let Some(word) = self.filled.get_mut(place / 64) {
             *word |= 1 << (place % 64);
         }
+        if self.coming.is_none_or(|coming| place < coming) {
+            self.coming = Some(place);
+        }
     }
 
     /// When the next event is due, if that is not after `limit`. Moves on to its slot, but never
@@ -164,16 +170,27 @@ impl<T: Copy> Wheel<T> {
         Some((entry.at, entry.event))
     }
 
-    /// The next events as far as they lie in the present slot, the nearest first; for a caller that
-    /// wants their data on the way. What is added meanwhile may come out between them.
-    pub fn upcoming(&self) -> impl Iterator<Item = &T> {
-        self.present.iter().rev().map(|entry| &entry.event)
+    /// Events that are left of those that the present slot began with.
+    pub const fn left(&self) -> usize {
+        self.present.len()
+    }
+
+    /// The next slot that holds anything, as far as it lies in the present turn, and how many events it
+    /// has by now; for a caller that wants their data on the way.
+    pub fn coming(&self) -> Option<(usize, usize)> {
+        let coming = self.coming?;
+        self.slots.get(coming).map(|list| (coming, list.len()))
+    }
+
+    /// An event of that slot, in the order in which they were added.
+    pub fn coming_event(&self, at: usize) -> Option<&T> {
+        self.slots.get(self.coming?)?.get(at).map(|entry| &entry.event)
     }
 
     /// Goes on to the next slot that holds anything, which may be in a later turn. False when that
     /// is behind the limit's.
     fn turn(&mut self, limit: Moment) -> bool {
-        if let Some(next) = self.next_filled(place(self.slot) + 1) {
+        if let Some(next) = self.coming {
             let slot = (self.slot >> TURN_BITS << TURN_BITS) + next as u64;
             let reached = slot <= slot_of(limit);
             if reached {
@@ -188,6 +205,7 @@ impl<T: Copy> Wheel<T> {
         }
         let Some((turn, entries)) = self.later.pop_first() else { return false };
         self.slot = turn << TURN_BITS;
+        self.coming = None;
         for entry in entries {
             self.put(slot_of(entry.at), entry);
         }
@@ -202,6 +220,7 @@ impl<T: Copy> Wheel<T> {
         if let Some(word) = self.filled.get_mut(place / 64) {
             *word &= !(1 << (place % 64));
         }
+        self.coming = self.next_filled(place + 1);
         list.sort_unstable();
         let old = std::mem::replace(&mut self.present, list);
         if old.capacity() > 0 && self.spare.len() < SPARE {

@@ -76,7 +76,7 @@ impl<'a> World<'a> {
 
     /// Brings the memory near that the next events will need.
     pub(crate) fn approach(&mut self) {
-        self.ahead.step(&self.overlay, &self.hosts);
+        self.ahead.step(&self.overlay, &self.hosts, &*self.observer);
     }
 
     /// A host, and the world as it sees it.

@@ -293,6 +293,12 @@ pub trait Observer {
         let _unused_by_most = (at, block);
     }
 
+    /// Names the memory that it will need to hear a fact of this host, as places and bytes. The first
+    /// step is followed by a second, which may read what the first has named.
+    fn approach(&self, host: HostId, step: u8, ask: &mut dyn FnMut(*const u8, usize)) {
+        let _unused_by_most = (host, step, ask);
+    }
+
     /// Whether the run should end here: an invariant is broken. Asked after every event.
     fn is_over(&self) -> bool {
         false

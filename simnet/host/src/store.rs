@@ -161,6 +161,12 @@ impl Store {
         Fate { takes, crash: crash.or_else(|| dies.then_some(point)) }
     }
 
+    /// Names the memory that it points to; see [`crate::Host::approach`].
+    pub(crate) fn approach(&self, ask: &mut impl FnMut(*const u8, usize)) {
+        crate::host::near_list(&self.payers, ask);
+        crate::host::near_list(&self.payees, ask);
+    }
+
     /// Whether a commit that was under way when the process died reached the disk.
     pub(crate) fn reached_disk(&self, seed: Seed, host: HostId) -> bool {
         let index = u64::from(host.0) << 40 | self.commits;

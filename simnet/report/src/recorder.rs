@@ -513,6 +513,10 @@ impl Observer for Recorder {
         }
     }
 
+    fn approach(&self, HostId(host): HostId, step: u8, ask: &mut dyn FnMut(*const u8, usize)) {
+        self.accounts.approach(host, step, ask);
+    }
+
     fn sample(&mut self, sample: &Sample) {
         let at = micros(sample.at);
         if self.warm.is_none() && sample.at >= self.about.warm_up {

@@ -97,6 +97,12 @@ impl Observer for Watch {
         }
     }
 
+    fn approach(&self, host: HostId, step: u8, ask: &mut dyn FnMut(*const u8, usize)) {
+        if let Some(Ok(recorder)) = &self.recorder {
+            recorder.approach(host, step, ask);
+        }
+    }
+
     fn is_over(&self) -> bool {
         // Without its files a run is of no use.
         let blind = matches!(self.recorder, Some(Err(_)));

@@ -63,13 +63,6 @@ struct Body {
     dials: u64,
 }
 
-impl Body {
-    fn approach(&self) -> usize {
-        let process = self.process.as_ref().map_or(0, Process::depth);
-        process + self.store.payees().len() + usize::try_from(self.dials).unwrap_or(0)
-    }
-}
-
 /// The store of a host that has never written.
 static EMPTY: Store = Store::new();
 
@@ -109,16 +102,30 @@ impl Host {
         self.process().map(|process| &process.node)
     }
 
-    /// Reads a word of the memory that its next stimulus will need, `step` pointers away from here.
-    /// Whoever does that for some hosts before their turns come waits for their memory once, and
-    /// not for each of them. What comes back means nothing.
-    pub fn approach(&self, step: u8) -> usize {
-        let Some(body) = &self.body else { return usize::from(self.idle) };
-        match step {
-            0 => 1,
-            1 => body.approach() + usize::from(self.spec.region) + self.spec.class_of_role(),
-            _ => body.process.as_ref().map_or(0, |process| process.approach(step)),
+    /// Names the memory that its next stimulus will need, `step` pointers away from here, as places and
+    /// bytes. It reads what the step before has named and no more: so a caller who has asked the
+    /// processor for each step's memory some time before the next waits for none of it.
+    pub fn approach(&self, step: u8, ask: &mut impl FnMut(*const u8, usize)) {
+        if step == 0 {
+            near(&*self.spec, ask);
+            if let Some(body) = &self.body {
+                near(&**body, ask);
+            }
+            return;
         }
+        let Some(body) = &self.body else { return };
+        if step == 1 {
+            body.store.approach(ask);
+        }
+        if let Some(process) = &body.process {
+            process.approach(step, ask);
+        }
+    }
+
+    /// Reads what the protocol's jobs point to, which nobody else can name: the last step of an
+    /// approach. What comes back means nothing.
+    pub fn touch(&self) -> usize {
+        self.process().map_or(0, Process::touch)
     }
 
     /// Makes the process die at a point of a commit, counted from the host's first ever; for tests
@@ -263,6 +270,16 @@ pub(crate) fn grow<T>(list: &mut Vec<T>) {
     if list.len() == list.capacity() {
         list.reserve_exact(1.max(list.len() / 4));
     }
+}
+
+/// Names the memory of a thing.
+fn near<T>(thing: &T, ask: &mut impl FnMut(*const u8, usize)) {
+    ask(std::ptr::from_ref(thing).cast(), size_of::<T>());
+}
+
+/// Names the memory of a list's entries.
+pub(crate) fn near_list<T>(list: &[T], ask: &mut impl FnMut(*const u8, usize)) {
+    ask(list.as_ptr().cast(), size_of_val(list));
 }
 
 /// What a crash means for those who watch: every job of the process's users has failed.

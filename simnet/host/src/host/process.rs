@@ -20,6 +20,7 @@ use cocoon_protocol::{Input, Node};
 use simnet_scenario::Moment;
 
 use super::clock::Clock;
+use super::near;
 use super::reading::Reading;
 use super::serving::Serving;
 use super::spec::{self, HostSpec};
@@ -127,21 +128,34 @@ impl AlarmClock {
 }
 
 impl Process {
-    /// Reads what of it lies in the host itself; see [`crate::Host::approach`].
-    pub(super) fn depth(&self) -> usize {
-        let reading = self.reading.as_ref().map_or(0, |reading| reading.jobs.len());
-        let first = usize::from(self.node.provider().is_some());
-        self.inbox.len() + reading + first + usize::from(self.draining)
+    /// Names the memory that it points to; see [`crate::Host::approach`].
+    pub(super) fn approach(&self, step: u8, ask: &mut impl FnMut(*const u8, usize)) {
+        if step == 1 {
+            if let Some(consumer) = self.node.consumer() {
+                near(consumer, ask);
+            }
+            if let Some(provider) = self.node.provider() {
+                near(provider, ask);
+            }
+            if let Some(commit) = self.commit.as_deref() {
+                near(commit, ask);
+            }
+            if let Some(serving) = self.serving.as_deref() {
+                near(serving, ask);
+            }
+            if let Some(reading) = &self.reading {
+                reading.approach(ask);
+            }
+        } else if let Some(serving) = self.serving.as_deref() {
+            serving.approach(ask);
+        }
     }
 
-    /// Reads what it points to, and what that points to.
-    pub(super) fn approach(&self, step: u8) -> usize {
-        let near = step <= 2;
-        let serving = self.serving.as_deref().map_or(0, |serving| serving.approach(near));
-        let reading = self.reading.as_ref().map_or(0, |reading| reading.approach(near));
-        let provider = self.node.provider().map_or(0, |it| it.jobs() + it.load() as usize);
-        let consumer = self.node.consumer().map_or(0, |it| it.jobs() + it.book().len());
-        serving + reading + provider + consumer
+    /// Reads a word of each job that the protocol has; see [`crate::Host::touch`].
+    pub(super) fn touch(&self) -> usize {
+        let consumer = self.node.consumer().map_or(0, |it| it.running().count());
+        let provider = self.node.provider().map_or(0, |it| it.running().count());
+        consumer + provider
     }
 }
 

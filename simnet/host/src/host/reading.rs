@@ -28,6 +28,7 @@ use cocoon_protocol::wire::{JobRequest, SessionMessage};
 use simnet_scenario::Moment;
 
 use super::driver::Shell;
+use super::near_list;
 use super::session::Dialled;
 use crate::fabric::SessionId;
 use crate::mutation::{Mutation, planted};
@@ -93,14 +94,10 @@ impl Text {
 }
 
 impl Reading {
-    /// Reads what of it lies in itself, or what it points to; see [`crate::Host::approach`].
-    pub(super) fn approach(&self, near: bool) -> usize {
-        if near {
-            return self.jobs.len() + self.dialled.len();
-        }
-        let jobs = self.jobs.iter().map(|job| usize::from(job.started));
-        let dialled = self.dialled.iter().map(|it| usize::from(it.hostile));
-        jobs.chain(dialled).sum()
+    /// Names the memory that it points to; see [`crate::Host::approach`].
+    pub(super) fn approach(&self, ask: &mut impl FnMut(*const u8, usize)) {
+        near_list(&self.jobs, ask);
+        near_list(&self.dialled, ask);
     }
 
     fn job(&mut self, job: JobId) -> Option<&mut Job> {

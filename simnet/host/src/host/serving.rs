@@ -15,6 +15,7 @@ use cocoon_protocol::units::{NanoTon, Prices, Tokens};
 use cocoon_protocol::wire::{JobRequest, SessionMessage};
 
 use super::driver::Shell;
+use super::near_list;
 use super::process::AlarmClock;
 use super::reading::{BYTES_PER_TOKEN, Text, read_prompt};
 use super::session::Accepted;
@@ -102,12 +103,11 @@ impl Serving {
         }
     }
 
-    /// Reads what of it lies in itself, or what it points to.
-    pub(super) fn approach(&self, near: bool) -> usize {
-        if near {
-            return self.jobs.len() + self.bodies.len() + self.accepted.len() + self.engine.depth();
-        }
-        self.jobs.iter().map(|job| usize::from(job.prompt > Tokens::ZERO)).sum::<usize>()
+    /// Names the memory that it points to; see [`crate::Host::approach`].
+    pub(super) fn approach(&self, ask: &mut impl FnMut(*const u8, usize)) {
+        near_list(&self.jobs, ask);
+        self.engine.approach(ask);
+        self.accepted.approach(ask);
     }
 
     /// Whether another consumer may open a session.

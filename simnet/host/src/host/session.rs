@@ -69,6 +69,12 @@ struct Guest {
 }
 
 impl Accepted {
+    /// Names the memory that it points to; see [`crate::Host::approach`].
+    pub(super) fn approach(&self, ask: &mut impl FnMut(*const u8, usize)) {
+        super::near_list(&self.numbers, ask);
+        super::near_list(&self.peers, ask);
+    }
+
     /// How many.
     pub(super) fn len(&self) -> usize {
         self.numbers.len()

@@ -91,11 +91,6 @@ impl HostSpec {
         }
     }
 
-    /// One word of each of its two roles, for [`crate::Host::approach`].
-    pub(super) fn class_of_role(&self) -> usize {
-        usize::from(self.consumer.is_some()) + usize::from(self.provider.is_some())
-    }
-
     /// Its vault's hot key, if it is a consumer.
     pub fn vault_key(&self) -> Option<Arc<VaultKey>> {
         Some(match &self.consumer.as_ref()?.vault_key {

@@ -76,6 +76,21 @@ impl Accounts {
         self.lives.get_mut(usize::try_from(host).ok()?)
     }
 
+    /// Names the memory of a host's entry, or of its counters.
+    pub(super) fn approach(&self, host: u32, step: u8, ask: &mut dyn FnMut(*const u8, usize)) {
+        let life = usize::try_from(host).ok().and_then(|it| self.lives.get(it));
+        if step == 0 {
+            if let Some(life) = life {
+                ask(std::ptr::from_ref(life).cast(), size_of::<Life>());
+            }
+            return;
+        }
+        let place = life.and_then(|life| usize::try_from(life.account.checked_sub(1)?).ok());
+        if let Some(account) = place.and_then(|place| self.accounts.get(place)) {
+            ask(std::ptr::from_ref(account).cast(), size_of::<Account>());
+        }
+    }
+
     pub(super) fn start(&mut self, host: u32, at: u64) {
         if let Some(life) = self.life(host) {
             life.start(at);
