@@ -7,15 +7,13 @@
 //! meanwhile, it is put where it belongs. That is one step for each time-out instead of one for
 //! each token.
 
-use std::collections::BTreeSet;
-
-use crate::flat::Rest as _;
+use crate::flat::FlatSet;
 use crate::units::Timestamp;
 
 /// Keys in the order of the moments at which they are looked at. Each key's owner remembers its
 /// moment in an [`Entry`].
 #[derive(Clone, Debug)]
-pub(crate) struct Deadlines<K>(BTreeSet<(Timestamp, K)>);
+pub(crate) struct Deadlines<K>(FlatSet<(Timestamp, K)>);
 
 /// The moment at which a key stands in its [`Deadlines`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,7 +21,7 @@ pub(crate) struct Entry(Option<Timestamp>);
 
 impl<K> Default for Deadlines<K> {
     fn default() -> Self {
-        Self(BTreeSet::new())
+        Self(FlatSet::default())
     }
 }
 
@@ -47,27 +45,19 @@ impl<K: Ord + Copy> Deadlines<K> {
     pub(crate) fn clear(&mut self, key: K, entry: &mut Entry) {
         if let Some(noted) = entry.0.take() {
             self.0.remove(&(noted, key));
-            self.0.rest();
         }
     }
 
     /// When the next key comes up; nothing is due before.
     pub(crate) fn next(&self) -> Option<Timestamp> {
-        self.0.first().map(|(at, _)| *at)
+        self.0.as_slice().first().map(|(at, _)| *at)
     }
 
     /// The keys that come up until `now`. Each may have been pushed back: its owner calls
     /// [`Self::came_up`] with its present deadline.
     pub(crate) fn take_until(&mut self, now: Timestamp) -> Vec<K> {
-        let mut keys = Vec::new();
-        while let Some((at, key)) = self.0.first().copied()
-            && at <= now
-        {
-            self.0.remove(&(at, key));
-            keys.push(key);
-        }
-        self.0.rest();
-        keys
+        let due = self.0.as_slice().partition_point(|(at, _)| *at <= now);
+        self.0.take_first(due).into_iter().map(|(_, key)| key).collect()
     }
 
     /// After [`Self::take_until`]: whether the key really is due; if not, it is noted again.

@@ -142,6 +142,13 @@ impl<K: Ord> FlatSet<K> {
         true
     }
 
+    /// Takes the first of them out, at most all.
+    pub(crate) fn take_first(&mut self, count: usize) -> Vec<K> {
+        let taken = self.0.drain(..count.min(self.0.len())).collect();
+        shrink(&mut self.0);
+        taken
+    }
+
     /// All keys, in order.
     pub(crate) fn as_slice(&self) -> &[K] {
         &self.0

@@ -342,6 +342,30 @@ pub enum Input {
     Drain,
 }
 
+impl Input {
+    /// Whether it concerns a provider; otherwise it concerns a consumer, or both.
+    pub(crate) const fn is_for_provider(&self) -> bool {
+        matches!(
+            self,
+            Self::SessionAccepted { .. }
+                | Self::SessionClosed { accepted: true, .. }
+                | Self::ChannelHello { .. }
+                | Self::JobRequested { .. }
+                | Self::Paid { .. }
+                | Self::CancelRequested { .. }
+                | Self::EngineStarted { .. }
+                | Self::EngineRefused { .. }
+                | Self::Generated { .. }
+                | Self::EngineFinished { .. }
+                | Self::VaultRead { .. }
+                | Self::Settled { .. }
+                | Self::SettleFailed { .. }
+                | Self::SettleNow
+                | Self::Capacity { .. }
+        )
+    }
+}
+
 /// Why the ledger did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LedgerFailure {

@@ -56,8 +56,10 @@ impl Node {
     pub fn handle_into(&mut self, input: Input, now: Timestamp, out: &mut Output) {
         if matches!(input, Input::Drain) {
             self.drain(now, out);
-        } else if let Some(input) = self.handle_as_consumer(input, now, out) {
+        } else if input.is_for_provider() {
             self.handle_as_provider(input, now, out);
+        } else {
+            self.handle_as_consumer(input, now, out);
         }
         out.wake_at = self.next_timeout();
     }
@@ -96,19 +98,11 @@ impl Node {
         [consumer, provider].into_iter().flatten().min()
     }
 
-    /// Handles what concerns a consumer; gives back what does not.
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "what is left goes to the provider's match, which names every input"
-    )]
-    fn handle_as_consumer(
-        &mut self,
-        input: Input,
-        now: Timestamp,
-        out: &mut Output,
-    ) -> Option<Input> {
+    /// Handles what concerns a consumer; anything else has no receiver here and is dropped.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the provider's match names every input")]
+    fn handle_as_consumer(&mut self, input: Input, now: Timestamp, out: &mut Output) {
         let Some(consumer) = &mut self.consumer else {
-            return Some(input);
+            return;
         };
         match input {
             Input::Offer(offer) => consumer.offer(offer, now, out),
@@ -162,9 +156,8 @@ impl Node {
                 consumer.ledger_failed(Some(provider), &failure, out);
                 consumer.advance_all(now, out);
             }
-            other => return Some(other),
+            _ => {}
         }
-        None
     }
 
     /// Handles what concerns a provider; anything else has no receiver here and is dropped.

@@ -171,7 +171,7 @@ pub struct Provider {
     /// Who waits for which vault to be read.
     asking: BTreeSet<(TonAddress, NodeId)>,
     channels: BTreeMap<TonAddress, Box<Payee>>,
-    jobs: BTreeMap<(NodeId, JobId), Box<Serving>>,
+    jobs: FlatMap<(NodeId, JobId), Box<Serving>>,
     /// What the jobs of each vault may end up owing: a step each.
     at_risk: BTreeMap<TonAddress, NanoTon>,
     deadlines: Deadlines<(NodeId, JobId)>,
@@ -205,7 +205,7 @@ impl Provider {
             peers: FlatMap::new(),
             asking: BTreeSet::new(),
             channels,
-            jobs: BTreeMap::new(),
+            jobs: FlatMap::new(),
             at_risk: BTreeMap::new(),
             deadlines: Deadlines::default(),
             settling: BTreeSet::new(),
@@ -362,9 +362,8 @@ impl Provider {
             self.asking.remove(&(*vault, peer));
             self.asking.rest();
         }
-        let first = (peer, JobId::from_bytes([0; 32]));
-        let last = (peer, JobId::from_bytes([0xff; 32]));
-        let theirs: Vec<_> = self.jobs.range(first..=last).map(|(key, _)| *key).collect();
+        let keys = self.jobs.iter().map(|(key, _)| *key);
+        let theirs: Vec<_> = keys.filter(|(whose, _)| *whose == peer).collect();
         for key in theirs {
             self.end(key, out);
         }
@@ -570,7 +569,6 @@ impl Provider {
         let Some(mut serving) = self.jobs.remove(&key) else {
             return;
         };
-        self.jobs.rest();
         self.deadlines.clear(key, &mut serving.due);
         let risk = risk(serving.prices, serving.request.max_completion);
         if let Some(at_risk) = self.at_risk.get_mut(&serving.vault) {
