@@ -41,6 +41,12 @@ pub const PEER_TEXT_BYTES: usize = 512;
 pub const EVIDENCE_BYTES: usize = 65_536;
 /// An attestation answer with all endorsements: 24 kB of DCAP collateral, eight GPUs at 30 kB.
 pub const ATTEST_RESPONSE_BYTES: usize = 524_288;
+/// GPUs in one attestation answer: as many as a machine for one model has. More are refused.
+pub const GPUS: usize = 8;
+/// One GPU's report: NVIDIA's interface returns at most this much; real ones are half as long.
+pub const GPU_REPORT_BYTES: usize = 8_192;
+/// One GPU's certificates in DER: five of them are 3 kB.
+pub const GPU_CHAIN_BYTES: usize = 8_192;
 /// How long a provider may take to answer an attestation request. Narrows the window for relays.
 pub const ATTEST_TIMEOUT: Millis = Millis::from_secs(10);
 /// How old a session's evidence may be when a job is sent.

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use cocoon_protocol::attest::{Evidence, EvidenceKind, ReportData};
 use cocoon_protocol::units::Timestamp;
 
+use crate::gpu::GpuAttester;
+
 /// A quote and what a verifier needs to check it.
 #[derive(Clone, Debug)]
 pub struct Quoted {
@@ -53,6 +55,11 @@ pub trait Attester: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the TEE cannot make one at the moment.
     fn quote(&self, report_data: &ReportData, now: Timestamp) -> Result<Quoted, QuoteError>;
+
+    /// The machine's GPUs, where they can prove something beside this TEE; see [`crate::WithGpus`].
+    fn gpus(&self) -> Option<&dyn GpuAttester> {
+        None
+    }
 }
 
 /// Report data for tests; `seed` tells one from another.

@@ -281,6 +281,7 @@ fn attest_message_seeds() -> Vec<Vec<u8>> {
             model_manifest,
             evidence: record.evidence,
             endorsements: vec![5; 20].into(),
+            gpus: Vec::new(),
         };
         seeds.push(response.to_bytes());
     }

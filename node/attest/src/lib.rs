@@ -67,9 +67,11 @@ mod examination;
 mod explain;
 #[cfg(any(all(test, feature = "dev-tee"), feature = "fuzzing"))]
 pub mod fuzzing;
+mod gpu;
 mod hardware;
 mod instant;
 pub mod measure;
+mod nvidia;
 mod open;
 mod policy_entry;
 mod policy_file;
@@ -93,10 +95,12 @@ pub use appraiser::Appraiser;
 pub use attester::{Attester, QuoteError, Quoted};
 pub use examination::{Check, Examination, Standing};
 pub use explain::{Explanation, Section, Stance, Statement, explain};
+pub use gpu::{GpuAttester, WithGpus};
 pub use hardware::{
     EndorsementShelf, HardwareAttester, HardwareError, RawEvidence, Tee, host_data,
 };
 pub use instant::parse_instant;
+pub use nvidia::gpu_chain_from_pem;
 pub use open::OpenAttester;
 pub use policy_entry::{claimed_measurements, policy_entry};
 pub use policy_file::{PolicyFileError, parse_policy};

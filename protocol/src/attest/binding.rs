@@ -215,14 +215,44 @@ impl RecordBinding<'_> {
     }
 }
 
+/// What one GPU is asked with: a hash of this module, as [`ReportData`] is, so that no GPU of this
+/// node's vouches for another party's challenge.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct GpuNonce([u8; 32]);
+
+impl GpuNonce {
+    /// Its 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for GpuNonce {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for GpuNonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = hex::encode(self.0);
+        write!(f, "GpuNonce({}…)", text.get(..12).unwrap_or(&text))
+    }
+}
+
 /// The SPDM nonce of the GPU at `index`, so that a GPU's report belongs to one session only.
-pub fn gpu_nonce(exporter: &[u8; 32], nonce: &[u8; 32], index: u16) -> [u8; 32] {
+pub fn gpu_nonce(exporter: &[u8; 32], nonce: &[u8; 32], index: u16) -> GpuNonce {
     let mut input = Vec::new();
     append_length_prefixed(&mut input, GPU_DOMAIN);
     append_length_prefixed(&mut input, exporter);
     append_length_prefixed(&mut input, nonce);
     append_length_prefixed(&mut input, &index.to_be_bytes());
-    Sha256::digest(&input).into()
+    GpuNonce(Sha256::digest(&input).into())
+}
+
+/// The nonces of a session's first `count` GPUs.
+pub fn gpu_nonces(exporter: &[u8; 32], nonce: &[u8; 32], count: usize) -> Vec<GpuNonce> {
+    (0..=u16::MAX).take(count).map(|index| gpu_nonce(exporter, nonce, index)).collect()
 }
 
 /// One GPU's evidence as it enters [`gpu_digest`].

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::attest::bytes::{Malformed, Reader};
 use crate::attest::evidence::Evidence;
+use crate::attest::gpu::{self, GpuEvidence};
 use crate::attest::policy::PolicyId;
 use crate::attest::tier::Tier;
 use crate::identity::append_length_prefixed;
@@ -91,6 +92,8 @@ pub struct AttestResponse {
     /// What a verifier needs beside the quotes, so that it never has to call a vendor: for TDX the
     /// DCAP collateral as JSON. Empty without a TEE.
     pub endorsements: Bytes,
+    /// Evidence of the GPUs, where it was asked for; the session quote covers it.
+    pub gpus: Vec<GpuEvidence>,
 }
 
 impl fmt::Debug for AttestResponse {
@@ -98,20 +101,21 @@ impl fmt::Debug for AttestResponse {
         f.debug_struct("AttestResponse")
             .field("evidence", &self.evidence)
             .field("endorsements", &self.endorsements.len())
+            .field("gpus", &self.gpus)
             .finish_non_exhaustive()
     }
 }
 
 impl AttestResponse {
-    /// `version ‖ signature ‖ LP(model manifest) ‖ evidence ‖ LP(endorsements) ‖ gpu count (0)`.
+    /// `version ‖ signature ‖ LP(model manifest) ‖ evidence ‖ LP(endorsements) ‖ GPU evidence`, the last
+    /// as a byte for the count and `kind ‖ LP(report) ‖ LP(chain)` for each.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         out.extend_from_slice(&self.signature);
         append_length_prefixed(&mut out, self.model_manifest.as_ref().map_or(&[][..], |m| m));
         self.evidence.append(&mut out);
         append_length_prefixed(&mut out, &self.endorsements);
-        // GPU evidence: none is defined yet, and a verifier refuses what it does not understand.
-        out.push(0);
+        gpu::append_list(&mut out, &self.gpus);
         out
     }
 
@@ -131,15 +135,14 @@ impl AttestResponse {
         };
         let evidence = Evidence::read(&mut reader)?;
         let endorsements = reader.length_prefixed(limits::ATTEST_RESPONSE_BYTES)?;
-        if reader.byte()? != 0 {
-            return Err(Malformed);
-        }
+        let gpus = gpu::read_list(&mut reader)?;
         reader.finish()?;
         Ok(Self {
             signature,
             model_manifest,
             evidence,
             endorsements: Bytes::copy_from_slice(endorsements),
+            gpus,
         })
     }
 }
@@ -164,6 +167,7 @@ mod tests {
             model_manifest: Some([4; 32]),
             evidence: Evidence::Tdx { quote: Bytes::from_static(b"quote") },
             endorsements: Bytes::from_static(b"{}"),
+            gpus: Vec::new(),
         }
     }
 

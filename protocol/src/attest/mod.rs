@@ -8,6 +8,7 @@ mod binding;
 mod bytes;
 mod claims;
 mod evidence;
+mod gpu;
 mod measurement;
 mod message;
 #[cfg(test)]
@@ -26,12 +27,17 @@ pub use advisories::{
     registry_hash,
 };
 pub use binding::{
-    EXPORTER_LABEL, GpuEvidenceParts, IdentityBinding, NetworkId, RecordBinding, ReportData,
-    SessionBinding, SessionRole, gpu_digest, gpu_nonce,
+    EXPORTER_LABEL, GpuEvidenceParts, GpuNonce, IdentityBinding, NetworkId, RecordBinding,
+    ReportData, SessionBinding, SessionRole, gpu_digest, gpu_nonce, gpu_nonces,
 };
 pub use bytes::Malformed;
 pub use claims::{Appraisal, Claims, appraise, appraise_traced};
 pub use evidence::{Evidence, EvidenceKind, IdentityRecord, REPORT_DATA_BYTES};
+pub use gpu::{
+    GpuAppraisal, GpuArchitecture, GpuClaims, GpuEvidence, GpuEvidenceKind, GpuGolden,
+    GpuIdentityOnly, GpuRefusal, GpuRules, GpuStanding, ParseArchitectureError, appraise_gpus,
+    tier_with_gpus,
+};
 pub use measurement::{Measured, Register};
 pub use message::{AttestRequest, AttestResponse, NONCE_BYTES};
 pub use policy::{Policy, PolicyError, PolicyId, Rules, Trust};

@@ -144,7 +144,7 @@ fn session_bindings_of_both_roles() {
 fn gpu_nonces() {
     each("gpu_nonce", |case| {
         let index = u16::try_from(case["index"].as_u64().unwrap()).unwrap();
-        gpu_nonce(&array(&case["exporter"]), &array(&case["nonce"]), index).to_vec()
+        gpu_nonce(&array(&case["exporter"]), &array(&case["nonce"]), index).as_bytes().to_vec()
     });
 }
 
@@ -213,6 +213,7 @@ fn responses() {
             model_manifest: manifest(case),
             evidence: evidence(case),
             endorsements: Bytes::from(bytes(&case["endorsements"])),
+            gpus: Vec::new(),
         };
         let bytes = response.to_bytes();
         assert_eq!(AttestResponse::from_bytes(&bytes), Ok(response));

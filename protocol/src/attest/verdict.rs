@@ -4,6 +4,7 @@
 //! Must not: decide; `appraise` and the channel do.
 
 use crate::attest::evidence::EvidenceKind;
+use crate::attest::gpu::{GpuAppraisal, GpuRefusal};
 use crate::attest::measurement::{Measured, Register};
 use crate::attest::policy::PolicyId;
 use crate::attest::snp::SnpCheck;
@@ -29,6 +30,8 @@ pub struct Verdict {
     pub image: Option<String>,
     /// What was measured; `None` in tier `open`.
     pub measurements: Option<Measured>,
+    /// What was verified about its GPUs, in their order; empty where none was asked for.
+    pub gpus: Vec<GpuAppraisal>,
     /// SHA-256 of the manifest of what the provider serves. Bound to the quote; in tier `open` a
     /// signed claim.
     pub model_manifest: Option<[u8; 32]>,
@@ -119,6 +122,17 @@ pub enum Refusal {
     /// No quote where the tier needs one.
     #[error("the provider has no TEE evidence; ask for tier `open` to use it nevertheless")]
     EvidenceMissing,
+    /// GPU evidence was asked for, and none came.
+    #[error("the provider showed no GPU evidence, which this tier or the policy demands")]
+    GpuEvidenceMissing,
+    /// One of the provider's GPUs failed a check.
+    #[error("the provider's GPU {position} is refused: {reason}")]
+    Gpu {
+        /// Which one, counted from 0.
+        position: usize,
+        /// Which check it failed.
+        reason: Box<GpuRefusal>,
+    },
     /// Proved less than was asked for.
     #[error("the provider proved tier `{earned}`; `{asked}` was asked for")]
     TierTooLow {

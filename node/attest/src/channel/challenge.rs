@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cocoon_protocol::attest::{
-    AttestRequest, AttestResponse, Evidence, IdentityBinding, NONCE_BYTES, NetworkId,
-    REPORT_DATA_BYTES, Refusal, SessionBinding, SessionRole, Tier, Verdict, gpu_digest,
+    AttestRequest, AttestResponse, Evidence, GpuAppraisal, GpuEvidence, IdentityBinding,
+    NONCE_BYTES, NetworkId, REPORT_DATA_BYTES, Refusal, SessionBinding, SessionRole, Tier, Verdict,
+    tier_with_gpus,
 };
 use cocoon_protocol::identity::{Domain, NodeId};
 use cocoon_protocol::limits;
@@ -52,9 +53,16 @@ impl Challenger {
         Some(AttestRequest {
             nonce,
             want: self.want,
-            gpu: self.want == Tier::Confidential,
+            gpu: self.wants_gpus(),
             policy: self.appraiser.policy().id(),
         })
+    }
+
+    /// Whether GPU evidence is asked for: where the tier needs it, or the policy demands it of every
+    /// session with evidence.
+    fn wants_gpus(&self) -> bool {
+        let required = self.appraiser.policy().gpu().is_some_and(|rules| rules.required);
+        self.want == Tier::Confidential || (self.want > Tier::Open && required)
     }
 
     /// Judges the answer to `nonce` in the session whose exporter for it is `exporter`, on a
@@ -94,7 +102,7 @@ impl Challenger {
             nonce,
             public_key: &self.certificate.public_key,
             peer: &self.peer,
-            gpu_digest: &gpu_digest(&[]),
+            gpu_digest: &GpuEvidence::digest(&response.gpus),
             model_manifest: response.model_manifest.as_ref(),
         }
         .report_data();
@@ -117,11 +125,18 @@ impl Challenger {
                 Some(session?)
             }
         };
-        let earned = judged.as_ref().map_or(Tier::Open, |judged| judged.appraisal.tier);
+        let cpu = judged.as_ref().map_or(Tier::Open, |judged| judged.appraisal.tier);
+        // Only now: the CPU's quote is what ties these GPUs to this session and to its software.
+        let gpus = match self.wants_gpus() {
+            true => appraiser.judge_gpus(&response.gpus, exporter, nonce, now)?,
+            false if response.gpus.is_empty() => Vec::new(),
+            false => return Err(Refusal::Malformed),
+        };
+        let earned = tier_with_gpus(cpu, &gpus);
         if earned < self.want {
             return Err(Refusal::TierTooLow { asked: self.want, earned });
         }
-        Ok(self.verdict(&response, judged, earned, now))
+        Ok(self.verdict(&response, (judged, gpus), earned, now))
     }
 
     /// Judges the certificate's quote, and returns what it had to be over.
@@ -155,27 +170,30 @@ impl Challenger {
     fn verdict(
         &self,
         response: &AttestResponse,
-        judged: Option<Judged>,
+        (judged, gpus): (Option<Judged>, Vec<GpuAppraisal>),
         tier: Tier,
         now: Timestamp,
     ) -> Verdict {
         let expires = now.after(limits::REATTEST_AFTER).min(self.certificate.not_after);
         let kind = response.evidence.kind();
-        let simulated = kind.is_simulated();
+        let simulated = kind.is_simulated() || gpus.iter().any(|gpu| gpu.simulated);
         if simulated {
             tracing::warn!(peer = %self.peer, "accepted a SIMULATED TEE: NO SECURITY");
         }
         let (appraisal, measurements) =
             judged.map(|judged| (judged.appraisal, judged.measurements)).unzip();
+        let ends = appraisal.iter().map(|judged| judged.expires);
+        let expires = ends.chain(gpus.iter().map(|gpu| gpu.expires)).fold(expires, Timestamp::min);
         Verdict {
             peer: self.peer,
             tier,
             simulated,
             kind,
             evidence_digest: response.evidence.digest(),
-            expires: appraisal.as_ref().map_or(expires, |a| a.expires.min(expires)),
+            expires,
             image: appraisal.map(|appraisal| appraisal.image),
             measurements,
+            gpus,
             model_manifest: response.model_manifest,
             capabilities: self.certificate.record.capabilities,
             policy: self.appraiser.policy().id(),

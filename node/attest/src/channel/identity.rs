@@ -8,8 +8,8 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use cocoon_protocol::attest::{
-    AttestRequest, AttestResponse, Evidence, EvidenceKind, IdentityBinding, IdentityRecord,
-    NetworkId, ReportData, SessionBinding, SessionRole, Tier, gpu_digest,
+    AttestRequest, AttestResponse, Evidence, EvidenceKind, GpuEvidence, IdentityBinding,
+    IdentityRecord, NetworkId, ReportData, SessionBinding, SessionRole, Tier, gpu_nonces,
 };
 use cocoon_protocol::identity::{Domain, NodeId, NodeKey};
 use cocoon_protocol::limits;
@@ -25,6 +25,7 @@ use crate::certificate;
 use crate::channel::error::ChannelError;
 use crate::channel::quota::QuoteQuota;
 use crate::channel::tls;
+use crate::gpu::{self, GpuAttester};
 
 /// A certificate is replaced this long before it ends, so that a session opened with it can still
 /// be re-attested a few times.
@@ -186,6 +187,16 @@ impl ChannelIdentity {
         issued: &Issued,
     ) -> Result<Answered, QuoteError> {
         let options = &self.options;
+        let now = options.clock.now();
+        let quotes = request.want > Tier::Open && options.attester.kind() != EvidenceKind::None;
+        if quotes && !self.take_quota(peer, now) {
+            return Err(QuoteError::Quota);
+        }
+        // Without a TEE that vouches for them, GPUs prove nothing and are not asked.
+        let gpus = match quotes && request.gpu {
+            true => self.ask_gpus(request, exporter).await?,
+            false => Vec::new(),
+        };
         let report_data = SessionBinding {
             network: &options.network,
             role,
@@ -193,19 +204,13 @@ impl ChannelIdentity {
             nonce: &request.nonce,
             public_key: &issued.public_key,
             peer: &options.key.id(),
-            gpu_digest: &gpu_digest(&[]),
+            gpu_digest: &GpuEvidence::digest(&gpus),
             model_manifest: options.model_manifest.as_ref(),
         }
         .report_data();
         let quoted = match request.want {
             Tier::Open => Quoted { evidence: Evidence::None, endorsements: Bytes::new() },
-            Tier::Attested | Tier::Confidential => {
-                let now = options.clock.now();
-                if options.attester.kind() != EvidenceKind::None && !self.take_quota(peer, now) {
-                    return Err(QuoteError::Quota);
-                }
-                self.quote(report_data, now).await?
-            }
+            Tier::Attested | Tier::Confidential => self.quote(report_data, now).await?,
         };
         let (kind, evidence_digest) = (quoted.evidence.kind(), quoted.evidence.digest());
         let response = AttestResponse {
@@ -213,6 +218,7 @@ impl ChannelIdentity {
             model_manifest: options.model_manifest,
             evidence: quoted.evidence,
             endorsements: quoted.endorsements,
+            gpus,
         }
         .to_bytes();
         if response.len() > limits::ATTEST_RESPONSE_BYTES {
@@ -225,24 +231,47 @@ impl ChannelIdentity {
         self.quota.lock().unwrap_or_else(PoisonError::into_inner).take(peer, now)
     }
 
+    /// Evidence of the GPUs, each asked with its own nonce of this very session.
+    async fn ask_gpus(
+        &self,
+        request: &AttestRequest,
+        exporter: &[u8; 32],
+    ) -> Result<Vec<GpuEvidence>, QuoteError> {
+        let Some(count) = self.options.attester.gpus().map(GpuAttester::count) else {
+            return Ok(Vec::new());
+        };
+        let nonces = gpu_nonces(exporter, &request.nonce, count);
+        let work = move |attester: &dyn Attester| {
+            attester.gpus().map_or(Ok(Vec::new()), |gpus| gpu::ask(gpus, &nonces))
+        };
+        self.at_the_tee(work).await
+    }
+
     async fn quote(&self, report_data: ReportData, now: Timestamp) -> Result<Quoted, QuoteError> {
+        let quoted = self.at_the_tee(move |attester| attester.quote(&report_data, now)).await?;
+        if quoted.evidence.quote().len() > limits::EVIDENCE_BYTES {
+            return Err(QuoteError::TooLarge);
+        }
+        Ok(quoted)
+    }
+
+    /// Does `work` on a blocking thread, one at a time, in a queue of bounded length.
+    async fn at_the_tee<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Attester) -> Result<T, QuoteError> + Send + 'static,
+    ) -> Result<T, QuoteError> {
         let attester = Arc::clone(&self.options.attester);
         let place = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| QuoteError::Busy)?;
         let turn = Arc::clone(&self.quoting).acquire_owned().await;
         let turn = turn.map_err(|_| QuoteError::Unavailable)?;
         let make = move || {
-            let quoted = attester.quote(&report_data, now);
+            let made = work(&*attester);
             // Here and not outside: whoever stops waiting does not stop the TEE, and the next
             // quote must not begin beside this one.
             drop((turn, place));
-            quoted
+            made
         };
-        let quoted =
-            tokio::task::spawn_blocking(make).await.map_err(|_| QuoteError::Unavailable)??;
-        if quoted.evidence.quote().len() > limits::EVIDENCE_BYTES {
-            return Err(QuoteError::TooLarge);
-        }
-        Ok(quoted)
+        tokio::task::spawn_blocking(make).await.map_err(|_| QuoteError::Unavailable)?
     }
 }
 

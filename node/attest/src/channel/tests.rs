@@ -4,6 +4,8 @@
 
 #[cfg(feature = "dev-tee")]
 mod attacks;
+#[cfg(feature = "dev-tee")]
+mod gpus;
 mod hello;
 mod honest;
 mod hostile;

@@ -1,5 +1,5 @@
 //! The little DER that simulations write, among it Intel's SGX extension in a PCK certificate (Intel,
-//! *PCK Certificate and CRL Specification*, 1.2.840.113741.1.13.1).
+//! *PCK Certificate and CRL Specification*, 1.2.840.113741.1.13.1), and the identity of a GPU's firmware.
 //!
 //! Owns: what the test PKIs need. Must not: be used on anything that is read.
 
@@ -76,4 +76,12 @@ pub(super) fn sgx_extension(ppid: [u8; 16], fmspc: [u8; 6], cpu_svn: u8, pce_svn
         named("4", octets(&fmspc)),
         named("5", element(0x0a, &[0])),
     ])
+}
+
+/// The firmware's identity as Hopper's certificates carry it: version, the device's public key, and
+/// the SHA-384 hash of the firmware.
+pub(super) fn composite_device_id(public_key: &[u8], firmware: &[u8; 48]) -> Vec<u8> {
+    let sha384 = object_identifier("2.16.840.1.101.3.4.2.2");
+    let identity = sequence(&[sha384, octets(firmware)]);
+    sequence(&[small_integer(1), public_key.to_vec(), identity])
 }

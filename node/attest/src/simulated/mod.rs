@@ -1,17 +1,20 @@
 //! Simulated TEEs, for tests and demos. **NO SECURITY.**
 //!
 //! Owns: public test PKIs, and attesters that forge TDX quotes and SEV-SNP reports under them. The keys
-//! follow from a constant in this source, or lie in the repository. Anybody can forge the same evidence; that is the point, for separate
-//! processes must agree on the root without being told.
+//! follow from a constant in this source, or lie in the repository. Anybody can
+//! forge the same evidence; that is the point, for separate processes must agree on the root without
+//! being told. Simulated GPUs beside them, under a root of their own.
 //! Must not: be reachable without the feature `dev-tee`, or be trusted by a policy that does not say
 //! `trust = "dev"`. The roots' subjects say NOT A TEE.
 
 mod attester;
 pub(crate) mod der;
+mod gpu;
 pub(crate) mod pki;
 pub(crate) mod snp;
 
 pub use attester::{SimulatedAttester, SimulatedGuest};
+pub use gpu::{GPU_ROOT_COMMON_NAME, SimulatedGpu, SimulatedGpus};
 pub use pki::ROOT_COMMON_NAME;
 pub use snp::{SimulatedSnp, SimulatedSnpGuest};
 
@@ -20,15 +23,18 @@ use crate::tdx;
 
 /// The test roots as the appraiser uses them.
 pub(crate) fn anchors() -> Option<Anchors> {
-    Some(Anchors { tdx: root()?, snp: snp::pki::roots() })
+    Some(Anchors { tdx: root()?, snp: snp::pki::roots(), nvidia: gpu::root() })
 }
 
 fn root() -> Option<tdx::Root> {
     pki::shared().ok().map(|pki| tdx::Root::simulated(pki.root.clone(), ROOT_COMMON_NAME))
 }
 
+#[cfg(test)]
+pub(crate) use gpu::{forge_chain, forge_report, resign_report};
+
 /// A dev policy in TOML that accepts exactly [`SimulatedGuest::default`] and
-/// [`SimulatedSnpGuest::default`]: for demos and tests.
+/// [`SimulatedSnpGuest::default`], and GPUs as [`SimulatedGpu::new`] makes them: for demos and tests.
 pub fn dev_policy() -> String {
     let guest = SimulatedGuest::default();
     let [rtmr0, rtmr1, rtmr2, rtmr3] = guest.measurements.rtmr;
@@ -63,13 +69,35 @@ pub fn dev_policy() -> String {
          \n\
          [[snp.image]]\n\
          name = \"simulated guest (NOT A TEE)\"\n\
-         measurement = \"{}\"\n",
+         measurement = \"{}\"\n\
+         \n\
+         {}",
         guest.measurements.mrtd,
         level.boot_loader,
         level.tee,
         level.snp,
         level.microcode,
         snp.measurements.measurement,
+        gpu_policy(&SimulatedGpu::new(0)),
+    )
+}
+
+/// The rules `[gpu]` in TOML that accept GPUs in the state of `gpu`.
+fn gpu_policy(gpu: &SimulatedGpu) -> String {
+    let lines = gpu.measurements.iter().map(|(index, value)| format!("{index} = [\"{value}\"]\n"));
+    format!(
+        "[gpu]\n\
+         arch = [\"GH100\"]\n\
+         \n\
+         [[gpu.golden]]                  # NOT A GPU\n\
+         driver = \"{}\"\n\
+         vbios = \"{}\"\n\
+         \n\
+         [gpu.golden.measurements]\n\
+         {}",
+        gpu.driver,
+        gpu.vbios_version(),
+        lines.collect::<String>()
     )
 }
 

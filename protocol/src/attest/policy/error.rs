@@ -91,6 +91,16 @@ pub enum PolicyError {
         /// The name.
         image: String,
     },
+    /// A known good state of a GPU that cannot mean what its author thinks.
+    #[error("the golden GPU state of driver `{driver}` with VBIOS `{vbios}` {reason}")]
+    GpuGolden {
+        /// The entry's driver.
+        driver: String,
+        /// The entry's VBIOS.
+        vbios: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// More than a policy may hold.
     #[error("the policy lists more than {limit} {what}")]
     TooMany {

@@ -68,6 +68,9 @@ pub(super) fn policy_id(
     if let Some(snp) = &rules.snp {
         section(b"snp", &mut |content| snp.append_to(content));
     }
+    if let Some(gpu) = &rules.gpu {
+        section(b"gpu", &mut |content| gpu.append_to(content));
+    }
     if !subscriptions.is_empty() {
         section(b"advisories", &mut |content| {
             content.count(subscriptions.len());

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::attest::advisories::{SUBSCRIPTIONS, Subscription};
+use crate::attest::gpu::{GpuFile, GpuRules};
 use crate::attest::snp::{SnpFile, SnpRules};
 use crate::attest::tdx::{TdxFile, TdxRules};
 use crate::attest::tier::Tier;
@@ -42,12 +43,15 @@ pub struct Rules {
     pub tdx: Option<TdxRules>,
     /// For AMD SEV-SNP.
     pub snp: Option<SnpRules>,
+    /// For GPUs, beside one of the above.
+    pub gpu: Option<GpuRules>,
 }
 
 impl Rules {
     fn validate(&self) -> Result<(), PolicyError> {
         self.tdx.as_ref().map_or(Ok(()), TdxRules::validate)?;
-        self.snp.as_ref().map_or(Ok(()), SnpRules::validate)
+        self.snp.as_ref().map_or(Ok(()), SnpRules::validate)?;
+        self.gpu.as_ref().map_or(Ok(()), GpuRules::validate)
     }
 }
 
@@ -128,6 +132,11 @@ impl Policy {
         &self.subscriptions
     }
 
+    /// Its rules for GPUs; without, all GPU evidence is denied and nothing is `confidential`.
+    pub const fn gpu(&self) -> Option<&GpuRules> {
+        self.rules.gpu.as_ref()
+    }
+
     /// Its identity.
     pub const fn id(&self) -> PolicyId {
         self.id
@@ -147,6 +156,8 @@ struct PolicyFile {
     #[serde(default)]
     snp: Option<SnpFile>,
     #[serde(default)]
+    gpu: Option<GpuFile>,
+    #[serde(default)]
     advisories: Vec<Subscription>,
 }
 
@@ -164,6 +175,7 @@ impl TryFrom<PolicyFile> for Policy {
         let rules = Rules {
             tdx: file.tdx.map(TdxRules::try_from).transpose()?,
             snp: file.snp.map(SnpRules::try_from).transpose()?,
+            gpu: file.gpu.map(GpuRules::try_from).transpose()?,
         };
         Self::new(file.trust, file.minimum_tier, rules)?.following(file.advisories)
     }

@@ -156,6 +156,7 @@ async fn downgrade_to_no_evidence() {
             model_manifest: Some([5; 32]),
             evidence: Evidence::None,
             endorsements: Bytes::new(),
+            gpus: Vec::new(),
         });
         assert_eq!(error.await, refused(Refusal::EvidenceMissing));
     }

