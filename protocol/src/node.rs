@@ -131,10 +131,8 @@ impl Node {
                 consumer.finished(peer, job, &receipt, salt, now, out);
             }
             Input::JobBroken { peer, job, rule } => consumer.broken(peer, job, rule, now, out),
-            Input::PaymentRefused { peer, job } => {
-                if let Some(job) = job {
-                    consumer.broken(peer, job, "it refused a valid voucher", now, out);
-                }
+            Input::PaymentRefused { peer, job: Some(job) } => {
+                consumer.broken(peer, job, "it refused a valid voucher", now, out);
             }
             Input::VaultReady { vault, free, allocations } => {
                 consumer.funds_mut().vault_ready(vault, free, allocations, out);
