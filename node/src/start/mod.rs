@@ -16,6 +16,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use cocoon_attest::Appraiser;
+use cocoon_attest::collateral::Http;
 use cocoon_engine::catalogue::{Catalogue, CatalogueFileError};
 use cocoon_gateway::ApiKey;
 use cocoon_protocol::Node;
@@ -40,6 +41,7 @@ use crate::config::Config;
 use crate::driver::event::DriverHandle;
 use crate::driver::ledger_desk::LedgerDesk;
 use crate::driver::{Driver, World};
+use crate::endorsements::Client;
 use crate::guard::Guard;
 use crate::net::session::Bodies;
 use crate::net::sessions::Sessions;
@@ -220,10 +222,12 @@ async fn follow_advisories(
         ("consumer", consumer, &config.policy),
         ("provider", demand.map(|demand| &demand.appraiser), &config.consumer_policy),
     ];
+    // Without a client, lists from files and those that were kept still hold, and the log says so.
+    let http = Client::new().ok().map(|client| Arc::new(client) as Arc<dyn Http>);
     for (role, appraiser, policy) in followed {
         if let (Some(appraiser), Some(policy)) = (appraiser, policy) {
             let kept = foundation.folder.path().join("advisories").join(role);
-            Follower::start(Arc::clone(appraiser), None, policy, kept).await.run(tasks);
+            Follower::start(Arc::clone(appraiser), http.clone(), policy, kept).await.run(tasks);
         }
     }
 }
