@@ -3,7 +3,9 @@
 //! Owns: the words, and which choices are called weak.
 //! Must not: judge evidence or read a file; it describes the rules that `attest::appraise` applies.
 
-use cocoon_protocol::attest::{Policy, SnpRules, SnpTcb, TcbStatus, TdxRules, Tier, Trust};
+use cocoon_protocol::attest::{
+    GpuRules, Policy, SnpRules, SnpTcb, TcbStatus, TdxRules, Tier, Trust,
+};
 use cocoon_protocol::units::Millis;
 use serde::Serialize;
 
@@ -103,7 +105,7 @@ impl Explanation {
 pub fn explain(policy: &Policy) -> Explanation {
     Explanation {
         policy: policy.id().to_string(),
-        sections: vec![general(policy), tdx(policy.tdx()), snp(policy.snp())],
+        sections: vec![general(policy), tdx(policy.tdx()), snp(policy.snp()), gpu(policy.gpu())],
     }
 }
 
@@ -329,6 +331,60 @@ fn snp_platform(section: &mut Section, rules: &SnpRules) {
     }
 }
 
+fn gpu(rules: Option<&GpuRules>) -> Section {
+    let mut section = Section::new("NVIDIA GPU");
+    let Some(rules) = rules else {
+        section.denies("every GPU, so nothing is `confidential`: the policy has no [gpu]");
+        return section;
+    };
+    let known = rules.identity_only.is_some() || !rules.golden.is_empty();
+    if rules.architectures.is_empty() || !known {
+        section.denies(if known {
+            "every GPU: `arch` lists no family, and an empty list denies"
+        } else {
+            "every GPU: no [[gpu.golden]] is listed, and an empty list denies"
+        });
+        return section;
+    }
+    let families: Vec<_> = rules.architectures.iter().map(|family| family.as_str()).collect();
+    let families = families.join(", ");
+    for golden in &rules.golden {
+        let measurements = counted(golden.measurements.len(), "measurement", "measurements");
+        section.accepts(format!(
+            "{families} with driver {} and VBIOS {} where {measurements} have a listed value: \
+             `confidential`, together with a TEE",
+            golden.driver, golden.vbios
+        ));
+    }
+    if let Some(only) = &rules.identity_only {
+        let drivers = counted(only.drivers.len(), "driver", "drivers");
+        section.weak(format!(
+            "genuine {families} of {drivers} whatever they measure, at tier `attested` \
+             (`gpu-identity-only`); golden values say what they run"
+        ));
+    }
+    section.denies("every other family, driver, VBIOS and measured value");
+    gpu_evidence(&mut section, rules);
+    section
+}
+
+fn gpu_evidence(section: &mut Section, rules: &GpuRules) {
+    if rules.required {
+        section
+            .denies("sessions with a TEE that show no evidence of GPUs, also at tier `attested`");
+    }
+    if rules.allow_missing_fwid {
+        section.weak(
+            "reports that do not name their firmware (`allow_missing_fwid`): take drivers that do",
+        );
+    }
+    let revoked = counted(rules.revoked_keys.len(), "key", "keys");
+    section.weak(format!(
+        "what NVIDIA has revoked, but for {revoked} in `revoked_keys`: NVIDIA answers that online \
+         only, and nobody is asked"
+    ));
+}
+
 /// `1 machine`, `2 machines`.
 fn counted(count: usize, one: &str, several: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { several })
@@ -380,6 +436,35 @@ mod tests {
             "{:?}",
             weak(EXAMPLE)
         );
+    }
+
+    #[test]
+    fn gpus_are_put_into_words() {
+        let none = said(EXAMPLE, Stance::Denies);
+        assert!(none.contains("nothing is `confidential`"), "{none}");
+
+        let gpu = |rules: &str| format!("version = 1\ntrust = \"production\"\n[gpu]\n{rules}");
+        let denied = |rules: &str| said(&gpu(rules), Stance::Denies);
+        assert!(denied("arch = [\"GH100\"]\n").contains("no [[gpu.golden]] is listed"));
+        let state = format!(
+            "[[gpu.golden]]\ndriver = \"550.90.07\"\nvbios = \"96.00.9F.00.01\"\n\
+             measurements = {{ 0 = [\"{}\"] }}\n",
+            "ab".repeat(48)
+        );
+        assert!(denied(&format!("arch = []\n{state}")).contains("`arch` lists no family"));
+
+        let rules = format!("arch = [\"GH100\"]\nrequired = true\n{state}");
+        let accepted = said(&gpu(&rules), Stance::Accepts);
+        assert!(accepted.contains("GH100 with driver 550.90.07 and VBIOS 96.00.9F.00.01"));
+        assert!(accepted.contains("1 measurement"), "{accepted}");
+        assert!(denied(&rules).contains("show no evidence of GPUs"));
+
+        let rules = "arch = [\"GB100\"]\nallow_missing_fwid = true\n[gpu.identity_only]\n\
+                     drivers = [\"575.32\"]\nvbios = [\"97.00.82.00.1F\"]\n";
+        let weak = weak(&gpu(rules)).join("\n");
+        for expected in ["gpu-identity-only", "allow_missing_fwid", "NVIDIA has revoked"] {
+            assert!(weak.contains(expected), "{expected}: {weak}");
+        }
     }
 
     #[test]

@@ -5,9 +5,10 @@
 
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use cocoon_protocol::attest::{
-    AttestRequest, AttestResponse, Evidence, IdentityRecord, PolicyId, SnpClaims, SnpEndorsements,
-    TdxClaims, Tier,
+    AttestRequest, AttestResponse, Evidence, GpuClaims, GpuEvidence, GpuEvidenceKind,
+    IdentityRecord, PolicyId, SnpClaims, SnpEndorsements, TdxClaims, Tier,
 };
 use cocoon_protocol::identity::{NodeId, NodeKey};
 use cocoon_protocol::units::Timestamp;
@@ -18,6 +19,7 @@ use rcgen::KeyPair;
 
 use crate::certificate::{self, SessionCertificate};
 use crate::evidence_file::{EvidenceFile, Recorded, RecordedGpu};
+use crate::nvidia::{self, gpu_chain_from_pem};
 use crate::simulated::SimulatedSnpGuest;
 use crate::simulated::snp::{endorsements, pki, sign, unsigned_report};
 use crate::snp::{self, Asvk, Roots};
@@ -36,6 +38,13 @@ const SNP_CRL: &[u8] = include_bytes!("../testdata/snp-dev/crl.der");
 const SNP_THEN: Timestamp = Timestamp::from_unix_secs(1_800_000_000);
 /// What a report's signature covers.
 const SNP_SIGNED: usize = 0x2a0;
+const GPU_REPORT: &[u8] = include_bytes!("../testdata/nvidia/hopper_report.bin");
+const GPU_CHAIN: &[u8] = include_bytes!("../testdata/nvidia/hopper_chain.pem");
+/// The other family's, so that both forms of its firmware's identity are found.
+const GPU_REPORT_BLACKWELL: &[u8] = include_bytes!("../testdata/nvidia/blackwell_report.bin");
+const GPU_CHAIN_BLACKWELL: &[u8] = include_bytes!("../testdata/nvidia/blackwell_chain.pem");
+/// `r` and `s` of the signature that ends a report.
+const GPU_SIGNATURE: usize = 96;
 const ADVISORIES: &str = include_str!("../testdata/advisories.toml");
 const POLICY: &str = include_str!("../testdata/policy.toml");
 /// A session message and an offer as they travel, in hexadecimal.
@@ -63,6 +72,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "tdx_collateral", run: tdx_collateral, seeds: || vec![TDX_COLLATERAL.to_vec()] },
     Target { name: "snp_report", run: snp_report, seeds: snp_reports },
     Target { name: "snp_endorsements", run: snp_endorsements, seeds: snp_endorsement_seeds },
+    Target { name: "gpu_report", run: gpu_report, seeds: gpu_reports },
+    Target { name: "gpu_chain", run: gpu_chain, seeds: gpu_chains },
     Target { name: "identity_extension", run: identity_extension, seeds: identity_extensions },
     Target { name: "session_certificate", run: session_certificate, seeds: session_certificates },
     Target { name: "attest_messages", run: attest_messages, seeds: attest_message_seeds },
@@ -121,6 +132,43 @@ pub fn snp_endorsements(data: &[u8]) {
     }
     let claims = verify_snp(&GENUINE.0, data);
     assert!(claims.is_none() || claims == GENUINE.1, "forged endorsements changed the claims");
+}
+
+fn verify_gpu(report: &[u8], chain: &[u8]) -> Option<GpuClaims> {
+    static NVIDIA: LazyLock<Option<nvidia::Root>> = LazyLock::new(nvidia::Root::nvidia);
+    let evidence = GpuEvidence {
+        kind: GpuEvidenceKind::Nvidia,
+        report: Bytes::copy_from_slice(report),
+        chain: Bytes::copy_from_slice(chain),
+    };
+    nvidia::verify(&evidence, NVIDIA.as_ref()?, SNP_THEN).ok()
+}
+
+/// A GPU's report, with its genuine certificates. Accepted is only what the GPU signed.
+pub fn gpu_report(data: &[u8]) {
+    static CHAIN: LazyLock<Vec<u8>> =
+        LazyLock::new(|| gpu_chain_from_pem(GPU_CHAIN).unwrap_or_default());
+    if verify_gpu(data, &CHAIN).is_some() {
+        let signed = |report: &[u8]| report.len().checked_sub(GPU_SIGNATURE);
+        let (found, genuine) = (signed(data), signed(GPU_REPORT));
+        let same =
+            found.and_then(|end| data.get(..end)) == genuine.and_then(|end| GPU_REPORT.get(..end));
+        assert!(same, "a forged report passed");
+    }
+}
+
+/// A GPU's certificates, for a genuine report. Whatever passes names the same GPU in the same state.
+pub fn gpu_chain(data: &[u8]) {
+    static GENUINE: LazyLock<Option<GpuClaims>> = LazyLock::new(|| {
+        verify_gpu(GPU_REPORT, &gpu_chain_from_pem(GPU_CHAIN).unwrap_or_default())
+    });
+    let claims = verify_gpu(GPU_REPORT, data);
+    assert!(claims.is_none() || claims == *GENUINE, "forged certificates changed the claims");
+    // As a driver gives them.
+    if let Some(chain) = gpu_chain_from_pem(data) {
+        let claims = verify_gpu(GPU_REPORT, &chain);
+        assert!(claims.is_none() || claims == *GENUINE, "forged certificates changed the claims");
+    }
 }
 
 /// A file of evidence: what is read can be written and read again.
@@ -228,6 +276,15 @@ fn snp_endorsement_seeds() -> Vec<Vec<u8>> {
     vec![snp_endorsement_bytes()]
 }
 
+fn gpu_reports() -> Vec<Vec<u8>> {
+    vec![GPU_REPORT.to_vec(), GPU_REPORT_BLACKWELL.to_vec()]
+}
+
+fn gpu_chains() -> Vec<Vec<u8>> {
+    let pem = [GPU_CHAIN, GPU_CHAIN_BLACKWELL];
+    pem.into_iter().filter_map(gpu_chain_from_pem).chain([GPU_CHAIN.to_vec()]).collect()
+}
+
 fn evidence_files() -> Vec<Vec<u8>> {
     let file = |evidence, record| EvidenceFile {
         made_at: TDX_THEN,
@@ -281,7 +338,11 @@ fn attest_message_seeds() -> Vec<Vec<u8>> {
             model_manifest,
             evidence: record.evidence,
             endorsements: vec![5; 20].into(),
-            gpus: Vec::new(),
+            gpus: vec![GpuEvidence {
+                kind: GpuEvidenceKind::Nvidia,
+                report: vec![6; 12].into(),
+                chain: vec![7; 9].into(),
+            }],
         };
         seeds.push(response.to_bytes());
     }
@@ -330,6 +391,8 @@ mod tests {
         assert!(AttestResponse::from_bytes(response).is_ok());
         assert!(verify_tdx(TDX_QUOTE, TDX_COLLATERAL).is_some());
         assert!(verify_snp(&signed_report(), &snp_endorsement_bytes()).is_some());
+        let chain = gpu_chain_from_pem(GPU_CHAIN).unwrap();
+        assert!(verify_gpu(GPU_REPORT, &chain).is_some());
         let [signed, content] = &advisory_lists()[..] else { panic!("no seeds") };
         assert!(read_advisories(signed).is_ok() && read_advisories(content).is_err());
         for file in evidence_files() {

@@ -149,6 +149,13 @@ fn print(
             values(printer, check)?;
         }
     }
+    let gpus = file.gpus.len();
+    if gpus > 0 {
+        // A GPU's report means something only with the nonce of the session that asked for it.
+        printer.line(format_args!(
+            "gpus      {gpus} in the file, not checked: their tier shows in a session only"
+        ))?;
+    }
     match &examination.outcome {
         Ok(appraisal) => printer.line(format_args!(
             "verdict   accepted{simulated}: tier {}, image `{}`, until {}",
@@ -182,6 +189,8 @@ struct Shown<'a> {
     image: Option<&'a str>,
     expires: Option<u64>,
     reason: Option<String>,
+    /// How many GPUs the file shows evidence of. None of it is checked.
+    gpus_not_checked: usize,
     checks: &'a [Check],
 }
 
@@ -203,6 +212,7 @@ impl<'a> Shown<'a> {
             image: appraisal.map(|appraisal| appraisal.image.as_str()),
             expires: appraisal.map(|appraisal| appraisal.expires.as_unix_secs()),
             reason: examination.outcome.as_ref().err().map(ToString::to_string),
+            gpus_not_checked: file.gpus.len(),
             checks: &examination.checks,
         }
     }
