@@ -67,9 +67,10 @@ mod tests {
         let path = folder.path().join("policy.toml");
         let policy = "version = 1\ntrust = \"production\"\n#";
         let length = usize::try_from(POLICY_BYTES).unwrap();
-        std::fs::write(&path, format!("{policy:-<length$}")).unwrap();
+        let of_length = |length: usize| format!("{policy}{}", "-".repeat(length - policy.len()));
+        std::fs::write(&path, of_length(length)).unwrap();
         assert!(read_policy(&path).is_ok());
-        std::fs::write(&path, format!("{policy:-<0$}", length + 1)).unwrap();
+        std::fs::write(&path, of_length(length + 1)).unwrap();
         assert!(matches!(read_policy(&path), Err(ReadPolicyError::TooLarge { .. })));
     }
 }
