@@ -232,6 +232,20 @@ mod tests {
         command().debug_assert();
     }
 
+    /// clap keeps both under one name and hands out the one that was asked for last.
+    #[test]
+    fn no_command_s_argument_has_a_setting_s_name() {
+        fn look(command: &clap::Command) {
+            for argument in command.get_arguments().filter(|it| !it.is_global_set()) {
+                let id = argument.get_id().as_str();
+                let setting = crate::config::SETTINGS.iter().any(|row| row.key == id);
+                assert!(!setting, "`{}` has an argument `{id}`", command.get_name());
+            }
+            command.get_subcommands().for_each(look);
+        }
+        look(&command());
+    }
+
     fn flags_of(line: &str) -> SettingFlags {
         let matches = command().try_get_matches_from(line.split(' ')).unwrap();
         Cli::from_arg_matches(&matches).unwrap().settings

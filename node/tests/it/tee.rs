@@ -198,7 +198,7 @@ fn evidence_of_real_hardware_is_verified_check_by_check() {
     sandbox.write("policy.toml", &policy_of_the_quote());
     sandbox.write("other.toml", EXAMPLE);
     let verify = |policy: &str, more: &[&str]| {
-        let own = ["tee", "verify", "quote", "--endorsements", "collateral.json"];
+        let own = ["tee", "verify", "quote", "--collateral", "collateral.json"];
         sandbox.run(&[&own[..], &["--policy", policy], more].concat())
     };
     let printed = verify("policy.toml", &["--at", THEN]).success();
@@ -229,7 +229,7 @@ fn evidence_of_real_hardware_is_verified_check_by_check() {
 
     // A bare quote without what vouches for it, no policy, no time, no file.
     let error = sandbox.run(&["tee", "verify", "quote", "--policy", "policy.toml"]).failure(2);
-    assert!(error.contains("--endorsements"), "{error}");
+    assert!(error.contains("--collateral"), "{error}");
     let error = sandbox.run(&["tee", "verify", "quote"]).failure(2);
     assert!(error.contains("--policy"), "{error}");
     assert!(verify("policy.toml", &["--at", "soon"]).failure(2).contains("`--at`"));

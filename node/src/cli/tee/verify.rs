@@ -25,11 +25,11 @@ const SNP_REPORT_BYTES: usize = 1184;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
-    /// A file that `tee record` wrote, or a bare quote or report with `--endorsements`.
+    /// A file that `tee record` wrote, or a bare quote or report with `--collateral`.
     file: PathBuf,
     /// What vouches for a bare quote: TDX collateral as JSON, or what travels with a SEV-SNP report.
     #[arg(long, value_name = "FILE")]
-    endorsements: Option<PathBuf>,
+    collateral: Option<PathBuf>,
     /// Kind of a bare quote: tdx, snp, simulated-tdx, or simulated-snp; by default by its length.
     #[arg(long)]
     kind: Option<String>,
@@ -86,13 +86,13 @@ fn evidence(arguments: &Arguments) -> Result<EvidenceFile, Failure> {
     let bytes = read(&arguments.file)?;
     let json = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
     if json {
-        if arguments.endorsements.is_some() || arguments.kind.is_some() {
+        if arguments.collateral.is_some() || arguments.kind.is_some() {
             return Err(usage("the file brings its own kind and endorsements; give it alone"));
         }
         return EvidenceFile::from_json(&bytes).map_err(Failure::new);
     }
-    let endorsements = arguments.endorsements.as_deref().ok_or_else(|| {
-        usage("a bare quote needs what vouches for it: name it with `--endorsements FILE`")
+    let collateral = arguments.collateral.as_deref().ok_or_else(|| {
+        usage("a bare quote needs what vouches for it: name it with `--collateral FILE`")
     })?;
     let kind = match &arguments.kind {
         Some(name) => EvidenceKind::from_name(name)
@@ -106,7 +106,7 @@ fn evidence(arguments: &Arguments) -> Result<EvidenceFile, Failure> {
     Ok(EvidenceFile {
         made_at: Timestamp::from_unix_secs(0),
         evidence,
-        endorsements: read(endorsements)?.into(),
+        endorsements: read(collateral)?.into(),
         gpus: Vec::new(),
         record: None,
         made_by: String::new(),
