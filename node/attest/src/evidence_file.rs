@@ -184,11 +184,16 @@ impl EvidenceFile {
         let quote = bounded("evidence", &form.evidence, limits::EVIDENCE_BYTES)?;
         let evidence =
             Evidence::new(kind, quote).ok_or_else(|| field("evidence", "a quote or report"))?;
+        // A time that this program cannot hold would become another one.
+        let made_at = Timestamp::from_unix_secs(form.made_at);
+        if made_at.as_unix_secs() != form.made_at {
+            return Err(field("made_at", "a time in seconds since 1970"));
+        }
         if form.gpus.len() > GPUS {
             return Err(field("gpus", "a list of at most eight"));
         }
         Ok(Self {
-            made_at: Timestamp::from_unix_secs(form.made_at),
+            made_at,
             evidence,
             endorsements: bounded(
                 "endorsements",
