@@ -18,6 +18,7 @@ pub mod control;
 pub mod data_folder;
 mod driver;
 mod endorsements;
+mod gpu_standing;
 mod guard;
 pub mod identity;
 pub mod keystore;

@@ -101,7 +101,6 @@ impl Operator {
             Some(peer_id) => format!("{address}/p2p/{peer_id}"),
             None => address.to_string(),
         };
-        let tier = if self.running.simulated { Tier::Attested } else { Tier::Open };
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.node,
@@ -113,7 +112,7 @@ impl Operator {
             draining: self.tasks.draining().is_cancelled(),
             addresses: net.listeners.iter().map(address).collect(),
             gateway: config.consume.then(|| config.gateway_listen.to_string()),
-            offered_tier: config.provide.then_some(tier),
+            offered_tier: view.offered_tier,
             simulated_tee: self.running.simulated,
             minimum_tier: config.consume.then_some(config.minimum_tier),
             policy: self.running.appraiser.as_deref().map(policy),

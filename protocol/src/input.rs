@@ -338,6 +338,11 @@ pub enum Input {
         /// Jobs that fit.
         places: usize,
     },
+    /// What sessions with this provider can prove has changed.
+    Proves {
+        /// The highest tier.
+        tier: Tier,
+    },
     /// Take nothing new; finish, settle, and say when done.
     Drain,
 }
@@ -362,6 +367,7 @@ impl Input {
                 | Self::SettleFailed { .. }
                 | Self::SettleNow
                 | Self::Capacity { .. }
+                | Self::Proves { .. }
         )
     }
 }

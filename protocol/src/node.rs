@@ -194,6 +194,7 @@ impl Node {
             Input::SettleFailed { voucher, .. } => provider.settle_failed(&voucher),
             Input::SettleNow => provider.settle_all(out),
             Input::Capacity { taken, places } => provider.capacity(taken, places, now, out),
+            Input::Proves { tier } => provider.proves(tier, now, out),
             Input::Offer(_)
             | Input::OfferGone(_)
             | Input::Submit { .. }

@@ -95,7 +95,7 @@ pub use appraiser::Appraiser;
 pub use attester::{Attester, QuoteError, Quoted};
 pub use examination::{Check, Examination, Standing};
 pub use explain::{Explanation, Section, Stance, Statement, explain};
-pub use gpu::{GpuAttester, WithGpus};
+pub use gpu::{GpuAttester, GpuTrialError, WithGpus, try_gpus};
 pub use hardware::{
     EndorsementShelf, HardwareAttester, HardwareError, RawEvidence, Tee, host_data,
 };

@@ -7,7 +7,7 @@ use cocoon_protocol::limits;
 use cocoon_protocol::units::{NanoTon, Prices};
 
 use super::Config;
-use super::choice::{AttesterChoice, EngineChoice, LedgerChoice, WalletAddress};
+use super::choice::{AttesterChoice, EngineChoice, GpuAttesterChoice, LedgerChoice, WalletAddress};
 
 /// Two settings that do not go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,11 +37,14 @@ pub enum Conflict {
     #[error("`ton_config` or `liteservers` is set, and `ledger` is not \"liteservers\"")]
     UnusedLiteservers,
     /// Simulated evidence was not built in.
-    #[error("`attester = \"simulated\"` needs a build with the feature `dev-tee`")]
+    #[error("a simulated `attester` or `gpu_attester` needs a build with the feature `dev-tee`")]
     SimulatedNotBuilt,
     /// Simulated evidence where real money is.
-    #[error("`attester = \"simulated\"` is refused on mainnet")]
+    #[error("a simulated `attester` or `gpu_attester` is refused on mainnet")]
     SimulatedOnMainnet,
+    /// GPUs by name, and no TEE that would give their evidence a meaning.
+    #[error("`gpu_attester` asks for GPUs, and `attester = \"open\"` for no TEE beside them")]
+    GpusWithoutTee,
     /// Real money would be withdrawn to an address of the test network.
     #[error("`owner` is an address for the test network only")]
     TestOnlyOwner,
@@ -74,8 +77,11 @@ impl Conflict {
                  `--ton-config FILE`"
             }
             Self::UnusedLiteservers => "give `--ledger liteservers`",
-            Self::SimulatedNotBuilt => "build with `--features dev-tee`, or use `--attester auto`",
-            Self::SimulatedOnMainnet => "use `--attester auto`",
+            Self::SimulatedNotBuilt => {
+                "build with `--features dev-tee`, or use `--attester auto --gpu-attester auto`"
+            }
+            Self::SimulatedOnMainnet => "use `--attester auto --gpu-attester auto`",
+            Self::GpusWithoutTee => "use `--gpu-attester auto`, or let `--attester` have a TEE",
             Self::TestOnlyOwner => "copy the address from a wallet on the main network",
             Self::PriceOutsideBounds => {
                 "the price is where prices begin: set the bounds around `--completion-price`"
@@ -110,6 +116,7 @@ impl Config {
             ),
             (self.simulated() && self.network == Network::Mainnet, Conflict::SimulatedOnMainnet),
             (self.simulated() && !cfg!(feature = "dev-tee"), Conflict::SimulatedNotBuilt),
+            (self.gpus_without_tee(), Conflict::GpusWithoutTee),
             (
                 self.network == Network::Mainnet
                     && self.owner.is_some_and(WalletAddress::is_test_only),
@@ -151,7 +158,14 @@ impl Config {
     }
 
     fn simulated(&self) -> bool {
-        (self.provide || self.consume) && self.attester == AttesterChoice::Simulated
+        let gpus = self.gpu_attester == GpuAttesterChoice::Simulated;
+        (self.provide || self.consume) && (self.attester.is_simulated() || gpus)
+    }
+
+    fn gpus_without_tee(&self) -> bool {
+        let by_name =
+            matches!(self.gpu_attester, GpuAttesterChoice::Nvidia | GpuAttesterChoice::Simulated);
+        self.provide && by_name && self.attester == AttesterChoice::Open
     }
 
     fn largest_allocation(&self) -> NanoTon {

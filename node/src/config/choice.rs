@@ -21,7 +21,29 @@ pub enum AttesterChoice {
     Tdx,
     /// AMD SEV-SNP; no start without it.
     Snp,
-    /// A simulated TEE, for demonstrations and tests. Protects nothing.
+    /// A simulated TEE (TDX), for demonstrations and tests. Protects nothing.
+    Simulated,
+    /// The same as a simulated SEV-SNP guest.
+    SimulatedSnp,
+}
+
+impl AttesterChoice {
+    /// Whether it protects nothing.
+    pub const fn is_simulated(self) -> bool {
+        matches!(self, Self::Simulated | Self::SimulatedSnp)
+    }
+}
+
+/// Which GPUs prove themselves beside the TEE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GpuAttesterChoice {
+    /// Those of the machine that can, if any.
+    Auto,
+    /// NVIDIA's; no start without them.
+    Nvidia,
+    /// None.
+    None,
+    /// Simulated ones, for demonstrations and tests. They protect nothing.
     Simulated,
 }
 

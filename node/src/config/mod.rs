@@ -25,8 +25,8 @@ use multiaddr::Multiaddr;
 
 pub use check::Conflict;
 pub use choice::{
-    AttesterChoice, EngineChoice, LedgerChoice, LogFilter, LogFormat, ModelChoice, ServiceUrl,
-    WalletAddress,
+    AttesterChoice, EngineChoice, GpuAttesterChoice, LedgerChoice, LogFilter, LogFormat,
+    ModelChoice, ServiceUrl, WalletAddress,
 };
 pub use file::FileError;
 pub use load::{ConfigError, Layers, Loaded, Origin, unknown_variables};
@@ -273,11 +273,21 @@ settings! {
         price_maximum: Option<PricePerMillion> = Unset, placeholder: "AMOUNT",
             unit: "per million tokens";
 
-        /// Evidence to offer: auto (the machine's TEE if it has one), tdx, snp, open, or simulated.
+        /// Evidence to offer: auto (the machine's TEE if it has one), tdx, snp, open, simulated, or simulated-snp.
         ///
         /// Asked for by name, a TEE that cannot be used stops the start; `auto` then serves as `open`.
         /// A consumer shows the same to providers that demand attested consumers.
         attester: AttesterChoice = Text("auto"), placeholder: "KIND";
+
+        /// Evidence of GPUs beside the TEE's: auto (those that can prove themselves), nvidia, none, or simulated.
+        ///
+        /// With it the node offers tier `confidential`. Asked for by name, GPUs that cannot prove
+        /// themselves stop the start; `auto` then serves as `attested`. Without a TEE GPUs prove
+        /// nothing and are not asked.
+        gpu_attester: GpuAttesterChoice = Text("auto"), placeholder: "KIND";
+
+        /// How many GPUs a simulation has.
+        simulated_gpus: NonZeroU16 = Text("1"), placeholder: "COUNT", unit: "GPUs", hidden: true;
 
         /// Service with what consumers need to verify TDX: Intel's, or a cache of it (PCCS).
         ///

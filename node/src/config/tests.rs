@@ -56,6 +56,8 @@ const EXAMPLES: &[(&str, [&str; 3])] = &[
     ("prompt_price", ["0.1 TON", "0.2 TON", "0.3 TON"]),
     ("completion_price", ["0.1 TON", "0.2 TON", "0.3 TON"]),
     ("attester", ["open", "tdx", "snp"]),
+    ("gpu_attester", ["nvidia", "none", "auto"]),
+    ("simulated_gpus", ["1", "2", "3"]),
     ("intel_pcs", ["http://a.example", "https://b.example/pccs", "https://c.example:8081"]),
     ("amd_kds", ["http://a.example", "https://b.example/kds", "https://c.example:8081"]),
     ("endorsements", ["/a.json", "/b.json", "/c.json"]),
@@ -273,6 +275,18 @@ fn settings_that_do_not_go_together_are_refused() {
     assert_eq!(conflict(&simulated), (!built).then_some(Conflict::SimulatedNotBuilt));
     let on_mainnet = [simulated[0], simulated[1], simulated[2], remote, ("network", "mainnet")];
     assert_eq!(conflict(&on_mainnet), Some(Conflict::SimulatedOnMainnet));
+    let gpus = |attester| {
+        [simulated[0], simulated[1], ("attester", attester), ("gpu_attester", "simulated")]
+    };
+    for attester in ["auto", "simulated-snp"] {
+        let not_built = (!built).then_some(Conflict::SimulatedNotBuilt);
+        assert_eq!(conflict(&gpus(attester)), not_built);
+        let on_mainnet = [&gpus(attester)[..], &on_mainnet[3..]].concat();
+        assert_eq!(conflict(&on_mainnet), Some(Conflict::SimulatedOnMainnet));
+    }
+    let by_name = [simulated[0], simulated[1], ("attester", "open"), ("gpu_attester", "nvidia")];
+    assert_eq!(conflict(&by_name), Some(Conflict::GpusWithoutTee));
+    assert_eq!(conflict(&[by_name[0], by_name[1], by_name[2], ("gpu_attester", "none")]), None);
 }
 
 #[test]

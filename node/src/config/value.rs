@@ -18,8 +18,8 @@ use multiaddr::Multiaddr;
 use zeroize::Zeroizing;
 
 use super::choice::{
-    AttesterChoice, EngineChoice, LedgerChoice, LogFilter, LogFormat, ModelChoice, ServiceUrl,
-    WalletAddress,
+    AttesterChoice, EngineChoice, GpuAttesterChoice, LedgerChoice, LogFilter, LogFormat,
+    ModelChoice, ServiceUrl, WalletAddress,
 };
 use super::setting::Kind;
 
@@ -434,12 +434,19 @@ macro_rules! words {
 words!(Network, "devnet, testnet, mainnet", {
     "devnet" => Network::Devnet, "testnet" => Network::Testnet, "mainnet" => Network::Mainnet,
 });
-words!(AttesterChoice, "auto, tdx, snp, open, simulated", {
+words!(AttesterChoice, "auto, tdx, snp, open, simulated, simulated-snp", {
     "auto" => AttesterChoice::Auto,
     "tdx" => AttesterChoice::Tdx,
     "snp" => AttesterChoice::Snp,
     "open" => AttesterChoice::Open,
     "simulated" => AttesterChoice::Simulated,
+    "simulated-snp" => AttesterChoice::SimulatedSnp,
+});
+words!(GpuAttesterChoice, "auto, nvidia, none, simulated", {
+    "auto" => GpuAttesterChoice::Auto,
+    "nvidia" => GpuAttesterChoice::Nvidia,
+    "none" => GpuAttesterChoice::None,
+    "simulated" => GpuAttesterChoice::Simulated,
 });
 words!(EngineChoice, "llama, echo", {
     "llama" => EngineChoice::Llama, "echo" => EngineChoice::Echo,

@@ -26,6 +26,8 @@ pub(crate) struct View {
     pub(crate) payers: Vec<ChannelLine>,
     /// This node's newest offer, as a provider.
     pub(crate) own_offer: Option<Offer>,
+    /// The tier that its sessions can prove, as a provider.
+    pub(crate) offered_tier: Option<Tier>,
     /// Its prices in millionths of the owner's.
     pub(crate) price_level: Option<u32>,
     /// Settlements under way.
@@ -74,6 +76,7 @@ impl View {
         }
         if let Some(provider) = node.provider() {
             view.own_offer = provider.newest_offer();
+            view.offered_tier = Some(provider.tier());
             view.price_level = Some(provider.price_level().parts());
             view.settling = provider.settling();
             view.jobs.extend(provider.running().map(|job| (true, job)));

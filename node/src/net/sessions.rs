@@ -47,8 +47,7 @@ pub(crate) struct AsConsumer {
 pub(crate) struct AsProvider {
     /// Its certificate and evidence.
     pub(crate) identity: Arc<ChannelIdentity>,
-    /// The tier that the evidence earns: what a receipt states must be what the consumer's own
-    /// appraisal has found.
+    /// The tier that the evidence can earn. Each session is of the one that its consumer asked for.
     pub(crate) tier: Tier,
     /// Whether it is a simulated TEE's.
     pub(crate) simulated: bool,
@@ -129,7 +128,8 @@ impl Sessions {
                     let verdict = channel.verdict();
                     let image = verdict.image.as_deref().unwrap_or("unknown");
                     let (tier, simulated) = (verdict.tier, verdict.simulated);
-                    tracing::info!(%peer, %tier, simulated, image, "session opened");
+                    let gpus = verdict.gpus.len();
+                    tracing::info!(%peer, %tier, simulated, image, gpus, "session opened");
                     let proved = Proved {
                         tier: verdict.tier,
                         simulated: verdict.simulated,
@@ -190,7 +190,7 @@ impl Sessions {
                 Ok(channel) => {
                     let shown = channel.kind() != EvidenceKind::None;
                     let proved = Proved {
-                        tier: if shown { provider.tier } else { Tier::Open },
+                        tier: channel.tier(),
                         simulated: shown && provider.simulated,
                         evidence_digest: channel.evidence_digest(),
                         manifest: None,

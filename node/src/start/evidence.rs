@@ -1,8 +1,10 @@
 //! The evidence that a provider offers: chosen, tried, and kept fresh.
 //!
-//! Owns: what `attester` means on this machine, and the errors a person can act on.
+//! Owns: what `attester` means on this machine, the tier that follows, and the errors a person can
+//! act on.
 //! Must not: offer what was not tried: the TEE has made a quote, its register holds the
-//! configuration, and endorsements lie ready, or the tier is `open`.
+//! configuration, and endorsements lie ready, or the tier is `open`; every GPU has made evidence, or
+//! it is `attested`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,13 +13,15 @@ use cocoon_attest::collateral::{Keeper, KeeperError, KeeperOptions, Refreshed, S
 use cocoon_attest::detect::{Interface, Standing, detect};
 use cocoon_attest::{
     Attester, Clock, EndorsementShelf, HardwareAttester, OpenAttester, RtmrError, TDX_MEASUREMENTS,
-    Tee, TsmOptions, extend_rtmr3, host_data,
+    Tee, TsmOptions, WithGpus, extend_rtmr3, host_data,
 };
 use cocoon_protocol::attest::{HostData, Tier};
 
-use crate::config::{AttesterChoice, Config};
+use crate::config::{AttesterChoice, Config, GpuAttesterChoice};
 use crate::data_folder::DataFolder;
 use crate::endorsements::{Client, Keeping, LookError, look};
+use crate::gpu_standing::NotedGpus;
+use crate::start::gpus::{self, GpuError};
 
 /// Why evidence that was asked for cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +65,12 @@ pub enum EvidenceError {
     /// There are no endorsements, neither from the vendor nor from an earlier run.
     #[error("what consumers need to verify this machine's evidence cannot be had")]
     Endorsements(#[source] KeeperError),
+    /// GPUs were asked for by name, and there is no TEE.
+    #[error("`gpu_attester` asks for GPUs, and without a TEE their evidence proves nothing")]
+    GpusWithoutTee,
+    /// GPUs were asked for by name, and cannot be offered.
+    #[error("`gpu_attester` asks for GPUs that prove themselves, and none is offered")]
+    Gpus(#[source] GpuError),
     /// The simulated TEE is not in this build.
     #[error("this build has no simulated TEE: build with the feature `dev-tee`")]
     NoSimulation,
@@ -70,6 +80,11 @@ impl EvidenceError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
+            Self::Gpus(error) => error.hint(),
+            Self::GpusWithoutTee => {
+                "`cocoon-node tee detect` says what this machine can prove and what is missing; \
+                 `--gpu-attester none` serves without evidence of GPUs"
+            }
             Self::NoTee { .. } | Self::OtherTee { .. } | Self::Look(_) | Self::Client(_) => {
                 "`cocoon-node tee detect` says what this machine can prove and what is missing; \
                  `--attester open` serves without evidence"
@@ -93,8 +108,10 @@ pub(crate) struct Proof {
     pub(crate) attester: Arc<dyn Attester>,
     /// The tier that they earn.
     pub(crate) tier: Tier,
-    /// Whether they are a simulation's.
+    /// Whether any of it is a simulation's.
     pub(crate) simulated: bool,
+    /// The GPUs beside the TEE; to be followed.
+    pub(crate) gpus: Option<Arc<NotedGpus>>,
     /// What keeps endorsements fresh.
     pub(crate) keeping: Option<Keeping>,
 }
@@ -102,7 +119,14 @@ pub(crate) struct Proof {
 impl Proof {
     fn open() -> Self {
         let attester = Arc::new(OpenAttester);
-        Self { attester, tier: Tier::Open, simulated: false, keeping: None }
+        Self { attester, tier: Tier::Open, simulated: false, gpus: None, keeping: None }
+    }
+
+    #[cfg(feature = "dev-tee")]
+    fn simulated(attester: impl Attester + 'static) -> Self {
+        tracing::warn!("this provider's TEE is simulated: it protects nothing");
+        let attester = Arc::new(attester);
+        Self { attester, tier: Tier::Attested, simulated: true, gpus: None, keeping: None }
     }
 }
 
@@ -119,11 +143,54 @@ pub(crate) struct Purpose<'a> {
 /// Makes the evidence that the settings ask for.
 ///
 /// # Errors
-/// When a TEE was asked for by name and cannot be used. `auto` falls to `open` instead, and says so.
+/// When a TEE or GPUs were asked for by name and cannot be used. `auto` falls to `open` or `attested`
+/// instead, and says so.
 pub(crate) async fn prove(purpose: &Purpose<'_>) -> Result<Proof, EvidenceError> {
+    let proof = prove_tee(purpose).await?;
+    let config = purpose.config;
+    let by_name = match config.gpu_attester {
+        GpuAttesterChoice::Nvidia | GpuAttesterChoice::Simulated => true,
+        GpuAttesterChoice::Auto | GpuAttesterChoice::None => false,
+    };
+    if proof.tier == Tier::Open {
+        // Without a TEE GPUs prove nothing and are not asked.
+        return if by_name { Err(EvidenceError::GpusWithoutTee) } else { Ok(proof) };
+    }
+    match gpus::offered(config.gpu_attester, config.simulated_gpus, purpose.clock).await {
+        Ok(found) => {
+            let noted = NotedGpus::new(found.attester);
+            let cpu = proof.attester;
+            Ok(Proof {
+                attester: Arc::new(WithGpus::new(cpu, Arc::<NotedGpus>::clone(&noted))),
+                tier: Tier::Confidential,
+                simulated: proof.simulated || found.simulated,
+                gpus: Some(noted),
+                keeping: proof.keeping,
+            })
+        }
+        Err(error) if by_name => Err(EvidenceError::Gpus(error)),
+        Err(error) if error.is_absence() => {
+            tracing::info!(reason = %error, "no GPU proves itself: tier attested");
+            Ok(proof)
+        }
+        Err(error) => {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                hint = error.hint(),
+                "THIS MACHINE HAS GPUS AND THEY CANNOT PROVE THEMSELVES: tier ATTESTED, in which the \
+                 owner of a machine can read what crosses its bus to a GPU"
+            );
+            Ok(proof)
+        }
+    }
+}
+
+/// The evidence of the TEE alone.
+async fn prove_tee(purpose: &Purpose<'_>) -> Result<Proof, EvidenceError> {
     match purpose.config.attester {
         AttesterChoice::Open => Ok(Proof::open()),
-        AttesterChoice::Simulated => simulated(),
+        AttesterChoice::Simulated => simulated_tdx(),
+        AttesterChoice::SimulatedSnp => simulated_snp(),
         AttesterChoice::Tdx => hardware(purpose, Tee::Tdx).await,
         AttesterChoice::Snp => hardware(purpose, Tee::Snp).await,
         AttesterChoice::Auto => {
@@ -154,7 +221,7 @@ pub(crate) async fn private_weights(attester: AttesterChoice) -> bool {
     match attester {
         AttesterChoice::Open => false,
         AttesterChoice::Tdx | AttesterChoice::Snp => true,
-        AttesterChoice::Simulated => cfg!(target_os = "linux"),
+        AttesterChoice::Simulated | AttesterChoice::SimulatedSnp => cfg!(target_os = "linux"),
         AttesterChoice::Auto => detected().await.is_ok(),
     }
 }
@@ -207,7 +274,8 @@ async fn hardware_through(
     let (configuration, clock) = (purpose.configuration, purpose.clock.clone());
     let keeping =
         Keeping { keeper, attester: Arc::clone(&attester), configuration, clock, first: again };
-    Ok(Proof { attester, tier: Tier::Attested, simulated: false, keeping: Some(keeping) })
+    let keeping = Some(keeping);
+    Ok(Proof { attester, tier: Tier::Attested, simulated: false, gpus: None, keeping })
 }
 
 /// The attester of this machine.
@@ -257,15 +325,26 @@ fn check_host_data(found: Option<HostData>, configuration: &[u8; 32]) -> Result<
 }
 
 #[cfg(feature = "dev-tee")]
-fn simulated() -> Result<Proof, EvidenceError> {
+#[expect(clippy::unnecessary_wraps, reason = "as its counterpart")]
+fn simulated_tdx() -> Result<Proof, EvidenceError> {
     use cocoon_attest::simulated::{SimulatedAttester, SimulatedGuest};
-    tracing::warn!("this provider's TEE is simulated: it protects nothing");
-    let attester = Arc::new(SimulatedAttester::new(SimulatedGuest::default()));
-    Ok(Proof { attester, tier: Tier::Attested, simulated: true, keeping: None })
+    Ok(Proof::simulated(SimulatedAttester::new(SimulatedGuest::default())))
 }
 
 #[cfg(not(feature = "dev-tee"))]
-const fn simulated() -> Result<Proof, EvidenceError> {
+const fn simulated_tdx() -> Result<Proof, EvidenceError> {
+    Err(EvidenceError::NoSimulation)
+}
+
+#[cfg(feature = "dev-tee")]
+#[expect(clippy::unnecessary_wraps, reason = "as its counterpart")]
+fn simulated_snp() -> Result<Proof, EvidenceError> {
+    use cocoon_attest::simulated::{SimulatedSnp, SimulatedSnpGuest};
+    Ok(Proof::simulated(SimulatedSnp::new(SimulatedSnpGuest::default())))
+}
+
+#[cfg(not(feature = "dev-tee"))]
+const fn simulated_snp() -> Result<Proof, EvidenceError> {
     Err(EvidenceError::NoSimulation)
 }
 

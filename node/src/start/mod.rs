@@ -8,6 +8,7 @@
 pub(crate) mod configuration;
 pub mod consumer;
 pub(crate) mod evidence;
+pub(crate) mod gpus;
 pub mod ledger;
 pub mod provider;
 
@@ -30,6 +31,7 @@ use cocoon_protocol::layout::RecordError;
 pub use crate::endorsements::LookError;
 use consumer::ConsumerParts;
 pub use evidence::EvidenceError;
+pub use gpus::GpuError;
 pub(crate) use ledger::LedgerParts;
 
 use crate::accounts;
@@ -167,6 +169,7 @@ pub(crate) async fn start(
     let (net, events) = join(config, foundation, tasks).await?;
     let node = protocol(&foundation.store, consuming.as_ref(), providing.as_ref())?;
     let (driver, inbox) = DriverHandle::new();
+    providing.iter().for_each(|parts| parts.follow_gpus(&clock, &driver, tasks));
     let (budget, keys) = budget(config, &foundation.store).await?;
     let sessions = Sessions::new(
         net.clone(),

@@ -21,7 +21,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, EngineChoice};
+use crate::driver::event::DriverHandle;
 use crate::endorsements::{Keeping, keep_identity};
+use crate::gpu_standing::NotedGpus;
 use crate::net::session::Bodies;
 use crate::net::sessions::AsProvider;
 use crate::policy_source::{ReadPolicyError, read_policy};
@@ -81,6 +83,8 @@ pub(crate) struct ProviderParts {
     pub(crate) sessions: AsProvider,
     /// Keeps a TEE's endorsements fresh; to be started.
     keeping: Option<Keeping>,
+    /// The GPUs beside the TEE; to be followed.
+    gpus: Option<Arc<NotedGpus>>,
     pricing: Arc<dyn pricing::Policy>,
 }
 
@@ -88,6 +92,13 @@ impl ProviderParts {
     /// How prices move: not at all, or within the owner's bounds.
     pub(crate) fn pricing(&self) -> Arc<dyn pricing::Policy> {
         Arc::clone(&self.pricing)
+    }
+
+    /// Starts what lets the offer fall with the GPUs that no longer prove themselves.
+    pub(crate) fn follow_gpus(&self, clock: &Clock, driver: &DriverHandle, tasks: &Tasks) {
+        if let Some(gpus) = self.gpus.clone() {
+            gpus.follow(clock.clone(), driver.clone(), tasks);
+        }
     }
 
     /// Starts what keeps endorsements and certificate fresh.
@@ -126,7 +137,8 @@ pub(crate) async fn parts(
     let configuration = configuration::digest(config, &capabilities.build, &manifest);
     let folder = &foundation.folder;
     let proof = prove(&Purpose { config, folder, configuration, clock }).await;
-    let Proof { attester, tier, simulated, keeping } = proof.map_err(ProviderError::Evidence)?;
+    let Proof { attester, tier, simulated, gpus, keeping } =
+        proof.map_err(ProviderError::Evidence)?;
     tracing::info!(
         model = %chosen.hash,
         name = chosen.name,
@@ -138,7 +150,9 @@ pub(crate) async fn parts(
         simulated,
         "ready to provide"
     );
-    let capabilities_digest = Sha256::digest(format!("{} {tier}", chosen.hash)).into();
+    // Of what the identity quote covers, which is the TEE: GPUs come and go beside it.
+    let quoted = tier.min(Tier::Attested);
+    let capabilities_digest = Sha256::digest(format!("{} {quoted}", chosen.hash)).into();
     let provider = ProviderConfig {
         key: foundation.key.clone(),
         network: config.network.global_id(),
@@ -164,6 +178,7 @@ pub(crate) async fn parts(
         engine,
         config: provider,
         keeping,
+        gpus,
         pricing: pricing_of(config),
         sessions: AsProvider {
             identity: Arc::new(identity),

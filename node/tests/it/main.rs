@@ -12,6 +12,8 @@ mod chat;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod confidential;
+#[cfg(test)]
 mod data_folder;
 #[cfg(test)]
 mod gateway;

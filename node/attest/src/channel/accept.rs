@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::Clock;
 use crate::appraiser::Appraiser;
 use crate::certificate::SessionCertificate;
-use crate::channel::challenge::Challenger;
+use crate::channel::challenge::{Challenger, demanded};
 use crate::channel::connect::first_challenge;
 use crate::channel::error::{ChannelError, Misbehaviour, from_io};
 use crate::channel::frame::{FrameReader, Kind, write_frame};
@@ -103,6 +103,7 @@ where
     Ok(AcceptedChannel {
         peer,
         kind: answered.kind,
+        tier: answered.tier,
         evidence_digest: answered.evidence_digest,
         verdict,
         sender,
@@ -123,7 +124,7 @@ impl ConsumerDemand {
             peer,
             role: SessionRole::Client,
             network: self.network,
-            want: self.appraiser.policy().minimum_tier().max(Tier::Attested),
+            want: demanded(Tier::Attested, self.appraiser.policy()),
             appraiser: Arc::clone(&self.appraiser),
             capabilities: None,
             clock: self.clock.clone(),

@@ -84,6 +84,8 @@ pub(super) struct Issued {
 pub(super) struct Answered {
     pub(super) response: Vec<u8>,
     pub(super) kind: EvidenceKind,
+    /// What was asked for, as far as the evidence goes.
+    pub(super) tier: Tier,
     pub(super) evidence_digest: [u8; 32],
 }
 
@@ -213,6 +215,12 @@ impl ChannelIdentity {
             Tier::Attested | Tier::Confidential => self.quote(report_data, now).await?,
         };
         let (kind, evidence_digest) = (quoted.evidence.kind(), quoted.evidence.digest());
+        let shown = match (kind, gpus.is_empty()) {
+            (EvidenceKind::None, _) => Tier::Open,
+            (_, true) => Tier::Attested,
+            (_, false) => Tier::Confidential,
+        };
+        let tier = request.want.min(shown);
         let response = AttestResponse {
             signature: options.key.sign(Domain::SessionIdentity, report_data.as_bytes()),
             model_manifest: options.model_manifest,
@@ -224,7 +232,7 @@ impl ChannelIdentity {
         if response.len() > limits::ATTEST_RESPONSE_BYTES {
             return Err(QuoteError::TooLarge);
         }
-        Ok(Answered { response, kind, evidence_digest })
+        Ok(Answered { response, kind, tier, evidence_digest })
     }
 
     fn take_quota(&self, peer: NodeId, now: Timestamp) -> bool {

@@ -25,7 +25,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cocoon_protocol::attest::{EvidenceKind, Verdict};
+use cocoon_protocol::attest::{EvidenceKind, Tier, Verdict};
 use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::limits;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -77,6 +77,7 @@ impl AttestedChannel {
 pub struct AcceptedChannel {
     peer: NodeId,
     kind: EvidenceKind,
+    tier: Tier,
     evidence_digest: [u8; 32],
     verdict: Option<Verdict>,
     sender: FrameSender,
@@ -92,6 +93,12 @@ impl AcceptedChannel {
     /// What kind of evidence the consumer was shown: as much as it had asked for.
     pub const fn kind(&self) -> EvidenceKind {
         self.kind
+    }
+
+    /// The tier that the consumer had asked for, as far as the evidence goes: with a CPU's alone no
+    /// further than `attested`. A consumer that was content names the same.
+    pub const fn tier(&self) -> Tier {
+        self.tier
     }
 
     /// SHA-256 of that evidence; the consumer's verdict names the same.

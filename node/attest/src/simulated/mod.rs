@@ -26,6 +26,11 @@ pub(crate) fn anchors() -> Option<Anchors> {
     Some(Anchors { tdx: root()?, snp: snp::pki::roots(), nvidia: gpu::root() })
 }
 
+/// The test root of GPUs.
+pub(crate) fn gpu_root() -> Option<crate::nvidia::Root> {
+    gpu::root()
+}
+
 fn root() -> Option<tdx::Root> {
     pki::shared().ok().map(|pki| tdx::Root::simulated(pki.root.clone(), ROOT_COMMON_NAME))
 }

@@ -82,7 +82,9 @@ async fn make(config: &Config, folder: &DataFolder, now: Timestamp) -> Result<Ma
         AttesterChoice::Auto => None,
         AttesterChoice::Tdx => Some(Tee::Tdx),
         AttesterChoice::Snp => Some(Tee::Snp),
-        AttesterChoice::Simulated => return simulated(now),
+        AttesterChoice::Simulated | AttesterChoice::SimulatedSnp => {
+            return simulated(config.attester, now);
+        }
         AttesterChoice::Open => {
             return Err(Failure::new(anyhow!("`attester = \"open\"` makes no evidence"))
                 .with_hint(Some("leave `--attester` away to record this machine's TEE")));
@@ -110,12 +112,21 @@ async fn make(config: &Config, folder: &DataFolder, now: Timestamp) -> Result<Ma
 
 /// A record of the simulation, for demonstrations and tests.
 #[cfg(feature = "dev-tee")]
-fn simulated(now: Timestamp) -> Result<Made, Failure> {
-    use cocoon_attest::Attester as _;
-    use cocoon_attest::simulated::{SimulatedAttester, SimulatedGuest};
+fn simulated(choice: AttesterChoice, now: Timestamp) -> Result<Made, Failure> {
+    use cocoon_attest::Attester;
+    use cocoon_attest::simulated::{
+        SimulatedAttester, SimulatedGuest, SimulatedSnp, SimulatedSnpGuest,
+    };
     use cocoon_protocol::attest::{RecordBinding, gpu_digest};
 
-    let attester = SimulatedAttester::new(SimulatedGuest::default());
+    let attester: Box<dyn Attester> = match choice {
+        AttesterChoice::SimulatedSnp => Box::new(SimulatedSnp::new(SimulatedSnpGuest::default())),
+        AttesterChoice::Auto
+        | AttesterChoice::Open
+        | AttesterChoice::Tdx
+        | AttesterChoice::Snp
+        | AttesterChoice::Simulated => Box::new(SimulatedAttester::new(SimulatedGuest::default())),
+    };
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(|error| Failure::new(anyhow!("{error}")))?;
     let report_data = RecordBinding {
@@ -131,6 +142,6 @@ fn simulated(now: Timestamp) -> Result<Made, Failure> {
 }
 
 #[cfg(not(feature = "dev-tee"))]
-fn simulated(_: Timestamp) -> Result<Made, Failure> {
+fn simulated(_: AttesterChoice, _: Timestamp) -> Result<Made, Failure> {
     Err(Failure::new(evidence::EvidenceError::NoSimulation))
 }

@@ -77,7 +77,7 @@ impl ProviderConfig {
             network: self.network,
             models: self.models.clone(),
             tier: self.tier,
-            evidence_digest: self.evidence_digest,
+            evidence_digest: self.evidence_digest.filter(|_| self.tier > Tier::Open),
             payout: self.payout,
             load,
             region: self.region.clone(),
@@ -225,6 +225,11 @@ impl Provider {
         self.jobs.len()
     }
 
+    /// The tier that sessions prove, for displays.
+    pub const fn tier(&self) -> Tier {
+        self.config.tier
+    }
+
     /// The jobs that run, for displays.
     pub fn running(&self) -> impl Iterator<Item = RunningJob> {
         self.jobs.iter().filter_map(|((peer, job), serving)| match serving.stage {
@@ -336,6 +341,19 @@ impl Provider {
             if self.publication() <= now {
                 self.publish(now, out);
             }
+        }
+    }
+
+    /// From now on sessions prove this tier. A lower one is published at once: nobody comes for what
+    /// is no longer there. Sessions and jobs go on as they were proved.
+    pub fn proves(&mut self, tier: Tier, now: Timestamp, out: &mut Output) {
+        let before = std::mem::replace(&mut self.config.tier, tier);
+        if before == tier || self.load == Load::Draining {
+            return;
+        }
+        self.stale = true;
+        if tier < before || self.publication() <= now {
+            self.publish(now, out);
         }
     }
 

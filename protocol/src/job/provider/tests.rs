@@ -3,6 +3,8 @@
 //! Owns: a provider with a session, a channel and an engine that answers by hand.
 //! Must not: repeat whole jobs; `tests/pair` runs those.
 
+mod offers;
+
 use super::*;
 use crate::channel::{Allocation, HolderClaim, JobTotal, VaultKey};
 use crate::identity::ModelHash;
@@ -329,37 +331,6 @@ fn greetings_without_end_do_not_read_the_ledger_without_end() {
     world.tick(limits::GREETING_WINDOW);
     world.act(|it, now, out| it.channel_hello(consumer(), VAULT, proof, now, out));
     assert_eq!(world.take().reads, 1);
-}
-
-#[test]
-fn prices_follow_utilisation_and_a_job_keeps_its_offers() {
-    let policy = pricing::Adaptive::default();
-    let mut provider = Provider::new(config(), Vec::new()).with_pricing(Arc::new(policy));
-    let mut world = World::with_channel(1_000_000);
-    let published = |out: &Output, now: Timestamp| {
-        out.effects.iter().rev().find_map(|effect| {
-            let Effect::Publish(offer) = effect else { return None };
-            Some(offer.verify(now).unwrap().offer().models[0].prices)
-        })
-    };
-    let mut out = Output::default();
-    provider.handle_timeout(world.now, &mut out);
-    assert_eq!(published(&out, START), Some(config().models[0].prices));
-    provider.capacity(4, 4, world.now, &mut out);
-    let mut last = config().models[0].prices;
-    for _ in 0..8 {
-        world.now = provider.next_timeout().unwrap();
-        assert!(world.now <= START.after(Millis::from_secs(20 * 60)));
-        let mut out = Output::default();
-        provider.handle_timeout(world.now, &mut out);
-        if let Some(prices) = published(&out, world.now) {
-            assert!(prices.completion >= last.completion);
-            last = prices;
-        }
-    }
-    assert!(last.completion > config().models[0].prices.completion, "{last:?}");
-    let terms = provider.offers.first_key_value().unwrap().1;
-    assert_eq!(terms[0].prices, config().models[0].prices, "an old offer keeps its prices");
 }
 
 #[test]

@@ -81,9 +81,10 @@ async fn eight_gpus_fit_and_more_do_not() {
 #[tokio::test]
 async fn gpus_are_not_asked_where_nobody_asked_for_them() {
     for tier in [Tier::Open, Tier::Attested] {
-        let (near, _far) = world().try_open(tier).await;
+        let (near, far) = world().try_open(tier).await;
         let near = near.unwrap();
         assert_eq!((near.verdict().tier, near.verdict().gpus.len()), (tier, 0));
+        assert_eq!(far.unwrap().tier(), tier);
     }
 }
 
@@ -91,8 +92,9 @@ async fn gpus_are_not_asked_where_nobody_asked_for_them() {
 async fn a_policy_may_demand_gpus_of_every_session_with_evidence() {
     let required = policy_with(|rules| rules.required = true);
     let with = World { policy: required.clone(), ..world() };
-    let (near, _far) = with.try_open(Tier::Attested).await;
+    let (near, far) = with.try_open(Tier::Attested).await;
     assert_eq!(near.unwrap().verdict().tier, Tier::Confidential);
+    assert_eq!(far.unwrap().tier(), Tier::Confidential);
     let without = World { attester: cpu(), policy: required.clone(), ..World::open() };
     assert_eq!(without.refusal(Tier::Attested).await, Refusal::GpuEvidenceMissing);
     // Tier `open` is without evidence, and says so.
@@ -179,12 +181,26 @@ async fn identity_alone_is_attested_and_labelled_and_never_confidential() {
         });
     });
     let world = World { policy: only, ..world() };
-    let (near, _far) = world.try_open(Tier::Attested).await;
+    let (near, far) = world.try_open(Tier::Attested).await;
     let near = near.unwrap();
-    assert_eq!(near.verdict().tier, Tier::Attested);
+    // The provider cannot know how well the policy knows its GPUs, and states no more than that.
+    assert_eq!((near.verdict().tier, far.unwrap().tier()), (Tier::Attested, Tier::Attested));
     assert_eq!(near.verdict().gpus[0].standing.as_str(), "gpu-identity-only");
     let (asked, earned) = (Tier::Confidential, Tier::Attested);
     assert_eq!(world.refusal(asked).await, Refusal::TierTooLow { asked, earned });
+}
+
+#[tokio::test]
+async fn golden_gpus_that_nobody_asked_to_be_confidential_are_labelled_as_both_ends_know() {
+    let either = policy_with(|rules| {
+        rules.required = true;
+        let (drivers, vbios) = (["another".to_owned()].into(), ["another".to_owned()].into());
+        rules.identity_only = Some(GpuIdentityOnly { drivers, vbios });
+    });
+    let (near, far) = World { policy: either, ..world() }.try_open(Tier::Attested).await;
+    let near = near.unwrap();
+    assert!(near.verdict().gpus.iter().all(|gpu| gpu.standing == GpuStanding::Golden));
+    assert_eq!((near.verdict().tier, far.unwrap().tier()), (Tier::Attested, Tier::Attested));
 }
 
 /// GPUs whose evidence a host rearranges before the guest hashes it: software in the guest that is

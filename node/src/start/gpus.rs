@@ -1,0 +1,128 @@
+//! The GPUs that prove themselves beside the TEE: chosen and tried.
+//!
+//! Owns: what `gpu_attester` means on this machine, and what to do where it cannot be had.
+//! Must not: ask GPUs without a TEE, or offer any that were not tried: a GPU's report means something
+//! only because a measured guest has asked for it and covers it with its own quote.
+
+use std::fmt;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use cocoon_attest::{Clock, GpuAttester, GpuTrialError, try_gpus};
+
+use crate::config::GpuAttesterChoice;
+
+/// Why no GPU proves itself.
+#[derive(Debug, thiserror::Error)]
+pub enum GpuError {
+    /// The settings say so.
+    #[error("`gpu_attester = \"none\"`")]
+    NotAsked,
+    /// Nothing in this program asks a real GPU.
+    #[error("this build collects no evidence of GPUs")]
+    NotBuilt,
+    /// The simulated GPUs are not in this build.
+    #[error("this build has no simulated GPUs: build with the feature `dev-tee`")]
+    NoSimulation,
+    /// Those that were found cannot be offered.
+    #[error(transparent)]
+    Trial(#[from] GpuTrialError),
+    /// The trial was cut off.
+    #[error("the trial of the GPUs was cut off")]
+    Cut,
+}
+
+impl GpuError {
+    /// Whether there is nothing wrong: nobody asked, or there is nobody to ask.
+    pub(crate) const fn is_absence(&self) -> bool {
+        matches!(self, Self::NotAsked | Self::NotBuilt | Self::Trial(GpuTrialError::None))
+    }
+
+    /// What to do about it.
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::NotAsked => "`--gpu-attester auto` offers the GPUs that can prove themselves",
+            Self::NotBuilt => "`--gpu-attester none` serves without evidence of GPUs",
+            Self::NoSimulation => "build with `--features dev-tee`, or use `--gpu-attester auto`",
+            Self::Trial(_) | Self::Cut => {
+                "`cocoon-node tee detect` says what this machine can prove; `--gpu-attester none` \
+                 serves without evidence of GPUs"
+            }
+        }
+    }
+}
+
+/// GPUs that can be asked, and whether they are a simulation.
+#[derive(Clone)]
+pub(crate) struct Gpus {
+    /// Asks them.
+    pub(crate) attester: Arc<dyn GpuAttester>,
+    /// Their evidence is worth nothing.
+    pub(crate) simulated: bool,
+}
+
+impl fmt::Debug for Gpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Gpus").field(&self.attester).finish()
+    }
+}
+
+/// The GPUs that the settings choose, not tried yet: [`offered`] tries them, and `tee` commands ask
+/// them on their own. `simulated` is how many a simulation has. May block for seconds.
+///
+/// # Errors
+/// Why there are none; with `auto` that is no failure, but a reason to tell.
+pub(crate) fn choose(choice: GpuAttesterChoice, simulated: NonZeroU16) -> Result<Gpus, GpuError> {
+    match choice {
+        GpuAttesterChoice::None => Err(GpuError::NotAsked),
+        GpuAttesterChoice::Simulated => simulation(simulated),
+        GpuAttesterChoice::Auto | GpuAttesterChoice::Nvidia => nvidia(),
+    }
+}
+
+/// NVIDIA's GPUs in this machine. **The seam for collection on real machines**: whatever implements
+/// [`GpuAttester`] over the driver is returned here.
+const fn nvidia() -> Result<Gpus, GpuError> {
+    Err(GpuError::NotBuilt)
+}
+
+#[cfg(feature = "dev-tee")]
+fn simulation(count: NonZeroU16) -> Result<Gpus, GpuError> {
+    use cocoon_attest::simulated::{SimulatedGpu, SimulatedGpus};
+    // More than there are numbers are too many for a session as well, which the trial says.
+    let gpus = (0..count.get()).map_while(|number| u8::try_from(number).ok());
+    let attester = Arc::new(SimulatedGpus::new(gpus.map(SimulatedGpu::new).collect()));
+    Ok(Gpus { attester, simulated: true })
+}
+
+#[cfg(not(feature = "dev-tee"))]
+const fn simulation(_: NonZeroU16) -> Result<Gpus, GpuError> {
+    Err(GpuError::NoSimulation)
+}
+
+/// The GPUs that the settings choose, tried: each has just made evidence that verifies.
+///
+/// # Errors
+/// Why none can be offered.
+pub(crate) async fn offered(
+    choice: GpuAttesterChoice,
+    simulated: NonZeroU16,
+    clock: &Clock,
+) -> Result<Gpus, GpuError> {
+    let now = clock.now();
+    let work = move || {
+        let gpus = choose(choice, simulated)?;
+        for (position, claims) in try_gpus(&*gpus.attester, now)?.iter().enumerate() {
+            tracing::info!(
+                gpu = position,
+                architecture = %claims.architecture,
+                driver = claims.driver,
+                vbios = claims.vbios,
+                simulated = gpus.simulated,
+                "a GPU proves itself"
+            );
+        }
+        Ok(gpus)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| GpuError::Cut)?
+}
