@@ -95,32 +95,37 @@ pub enum LookError {
     Cut,
 }
 
-/// A record that nobody connects with: a nonce, and the evidence that is bound to it.
-#[derive(Debug)]
-pub(crate) struct Looked {
-    pub(crate) nonce: [u8; 32],
-    pub(crate) raw: RawEvidence,
-}
-
 /// Asks the TEE for evidence over a fresh record, on a blocking thread.
 pub(crate) async fn look(
     attester: &Arc<HardwareAttester>,
     configuration: &[u8; 32],
     now: Timestamp,
-) -> Result<Looked, LookError> {
-    let mut nonce = [0; 32];
-    getrandom::fill(&mut nonce).map_err(|_| LookError::Random)?;
-    let report_data = RecordBinding {
+) -> Result<RawEvidence, LookError> {
+    let record = RecordBinding {
         kind: attester.kind(),
-        nonce: &nonce,
+        nonce: &record_nonce()?,
         made_at: now,
         configuration,
         gpu_digest: &gpu_digest(&[]),
-    }
-    .report_data();
-    let attester = Arc::clone(attester);
+    };
+    record_evidence(attester, &record).await
+}
+
+/// The nonce of a record.
+pub(crate) fn record_nonce() -> Result<[u8; 32], LookError> {
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce).map_err(|_| LookError::Random)?;
+    Ok(nonce)
+}
+
+/// Asks the TEE for evidence over `record`, on a blocking thread.
+pub(crate) async fn record_evidence(
+    attester: &Arc<HardwareAttester>,
+    record: &RecordBinding<'_>,
+) -> Result<RawEvidence, LookError> {
+    let (attester, report_data) = (Arc::clone(attester), record.report_data());
     let raw = tokio::task::spawn_blocking(move || attester.raw(&report_data)).await;
-    Ok(Looked { nonce, raw: raw.map_err(|_| LookError::Cut)?? })
+    Ok(raw.map_err(|_| LookError::Cut)??)
 }
 
 /// What keeps a hardware attester's endorsements fresh.
@@ -155,14 +160,14 @@ impl Keeping {
     /// One refresh; returns how long to wait.
     async fn round(&mut self) -> Millis {
         let now = self.clock.now();
-        let looked = match look(&self.attester, &self.configuration, now).await {
-            Ok(looked) => looked,
+        let raw = match look(&self.attester, &self.configuration, now).await {
+            Ok(raw) => raw,
             Err(error) => {
                 tracing::error!(%error, "the TEE makes no evidence; trying again");
                 return Millis::from_secs(60);
             }
         };
-        match self.keeper.refresh(&looked.raw, now).await {
+        match self.keeper.refresh(&raw, now).await {
             Ok(Refreshed { expires, again, .. }) => {
                 tracing::info!(until = expires.as_unix_secs(), "endorsements are fresh");
                 again

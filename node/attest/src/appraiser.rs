@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use cocoon_protocol::attest::{
     Advisories, AdvisoryList, Appraisal, Claims, Evidence, GpuAppraisal, GpuEvidence,
-    GpuEvidenceKind, GpuRefusal, Measured, NONCE_BYTES, Policy, REPORT_DATA_BYTES, Refusal, Step,
-    Trace, Trust, appraise_gpus, appraise_traced, gpu_nonces,
+    GpuEvidenceKind, GpuNonce, GpuRefusal, GpuStep, Measured, NONCE_BYTES, Policy,
+    REPORT_DATA_BYTES, Refusal, Step, Trace, Trust, appraise_gpu_traced, appraise_gpus,
+    appraise_traced, gpu_nonces,
 };
 use cocoon_protocol::units::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -17,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::cache::{CacheKey, VerdictCache};
 use crate::certificate::SessionCertificate;
-use crate::examination::{Examination, Examined};
+use crate::examination::{Examination, Examined, ExaminedGpu, GpuExamination, GpuWitness};
 use crate::nvidia;
 use crate::snp::{self, Asvk};
 use crate::tdx;
@@ -224,6 +225,52 @@ impl Appraiser {
         }
         let nonces = gpu_nonces(exporter, nonce, gpus.len());
         appraise_gpus(&claims, &nonces, &self.policy)
+    }
+
+    /// Judges GPUs that no session brought, and says how each check of each went. `nonces` has what
+    /// they had to be asked with; without, that check is shown as not made.
+    pub fn examine_gpus(
+        &self,
+        gpus: &[GpuEvidence],
+        nonces: Option<&[GpuNonce]>,
+        now: Timestamp,
+    ) -> Vec<GpuExamination> {
+        let mut devices = Vec::new();
+        let examine = |(position, gpu): (usize, &GpuEvidence)| {
+            // Fewer nonces than GPUs bind nobody: what is missing is as wrong as what differs.
+            let nonce = nonces.map(|nonces| nonces.get(position));
+            let mut witness = GpuWitness::default();
+            let mut outcome = match nonce {
+                Some(None) => Err(GpuRefusal::NotFresh),
+                None => self.observe_gpu(gpu, None, now, &mut witness),
+                Some(nonce) => self.observe_gpu(gpu, nonce, now, &mut witness),
+            };
+            if let Some(device) = outcome.as_ref().ok().map(|found| found.device) {
+                match devices.contains(&device) {
+                    true => outcome = Err(GpuRefusal::Duplicate),
+                    false => witness.trace.pass(GpuStep::Distinct),
+                }
+                devices.push(device);
+            }
+            let (kind, policy, nonce) = (gpu.kind, &self.policy, nonce.flatten());
+            ExaminedGpu { kind, policy, witness, nonce, outcome }.report()
+        };
+        gpus.iter().enumerate().map(examine).collect()
+    }
+
+    fn observe_gpu(
+        &self,
+        gpu: &GpuEvidence,
+        nonce: Option<&GpuNonce>,
+        now: Timestamp,
+        witness: &mut GpuWitness,
+    ) -> Result<GpuAppraisal, GpuRefusal> {
+        let root = self.gpu_root(gpu.kind)?;
+        witness.trace.pass(GpuStep::Trust);
+        let claims = nvidia::verify_traced(gpu, root, now, &mut witness.trace)?;
+        let claims = &*witness.claims.insert(claims);
+        let nonce = nonce.map_or(&claims.nonce, GpuNonce::as_bytes);
+        appraise_gpu_traced(claims, nonce, &self.policy, &mut witness.trace)
     }
 
     fn gpu_root(&self, kind: GpuEvidenceKind) -> Result<&nvidia::Root, GpuRefusal> {

@@ -9,7 +9,7 @@
 //!   "made_at": 1795305600,
 //!   "evidence": "<hex: the quote or report>",
 //!   "endorsements": "<hex: as they travel in a session>",
-//!   "gpus": [{ "report": "<hex>", "chain": "<hex>" }],
+//!   "gpus": [{ "kind": "nvidia", "report": "<hex>", "chain": "<hex>" }],
 //!   "record": { "nonce": "<64 hex>", "configuration": "<64 hex>" },
 //!   "made_by": "cocoon-node 0.1.0"
 //! }
@@ -19,8 +19,10 @@
 //! somebody else's evidence, whose report data then cannot be checked.
 
 use bytes::Bytes;
-use cocoon_protocol::attest::GpuEvidenceParts;
-use cocoon_protocol::attest::{Evidence, EvidenceKind, RecordBinding, ReportData, gpu_digest};
+use cocoon_protocol::attest::{
+    Evidence, EvidenceKind, GpuEvidence, GpuEvidenceKind, GpuNonce, RecordBinding, ReportData,
+    record_gpu_nonces,
+};
 use cocoon_protocol::limits;
 use cocoon_protocol::units::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -29,8 +31,6 @@ use serde::{Deserialize, Serialize};
 const VERSION: u32 = 1;
 /// Largest file: evidence and endorsements as large as a session allows, in hexadecimal, and some.
 pub const EVIDENCE_FILE_BYTES: usize = 3 * limits::ATTEST_RESPONSE_BYTES;
-/// GPUs in one machine.
-const GPUS: usize = 8;
 
 /// A recorded piece of evidence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,20 +42,11 @@ pub struct EvidenceFile {
     /// What a verifier needs beside it, in the form that follows from the evidence's kind.
     pub endorsements: Bytes,
     /// The machine's GPUs, in order.
-    pub gpus: Vec<RecordedGpu>,
+    pub gpus: Vec<GpuEvidence>,
     /// What the report data was made from, if that is known.
     pub record: Option<Recorded>,
     /// The program that wrote the file; shown, never believed.
     pub made_by: String,
-}
-
-/// One GPU's evidence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecordedGpu {
-    /// The SPDM report.
-    pub report: Bytes,
-    /// The device's certificate chain.
-    pub chain: Bytes,
 }
 
 /// What a record's report data was made from, beside the file's time and GPUs.
@@ -111,6 +102,7 @@ struct Form {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct GpuForm {
+    kind: String,
     report: String,
     chain: String,
 }
@@ -127,19 +119,19 @@ impl EvidenceFile {
     /// file.
     pub fn report_data(&self) -> Option<ReportData> {
         let recorded = self.record?;
-        let gpus: Vec<_> = self
-            .gpus
-            .iter()
-            .map(|gpu| GpuEvidenceParts { report: &gpu.report, chain: &gpu.chain })
-            .collect();
         let binding = RecordBinding {
             kind: self.evidence.kind(),
             nonce: &recorded.nonce,
             made_at: self.made_at,
             configuration: &recorded.configuration,
-            gpu_digest: &gpu_digest(&gpus),
+            gpu_digest: &GpuEvidence::digest(&self.gpus),
         };
         Some(binding.report_data())
+    }
+
+    /// What the GPUs must have been asked with; `None` when what that was made from is not in the file.
+    pub fn gpu_nonces(&self) -> Option<Vec<GpuNonce>> {
+        Some(record_gpu_nonces(&self.record?.nonce, self.gpus.len()))
     }
 
     /// The file's text.
@@ -189,7 +181,7 @@ impl EvidenceFile {
         if made_at.as_unix_secs() != form.made_at {
             return Err(field("made_at", "a time in seconds since 1970"));
         }
-        if form.gpus.len() > GPUS {
+        if form.gpus.len() > limits::GPUS {
             return Err(field("gpus", "a list of at most eight"));
         }
         Ok(Self {
@@ -208,13 +200,23 @@ impl EvidenceFile {
 }
 
 impl GpuForm {
-    fn of(gpu: &RecordedGpu) -> Self {
-        Self { report: hex::encode(&gpu.report), chain: hex::encode(&gpu.chain) }
+    fn of(gpu: &GpuEvidence) -> Self {
+        Self {
+            kind: gpu.kind.as_str().to_owned(),
+            report: hex::encode(&gpu.report),
+            chain: hex::encode(&gpu.chain),
+        }
     }
 
-    fn read(&self) -> Result<RecordedGpu, EvidenceFileError> {
-        let part = |text| bounded("gpus", text, limits::EVIDENCE_BYTES);
-        Ok(RecordedGpu { report: part(&self.report)?, chain: part(&self.chain)? })
+    fn read(&self) -> Result<GpuEvidence, EvidenceFileError> {
+        let field = |expected| EvidenceFileError::Field { field: "gpus", expected };
+        let kind = GpuEvidenceKind::from_name(&self.kind)
+            .ok_or_else(|| field("a list of a known kind of evidence"))?;
+        let report = bounded("gpus", &self.report, limits::GPU_REPORT_BYTES)?;
+        let chain = bounded("gpus", &self.chain, limits::GPU_CHAIN_BYTES)?;
+        Some(GpuEvidence { kind, report, chain })
+            .filter(GpuEvidence::is_within_limits)
+            .ok_or_else(|| field("a list of reports and chains"))
     }
 }
 
@@ -246,12 +248,17 @@ fn bounded(field: &'static str, text: &str, limit: usize) -> Result<Bytes, Evide
 mod tests {
     use super::*;
 
+    fn gpu() -> GpuEvidence {
+        let kind = GpuEvidenceKind::Nvidia;
+        GpuEvidence { kind, report: vec![1; 8].into(), chain: vec![2; 9].into() }
+    }
+
     fn file() -> EvidenceFile {
         EvidenceFile {
             made_at: Timestamp::from_unix_secs(1_795_305_600),
             evidence: Evidence::Tdx { quote: Bytes::from_static(b"quote") },
             endorsements: Bytes::from_static(b"{}"),
-            gpus: vec![RecordedGpu { report: vec![1; 8].into(), chain: vec![2; 9].into() }],
+            gpus: vec![gpu()],
             record: Some(Recorded { nonce: [3; 32], configuration: [4; 32] }),
             made_by: "cocoon-node 0.1.0".to_owned(),
         }
@@ -264,7 +271,8 @@ mod tests {
         let stranger = EvidenceFile { record: None, gpus: Vec::new(), ..file() };
         let text = stranger.to_json().unwrap();
         assert_eq!(EvidenceFile::from_json(text.as_bytes()).unwrap(), stranger);
-        assert_eq!(stranger.report_data(), None);
+        assert_eq!((stranger.report_data(), stranger.gpu_nonces()), (None, None));
+        assert_eq!(file().gpu_nonces(), Some(record_gpu_nonces(&[3; 32], 1)));
     }
 
     #[test]
@@ -319,8 +327,19 @@ mod tests {
             assert!(refusal.starts_with(&format!("`{name}` in the evidence file")), "{refusal}");
         }
         assert!(refused(|json| json["record"]["nonce"] = "00".into()).contains("`nonce`"));
-        let gpu = serde_json::json!({ "report": "00", "chain": "00" });
-        assert!(refused(|json| json["gpus"] = vec![gpu; 9].into()).contains("`gpus`"));
+        let gpu = |report: &str, kind: &str| serde_json::json!({ "kind": kind, "report": report, "chain": "00" });
+        let long = "00".repeat(limits::GPU_REPORT_BYTES + 1);
+        for gpus in [
+            vec![gpu("00", "nvidia"); 9],
+            vec![gpu("00", "amd")],
+            vec![gpu("", "nvidia")],
+            vec![gpu(&long, "nvidia")],
+        ] {
+            assert!(refused(|json| json["gpus"] = gpus.into()).contains("`gpus`"));
+        }
+        // Whose root is to be believed has to be said.
+        let unnamed = serde_json::json!({ "report": "00", "chain": "00" });
+        assert_eq!(refused(|json| json["gpus"] = vec![unnamed].into()), form);
         let huge = vec![b' '; EVIDENCE_FILE_BYTES + 1];
         assert!(matches!(EvidenceFile::from_json(&huge), Err(EvidenceFileError::TooLarge)));
     }

@@ -10,6 +10,13 @@ use cocoon_protocol::attest::{
 use cocoon_protocol::units::Timestamp;
 use serde::Serialize;
 
+mod file;
+mod gpus;
+
+pub use file::{FileAppraisal, FileExamination};
+pub use gpus::GpuExamination;
+pub(crate) use gpus::{ExaminedGpu, GpuWitness};
+
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -18,7 +18,7 @@ use cocoon_protocol::wire::{
 use rcgen::KeyPair;
 
 use crate::certificate::{self, SessionCertificate};
-use crate::evidence_file::{EvidenceFile, Recorded, RecordedGpu};
+use crate::evidence_file::{EvidenceFile, Recorded};
 use crate::nvidia::{self, gpu_chain_from_pem};
 use crate::simulated::SimulatedSnpGuest;
 use crate::simulated::snp::{endorsements, pki, sign, unsigned_report};
@@ -290,7 +290,11 @@ fn evidence_files() -> Vec<Vec<u8>> {
         made_at: TDX_THEN,
         evidence,
         endorsements: vec![1; 10].into(),
-        gpus: vec![RecordedGpu { report: vec![2; 8].into(), chain: vec![3; 8].into() }],
+        gpus: vec![GpuEvidence {
+            kind: GpuEvidenceKind::Nvidia,
+            report: vec![2; 8].into(),
+            chain: vec![3; 8].into(),
+        }],
         record,
         made_by: "cocoon-node".to_owned(),
     };

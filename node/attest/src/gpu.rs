@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use cocoon_protocol::attest::{
     EvidenceKind, GpuClaims, GpuEvidence, GpuEvidenceKind, GpuNonce, GpuRefusal, ReportData,
-    gpu_nonces,
+    gpu_nonces, record_gpu_nonces,
 };
 use cocoon_protocol::limits;
 use cocoon_protocol::units::Timestamp;
@@ -83,6 +83,31 @@ pub enum GpuTrialError {
 /// # Errors
 /// The first thing for which consumers would refuse a session with them, whatever their policy.
 pub fn try_gpus(gpus: &dyn GpuAttester, now: Timestamp) -> Result<Vec<GpuClaims>, GpuTrialError> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|_| GpuTrialError::Random)?;
+    // In the place of a session's exporter, which nobody else has either.
+    let (_, claims) = ask_verified(gpus, |count| gpu_nonces(&random, &random, count), now)?;
+    Ok(claims)
+}
+
+/// Evidence of every GPU for a record whose random `nonce` stands in for a session, and what it claims:
+/// verified as [`try_gpus`] does. May block for seconds.
+///
+/// # Errors
+/// As [`try_gpus`].
+pub fn record_gpus(
+    gpus: &dyn GpuAttester,
+    nonce: &[u8; 32],
+    now: Timestamp,
+) -> Result<(Vec<GpuEvidence>, Vec<GpuClaims>), GpuTrialError> {
+    ask_verified(gpus, |count| record_gpu_nonces(nonce, count), now)
+}
+
+fn ask_verified(
+    gpus: &dyn GpuAttester,
+    nonces: impl FnOnce(usize) -> Vec<GpuNonce>,
+    now: Timestamp,
+) -> Result<(Vec<GpuEvidence>, Vec<GpuClaims>), GpuTrialError> {
     let count = gpus.count();
     if count == 0 {
         return Err(GpuTrialError::None);
@@ -90,10 +115,7 @@ pub fn try_gpus(gpus: &dyn GpuAttester, now: Timestamp) -> Result<Vec<GpuClaims>
     if count > limits::GPUS {
         return Err(GpuTrialError::TooMany { count });
     }
-    let mut random = [0; 32];
-    getrandom::fill(&mut random).map_err(|_| GpuTrialError::Random)?;
-    // In the place of a session's exporter, which nobody else has either.
-    let nonces = gpu_nonces(&random, &random, count);
+    let nonces = nonces(count);
     let evidence = ask(gpus, &nonces).map_err(GpuTrialError::NoEvidence)?;
     let mut tried: Vec<GpuClaims> = Vec::with_capacity(count);
     for (position, (evidence, nonce)) in evidence.iter().zip(&nonces).enumerate() {
@@ -108,7 +130,7 @@ pub fn try_gpus(gpus: &dyn GpuAttester, now: Timestamp) -> Result<Vec<GpuClaims>
         }
         tried.push(claims);
     }
-    Ok(tried)
+    Ok((evidence, tried))
 }
 
 fn root(kind: GpuEvidenceKind) -> Option<nvidia::Root> {
@@ -194,6 +216,17 @@ mod tests {
         let claims = try_gpus(&gpus(2), NOW).unwrap();
         let drivers: Vec<_> = claims.iter().map(|it| it.driver.as_str()).collect();
         assert_eq!(drivers, ["0.0.0-simulated", "0.0.0-simulated"]);
+    }
+
+    #[test]
+    fn a_record_s_evidence_carries_the_record_s_nonces() {
+        let (evidence, claims) = record_gpus(&gpus(2), &[7; 32], NOW).unwrap();
+        let nonces: Vec<_> = claims.iter().map(|it| it.nonce).collect();
+        let expected = record_gpu_nonces(&[7; 32], 2);
+        assert_eq!(nonces, [*expected[0].as_bytes(), *expected[1].as_bytes()]);
+        assert_eq!(evidence.len(), 2);
+        let failed = record_gpus(&gpus(0), &[7; 32], NOW);
+        assert_eq!(failed, Err(GpuTrialError::None));
     }
 
     #[test]

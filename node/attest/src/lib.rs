@@ -93,16 +93,18 @@ pub use advisory_file::{
 };
 pub use appraiser::Appraiser;
 pub use attester::{Attester, QuoteError, Quoted};
-pub use examination::{Check, Examination, Standing};
+pub use examination::{
+    Check, Examination, FileAppraisal, FileExamination, GpuExamination, Standing,
+};
 pub use explain::{Explanation, Section, Stance, Statement, explain};
-pub use gpu::{GpuAttester, GpuTrialError, WithGpus, try_gpus};
+pub use gpu::{GpuAttester, GpuTrialError, WithGpus, record_gpus, try_gpus};
 pub use hardware::{
     EndorsementShelf, HardwareAttester, HardwareError, RawEvidence, Tee, host_data,
 };
 pub use instant::parse_instant;
 pub use nvidia::gpu_chain_from_pem;
 pub use open::OpenAttester;
-pub use policy_entry::{claimed_measurements, policy_entry};
+pub use policy_entry::{claimed_measurements, gpu_policy_entry, policy_entry};
 pub use policy_file::{PolicyFileError, parse_policy};
 pub use rtmr::{
     MEASUREMENTS as TDX_MEASUREMENTS, RtmrError, expected_rtmr3, extend_rtmr3, read_rtmr3,

@@ -1,12 +1,13 @@
-//! A policy's entry for the guest that made a piece of evidence.
+//! A policy's entries for the guest that made a piece of evidence, and for the GPUs beside it.
 //!
 //! Owns: the reading of measurements without verification, and their spelling in a policy.
 //! Must not: be used to decide anything. The entry is a person's to check and to paste.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use cocoon_protocol::attest::{
-    Evidence, HostData, Measured, Register, SnpMeasurements, TdxMeasurements,
+    Evidence, GpuClaims, HostData, Measured, Register, SnpMeasurements, TdxMeasurements,
 };
 use dcap_qvl::quote::Quote;
 
@@ -89,6 +90,36 @@ pub fn policy_entry(name: &str, measured: &Measured) -> String {
             format!("[[snp.image]]\n{text}")
         }
     }
+}
+
+/// The rules `[gpu]` of a policy that accept GPUs in exactly the states of `claims`. Every measurement
+/// is pinned, zeros too: where nothing was measured on this machine, nothing may be on another. `None`
+/// without GPUs.
+pub fn gpu_policy_entry(claims: &[GpuClaims]) -> Option<String> {
+    if claims.is_empty() {
+        return None;
+    }
+    let families: BTreeSet<_> = claims.iter().map(|gpu| gpu.architecture).collect();
+    let families: Vec<_> = families.iter().map(|family| format!("\"{family}\"")).collect();
+    let mut text = format!("[gpu]\narch = [{}]\n", families.join(", "));
+    if claims.iter().any(|gpu| !gpu.names_firmware) {
+        text.push_str("allow_missing_fwid = true\n");
+    }
+    let states: BTreeSet<_> =
+        claims.iter().map(|gpu| (&gpu.driver, &gpu.vbios, &gpu.measurements)).collect();
+    for (driver, vbios, measurements) in states {
+        // Both versions are of letters, digits and dots: the report's reader sees to it.
+        let _ = writeln!(
+            text,
+            "\n# as recorded; `scripts/gpu-golden` makes NVIDIA's own reference values for these versions\n\
+             [[gpu.golden]]\ndriver = \"{driver}\"\nvbios = \"{vbios}\"\n\n\
+             [gpu.golden.measurements]"
+        );
+        for (index, value) in measurements {
+            let _ = writeln!(text, "{index} = [\"{value}\"]");
+        }
+    }
+    Some(text)
 }
 
 #[cfg(test)]

@@ -257,11 +257,11 @@ async fn hardware_through(
         measure(&purpose.configuration)?;
     }
     let now = purpose.clock.now();
-    let looked = look(&attester, &purpose.configuration, now).await.map_err(EvidenceError::Look)?;
-    check_host_data(host_data(&looked.raw.evidence), &purpose.configuration)?;
+    let raw = look(&attester, &purpose.configuration, now).await.map_err(EvidenceError::Look)?;
+    check_host_data(host_data(&raw.evidence), &purpose.configuration)?;
     let mut keeper = keeper(purpose.config, purpose.folder, shelf)?;
-    let kept = keeper.restore(&looked.raw, now);
-    let Refreshed { origin, expires, again } = match keeper.refresh(&looked.raw, now).await {
+    let kept = keeper.restore(&raw, now);
+    let Refreshed { origin, expires, again } = match keeper.refresh(&raw, now).await {
         Ok(refreshed) => refreshed,
         Err(error) => {
             let kept = kept.ok_or_else(|| EvidenceError::Endorsements(error.clone()))?;

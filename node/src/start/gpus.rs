@@ -8,7 +8,9 @@ use std::fmt;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use cocoon_attest::{Clock, GpuAttester, GpuTrialError, try_gpus};
+use cocoon_attest::{Clock, GpuAttester, GpuTrialError, record_gpus, try_gpus};
+use cocoon_protocol::attest::{GpuClaims, GpuEvidence};
+use cocoon_protocol::units::Timestamp;
 
 use crate::config::GpuAttesterChoice;
 
@@ -98,6 +100,20 @@ fn simulation(count: NonZeroU16) -> Result<Gpus, GpuError> {
 #[cfg(not(feature = "dev-tee"))]
 const fn simulation(_: NonZeroU16) -> Result<Gpus, GpuError> {
     Err(GpuError::NoSimulation)
+}
+
+/// Evidence of the GPUs that the settings choose, for a record with `nonce`, and what it claims.
+///
+/// # Errors
+/// Why there is none.
+pub(crate) async fn recorded(
+    choice: GpuAttesterChoice,
+    simulated: NonZeroU16,
+    nonce: [u8; 32],
+    now: Timestamp,
+) -> Result<(Vec<GpuEvidence>, Vec<GpuClaims>), GpuError> {
+    let work = move || Ok(record_gpus(&*choose(choice, simulated)?.attester, &nonce, now)?);
+    tokio::task::spawn_blocking(work).await.map_err(|_| GpuError::Cut)?
 }
 
 /// The GPUs that the settings choose, tried: each has just made evidence that verifies.

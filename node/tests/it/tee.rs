@@ -255,3 +255,94 @@ fn a_list_of_advisories_is_signed_and_shown() {
     let error = sandbox.run(&["tee", "advisories", "sign", "wrong.toml"]).failure(3);
     assert!(error.contains("not understood"), "{error}");
 }
+
+const DEV: &str = include_str!("../../../scripts/dev-policy.toml");
+
+/// A record of a simulated guest with two GPUs; what was printed beside the file `e.json`.
+fn record_with_gpus(sandbox: &Sandbox) -> String {
+    let own = ["tee", "record", "e.json", "--attester", "simulated", "--name", "mine"];
+    let gpus = ["--gpu-attester", "simulated", "--simulated-gpus", "2"];
+    let outcome = sandbox.run(&[&own[..], &gpus].concat());
+    assert!(outcome.stderr.contains("wrote simulated-tdx and 2 GPUs to e.json"), "{outcome:?}");
+    outcome.success()
+}
+
+fn verify(sandbox: &Sandbox, policy: &str) -> crate::process::Outcome {
+    sandbox.run(&["tee", "verify", "e.json", "--policy", policy])
+}
+
+#[test]
+fn the_entries_that_are_recorded_of_a_guest_and_its_gpus_accept_exactly_them() {
+    let sandbox = Sandbox::new();
+    let entries = record_with_gpus(&sandbox);
+    let text = std::fs::read_to_string(sandbox.path("e.json")).unwrap();
+    let file: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(file["gpus"].as_array().unwrap().len(), 2);
+    assert_eq!(file["gpus"][1]["kind"], "simulated-nvidia");
+
+    let rules = "version = 1\ntrust = \"dev\"\n[tdx]\ntcb_status = [\"UpToDate\"]\n\
+                 min_tcb_eval_data_number = 1\nmax_collateral_age_h = 168\n";
+    sandbox.write("policy.toml", &format!("{rules}{entries}"));
+    let printed = verify(&sandbox, "policy.toml").success();
+    assert!(!printed.contains("FAIL") && !printed.contains("not checked"), "{printed}");
+    for expected in [
+        "gpu 1     simulated-nvidia (SIMULATED: protects nothing), report of",
+        "  pass         signature\n",
+        "driver 0.0.0-simulated, VBIOS",
+        "verdict   accepted (SIMULATED: protects nothing): tier confidential, image `mine`",
+    ] {
+        assert!(printed.contains(expected), "{expected}: {printed}");
+    }
+    // One digit of one measurement is another state.
+    let at = entries.find("\n21 = [\"").unwrap() + 8;
+    let mut other = entries.clone();
+    other.replace_range(at..=at, if &entries[at..=at] == "0" { "1" } else { "0" });
+    sandbox.write("other.toml", &format!("{rules}{other}"));
+    let outcome = verify(&sandbox, "other.toml");
+    assert_eq!(outcome.code, Some(3));
+    assert!(outcome.stdout.contains("  FAIL         state\n"), "{outcome:?}");
+    assert!(outcome.stdout.contains("its measurement 21 has a value"), "{outcome:?}");
+}
+
+#[test]
+fn gpus_in_a_file_are_judged_and_refused_by_name() {
+    let sandbox = Sandbox::new();
+    record_with_gpus(&sandbox);
+    sandbox.write("dev.toml", DEV);
+    let printed = verify(&sandbox, "dev.toml").success();
+    assert!(printed.contains("tier confidential"), "{printed}");
+
+    let (without, _) = DEV.split_once("[gpu]").unwrap();
+    sandbox.write("without.toml", without);
+    let outcome = verify(&sandbox, "without.toml");
+    assert_eq!(outcome.code, Some(3));
+    assert!(outcome.stdout.contains("  FAIL         rules\n"), "{outcome:?}");
+    assert!(outcome.stdout.contains("verdict   refused: the provider's GPU 0"), "{outcome:?}");
+
+    // Whoever changes whose GPU it is, or takes it away, is found out by the guest's evidence.
+    let text = std::fs::read_to_string(sandbox.path("e.json")).unwrap();
+    let mut file: Value = serde_json::from_str(&text).unwrap();
+    let gpu = file["gpus"].as_array_mut().unwrap().remove(1);
+    sandbox.write("e.json", &file.to_string());
+    let json = ["tee", "verify", "e.json", "--policy", "dev.toml", "--json"];
+    let verdict = |code| {
+        let outcome = sandbox.run(&json);
+        assert_eq!(outcome.code, Some(code), "{outcome:?}");
+        serde_json::from_str::<Value>(&outcome.stdout).unwrap()
+    };
+    let refused = verdict(3);
+    assert_eq!((&refused["tier"], &refused["accepted"]), (&json!("open"), &json!(false)));
+    assert!(refused["reason"].as_str().unwrap().contains("not bound"), "{refused}");
+    // A stranger's file that does not say what it was bound to earns its GPUs no tier.
+    file["gpus"].as_array_mut().unwrap().push(gpu);
+    file.as_object_mut().unwrap().remove("record");
+    sandbox.write("e.json", &file.to_string());
+    let unbound = verdict(0);
+    assert_eq!((&unbound["tier"], &unbound["simulated"]), (&json!("attested"), &json!(true)));
+    assert_eq!(unbound["gpus"][0]["standing"], "gpu-golden");
+    let binding = unbound["gpus"][0]["checks"].as_array().unwrap();
+    let binding = binding.iter().find(|it| it["check"] == "binding").unwrap();
+    assert_eq!(binding["standing"], "not_checked");
+    let printed = verify(&sandbox, "dev.toml").success();
+    assert!(printed.contains("nothing says that this guest asked them"), "{printed}");
+}

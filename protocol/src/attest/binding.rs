@@ -49,6 +49,7 @@ const IDENTITY_DOMAIN: &[u8] = b"cocoon-node/tee/identity/v1";
 const SESSION_DOMAIN: &[u8] = b"cocoon-node/tee/session/v1";
 const RECORD_DOMAIN: &[u8] = b"cocoon-node/tee/record/v1";
 const GPU_DOMAIN: &[u8] = b"cocoon-node/gpu/v1";
+const GPU_RECORD_DOMAIN: &[u8] = b"cocoon-node/gpu/record/v1";
 
 /// Which network a node belongs to: the SHA-256 hash of its name. A quote made for one network
 /// is worth nothing in another.
@@ -255,6 +256,20 @@ pub fn gpu_nonces(exporter: &[u8; 32], nonce: &[u8; 32], count: usize) -> Vec<Gp
     (0..=u16::MAX).take(count).map(|index| gpu_nonce(exporter, nonce, index)).collect()
 }
 
+/// What the first `count` GPUs are asked with for a record, whose random `nonce` stands in for a
+/// session. Their evidence is in [`RecordBinding`] as its hash, so this is hashed without it; the
+/// domain keeps a recorded report from ever being one of a session.
+pub fn record_gpu_nonces(nonce: &[u8; 32], count: usize) -> Vec<GpuNonce> {
+    let of_index = |index: u16| {
+        let mut input = Vec::new();
+        append_length_prefixed(&mut input, GPU_RECORD_DOMAIN);
+        append_length_prefixed(&mut input, nonce);
+        append_length_prefixed(&mut input, &index.to_be_bytes());
+        GpuNonce(Sha256::digest(&input).into())
+    };
+    (0..=u16::MAX).take(count).map(of_index).collect()
+}
+
 /// One GPU's evidence as it enters [`gpu_digest`].
 #[derive(Clone, Copy, Debug)]
 pub struct GpuEvidenceParts<'a> {
@@ -335,6 +350,14 @@ mod tests {
         assert_eq!(
             hex::encode(gpu_nonce(&[5; 32], &[6; 32], 3)),
             "01efa4474179d0c716ff327da7eed1f1adc069c10fb611ad03213dc6699881d1"
+        );
+        let recorded = record_gpu_nonces(&[6; 32], 4);
+        assert_eq!(
+            [hex::encode(recorded[0]), hex::encode(recorded[3])],
+            [
+                "661656102777009c33eea0c38d4dbd829449dcd9cd73ba9c90ab1b60c3168558",
+                "4d0997d91e607512e0e3266ee9d76130780e0f93efd1717e9d64ec41fd95434b"
+            ]
         );
         assert_eq!(gpu_digest(&[]), [0; 32]);
         let gpu = GpuEvidenceParts { report: b"report", chain: b"chain" };

@@ -28,15 +28,15 @@ pub use advisories::{
 };
 pub use binding::{
     EXPORTER_LABEL, GpuEvidenceParts, GpuNonce, IdentityBinding, NetworkId, RecordBinding,
-    ReportData, SessionBinding, SessionRole, gpu_digest, gpu_nonce, gpu_nonces,
+    ReportData, SessionBinding, SessionRole, gpu_digest, gpu_nonce, gpu_nonces, record_gpu_nonces,
 };
 pub use bytes::Malformed;
 pub use claims::{Appraisal, Claims, appraise, appraise_traced};
 pub use evidence::{Evidence, EvidenceKind, IdentityRecord, REPORT_DATA_BYTES};
 pub use gpu::{
     GpuAppraisal, GpuArchitecture, GpuClaims, GpuEvidence, GpuEvidenceKind, GpuGolden,
-    GpuIdentityOnly, GpuRefusal, GpuRules, GpuStanding, ParseArchitectureError, appraise_gpus,
-    tier_with_gpus,
+    GpuIdentityOnly, GpuRefusal, GpuRules, GpuStanding, ParseArchitectureError,
+    appraise_gpu_traced, appraise_gpus, tier_with_gpus,
 };
 pub use measurement::{Measured, Register};
 pub use message::{AttestRequest, AttestResponse, NONCE_BYTES};
@@ -47,5 +47,5 @@ pub use snp::{
 };
 pub use tdx::{PlatformFlags, TcbStatus, TdxClaims, TdxImage, TdxMeasurements, TdxRules};
 pub use tier::{ParseTierError, Tier};
-pub use trace::{Step, Trace};
+pub use trace::{GpuStep, Step, Trace};
 pub use verdict::{PlatformRule, QuoteCheck, Refusal, TcbMoment, Verdict};

@@ -12,7 +12,7 @@ mod certificates;
 mod firmware;
 mod report;
 
-use cocoon_protocol::attest::{GpuClaims, GpuEvidence, GpuRefusal};
+use cocoon_protocol::attest::{GpuClaims, GpuEvidence, GpuRefusal, GpuStep, Trace};
 use cocoon_protocol::limits;
 use cocoon_protocol::units::Timestamp;
 
@@ -29,6 +29,16 @@ pub(crate) fn verify(
     root: &Root,
     now: Timestamp,
 ) -> Result<GpuClaims, GpuRefusal> {
+    verify_traced(evidence, root, now, &mut Trace::default())
+}
+
+/// The same, noting every check that passes.
+pub(crate) fn verify_traced(
+    evidence: &GpuEvidence,
+    root: &Root,
+    now: Timestamp,
+    trace: &mut Trace<GpuStep>,
+) -> Result<GpuClaims, GpuRefusal> {
     if evidence.report.len() > limits::GPU_REPORT_BYTES {
         return Err(GpuRefusal::Report { part: "length" });
     }
@@ -36,12 +46,17 @@ pub(crate) fn verify(
         return Err(GpuRefusal::Certificates { part: "length" });
     }
     let report = Report::parse(&evidence.report)?;
+    trace.pass(GpuStep::Report);
     let chain = Chain::verify(&evidence.chain, root, now)?;
+    trace.pass(GpuStep::Certificates);
     chain.verify_report(report.signed, report.signature)?;
+    trace.pass(GpuStep::Signature);
     let names_firmware = check_firmware(&report, &chain.firmware()?)?;
+    trace.pass(GpuStep::Firmware);
     if report.protected_pcie {
         return Err(GpuRefusal::ProtectedPcie);
     }
+    trace.pass(GpuStep::Links);
     Ok(GpuClaims {
         kind: evidence.kind,
         architecture: chain.architecture,

@@ -1,6 +1,6 @@
-//! `tee record`: evidence of this machine in a file, and the policy's entry for it.
+//! `tee record`: evidence of this machine and its GPUs in a file, and the policy's entries for them.
 //!
-//! Owns: the order of the steps, and what is printed. Must not: claim that anything was verified.
+//! Owns: the order of the steps, and what is printed. Must not: claim that a policy accepts anything.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,17 +9,20 @@ use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use cocoon_attest::collateral::Refreshed;
 use cocoon_attest::evidence_file::{EvidenceFile, Recorded};
-use cocoon_attest::{EndorsementShelf, Tee, claimed_measurements, policy_entry};
-use cocoon_protocol::attest::Evidence;
+use cocoon_attest::{
+    Attester as _, EndorsementShelf, Tee, claimed_measurements, gpu_policy_entry, policy_entry,
+};
+use cocoon_protocol::attest::{Evidence, EvidenceKind, GpuClaims, GpuEvidence, RecordBinding};
 use cocoon_protocol::units::Timestamp;
 
 use super::super::output::utc;
 use super::super::{Context, Failure};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{AttesterChoice, Config};
+use crate::config::{AttesterChoice, Config, GpuAttesterChoice};
 use crate::data_folder::DataFolder;
-use crate::endorsements::look;
+use crate::endorsements::{record_evidence, record_nonce};
 use crate::start::evidence;
+use crate::start::gpus::recorded;
 
 /// Nothing is served while a record is made, so it is bound to no configuration.
 const NO_CONFIGURATION: [u8; 32] = [0; 32];
@@ -45,15 +48,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
     let folder = context.folder()?;
     let now = Timestamp::from_unix_secs(SystemClock.now().as_unix_secs());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let (nonce, evidence, endorsements) = runtime.block_on(make(&config, &folder, now))?;
-    let made = EvidenceFile {
-        made_at: now,
-        evidence,
-        endorsements,
-        gpus: Vec::new(),
-        record: Some(Recorded { nonce, configuration: NO_CONFIGURATION }),
-        made_by: concat!("cocoon-node ", env!("CARGO_PKG_VERSION")).to_owned(),
-    };
+    let (made, claims) = runtime.block_on(make(context, &config, &folder, now))?;
     let text = made.to_json().map_err(Failure::new)?;
     std::fs::write(&arguments.file, text)
         .with_context(|| format!("cannot write `{}`", arguments.file.display()))
@@ -62,8 +57,16 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
     let measured = measured.ok_or_else(|| Failure::new(anyhow!("the evidence has no form")))?;
     let name = arguments.name.clone().unwrap_or_else(|| format!("recorded {}", utc(now)));
     context.printer.bytes(policy_entry(&name, &measured).as_bytes())?;
+    if let Some(entry) = gpu_policy_entry(&claims) {
+        context.printer.bytes(format!("\n{entry}").as_bytes())?;
+    }
+    let gpus = match claims.len() {
+        0 => String::new(),
+        1 => " and one GPU".to_owned(),
+        count => format!(" and {count} GPUs"),
+    };
     context.printer.note(format_args!(
-        "wrote {} to {}; nothing is verified yet: `cocoon-node tee verify {} --policy FILE`\n",
+        "wrote {}{gpus} to {}; nothing is verified yet: `cocoon-node tee verify {} --policy FILE`\n",
         made.evidence.kind(),
         arguments.file.display(),
         arguments.file.display(),
@@ -71,25 +74,58 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
     Ok(())
 }
 
-type Made = ([u8; 32], Evidence, Bytes);
+/// What a record is made of before its evidence.
+struct Start {
+    nonce: [u8; 32],
+    now: Timestamp,
+    gpus: Vec<GpuEvidence>,
+}
 
-async fn make(config: &Config, folder: &DataFolder, now: Timestamp) -> Result<Made, Failure> {
-    let refused = |error: evidence::EvidenceError| {
-        let hint = error.hint();
-        Failure::new(error).with_hint(Some(hint))
-    };
+impl Start {
+    /// What the guest's evidence is to be bound to.
+    fn binding<'a>(&'a self, kind: EvidenceKind, gpu_digest: &'a [u8; 32]) -> RecordBinding<'a> {
+        let (nonce, made_at, configuration) = (&self.nonce, self.now, &NO_CONFIGURATION);
+        RecordBinding { kind, nonce, made_at, configuration, gpu_digest }
+    }
+
+    fn finish(self, (evidence, endorsements): Made) -> EvidenceFile {
+        let (made_at, nonce, gpus) = (self.now, self.nonce, self.gpus);
+        let record = Some(Recorded { nonce, configuration: NO_CONFIGURATION });
+        let made_by = concat!("cocoon-node ", env!("CARGO_PKG_VERSION")).to_owned();
+        EvidenceFile { made_at, evidence, endorsements, gpus, record, made_by }
+    }
+}
+
+fn refused(error: evidence::EvidenceError) -> Failure {
+    let hint = error.hint();
+    Failure::new(error).with_hint(Some(hint))
+}
+
+/// Evidence, and the endorsements beside it.
+type Made = (Evidence, Bytes);
+
+async fn make(
+    context: &Context,
+    config: &Config,
+    folder: &DataFolder,
+    now: Timestamp,
+) -> Result<(EvidenceFile, Vec<GpuClaims>), Failure> {
     let wanted = match config.attester {
-        AttesterChoice::Auto => None,
+        AttesterChoice::Auto | AttesterChoice::Simulated | AttesterChoice::SimulatedSnp => None,
         AttesterChoice::Tdx => Some(Tee::Tdx),
         AttesterChoice::Snp => Some(Tee::Snp),
-        AttesterChoice::Simulated | AttesterChoice::SimulatedSnp => {
-            return simulated(config.attester, now);
-        }
         AttesterChoice::Open => {
             return Err(Failure::new(anyhow!("`attester = \"open\"` makes no evidence"))
                 .with_hint(Some("leave `--attester` away to record this machine's TEE")));
         }
     };
+    let nonce = record_nonce().map_err(|error| refused(evidence::EvidenceError::Look(error)))?;
+    if matches!(config.attester, AttesterChoice::Simulated | AttesterChoice::SimulatedSnp) {
+        let (gpus, claims) = gpus(context, config, nonce, now).await?;
+        let start = Start { nonce, now, gpus };
+        let made = simulated(config.attester, &start)?;
+        return Ok((start.finish(made), claims));
+    }
     let (tee, interface) = evidence::detected().await.map_err(|missing| {
         Failure::new(anyhow!("this machine has no TEE to record: {missing}"))
             .with_hint(Some("`cocoon-node tee detect` says what is missing, step by step"))
@@ -97,27 +133,58 @@ async fn make(config: &Config, folder: &DataFolder, now: Timestamp) -> Result<Ma
     if let Some(wanted) = wanted.filter(|wanted| *wanted != tee) {
         return Err(refused(evidence::EvidenceError::OtherTee { wanted, found: tee }));
     }
+    // First the GPUs: the guest's evidence covers theirs.
+    let (gpus, claims) = gpus(context, config, nonce, now).await?;
+    let start = Start { nonce, now, gpus };
     let shelf = EndorsementShelf::default();
     let attester = Arc::new(evidence::attester(tee, interface, shelf.clone()));
-    let looked = look(&attester, &NO_CONFIGURATION, now)
+    let digest = GpuEvidence::digest(&start.gpus);
+    let raw = record_evidence(&attester, &start.binding(attester.kind(), &digest))
         .await
         .map_err(|error| refused(evidence::EvidenceError::Look(error)))?;
     let mut keeper = evidence::keeper(config, folder, shelf.clone()).map_err(refused)?;
     let Refreshed { .. } = keeper
-        .refresh(&looked.raw, now)
+        .refresh(&raw, now)
         .await
         .map_err(|error| refused(evidence::EvidenceError::Endorsements(error)))?;
-    Ok((looked.nonce, looked.raw.evidence, shelf.endorsements()))
+    Ok((start.finish((raw.evidence, shelf.endorsements())), claims))
+}
+
+/// Evidence of the GPUs that the settings choose, and what it claims. Where nobody asked for them by
+/// name, a record without them is one all the same, and says why.
+async fn gpus(
+    context: &Context,
+    config: &Config,
+    nonce: [u8; 32],
+    now: Timestamp,
+) -> Result<(Vec<GpuEvidence>, Vec<GpuClaims>), Failure> {
+    let choice = config.gpu_attester;
+    match recorded(choice, config.simulated_gpus, nonce, now).await {
+        Ok(made) => Ok(made),
+        Err(error) => match choice {
+            GpuAttesterChoice::Nvidia | GpuAttesterChoice::Simulated => {
+                Err(refused(evidence::EvidenceError::Gpus(error)))
+            }
+            GpuAttesterChoice::None => Ok(Default::default()),
+            GpuAttesterChoice::Auto => {
+                if !error.is_absence() {
+                    let hint = error.hint();
+                    let note = format_args!("no GPU is recorded: {error}\nhint: {hint}\n");
+                    context.printer.note(note);
+                }
+                Ok(Default::default())
+            }
+        },
+    }
 }
 
 /// A record of the simulation, for demonstrations and tests.
 #[cfg(feature = "dev-tee")]
-fn simulated(choice: AttesterChoice, now: Timestamp) -> Result<Made, Failure> {
+fn simulated(choice: AttesterChoice, start: &Start) -> Result<Made, Failure> {
     use cocoon_attest::Attester;
     use cocoon_attest::simulated::{
         SimulatedAttester, SimulatedGuest, SimulatedSnp, SimulatedSnpGuest,
     };
-    use cocoon_protocol::attest::{RecordBinding, gpu_digest};
 
     let attester: Box<dyn Attester> = match choice {
         AttesterChoice::SimulatedSnp => Box::new(SimulatedSnp::new(SimulatedSnpGuest::default())),
@@ -127,21 +194,13 @@ fn simulated(choice: AttesterChoice, now: Timestamp) -> Result<Made, Failure> {
         | AttesterChoice::Snp
         | AttesterChoice::Simulated => Box::new(SimulatedAttester::new(SimulatedGuest::default())),
     };
-    let mut nonce = [0; 32];
-    getrandom::fill(&mut nonce).map_err(|error| Failure::new(anyhow!("{error}")))?;
-    let report_data = RecordBinding {
-        kind: attester.kind(),
-        nonce: &nonce,
-        made_at: now,
-        configuration: &NO_CONFIGURATION,
-        gpu_digest: &gpu_digest(&[]),
-    }
-    .report_data();
-    let quoted = attester.quote(&report_data, now).map_err(Failure::new)?;
-    Ok((nonce, quoted.evidence, quoted.endorsements))
+    let digest = GpuEvidence::digest(&start.gpus);
+    let report_data = start.binding(attester.kind(), &digest).report_data();
+    let quoted = attester.quote(&report_data, start.now).map_err(Failure::new)?;
+    Ok((quoted.evidence, quoted.endorsements))
 }
 
 #[cfg(not(feature = "dev-tee"))]
-fn simulated(_: AttesterChoice, _: Timestamp) -> Result<Made, Failure> {
+fn simulated(_: AttesterChoice, _: &Start) -> Result<Made, Failure> {
     Err(Failure::new(evidence::EvidenceError::NoSimulation))
 }

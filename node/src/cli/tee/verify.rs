@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use cocoon_attest::evidence_file::{EVIDENCE_FILE_BYTES, EvidenceFile};
-use cocoon_attest::{Appraiser, Check, Examination, Standing, parse_instant};
-use cocoon_protocol::attest::{Evidence, EvidenceKind, Policy};
+use cocoon_attest::{
+    Appraiser, Check, FileAppraisal, FileExamination, GpuExamination, Standing, parse_instant,
+};
+use cocoon_protocol::attest::{Evidence, EvidenceKind, GpuEvidence, Policy, Tier};
 use cocoon_protocol::units::Timestamp;
 use serde::Serialize;
 
@@ -51,12 +53,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
     };
     let file = evidence(arguments)?;
     let id = policy.id().to_string();
-    let examination = Appraiser::new(policy).examine(
-        &file.evidence,
-        &file.endorsements,
-        file.report_data().as_ref().map(|data| data.as_bytes()),
-        now,
-    );
+    let examination = Appraiser::new(policy).examine_file(&file, now);
     if arguments.json {
         context.printer.json(&Shown::of(&examination, &file, id, now))?;
     } else {
@@ -127,17 +124,56 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 
 fn print(
     printer: &Printer,
-    examination: &Examination,
+    examination: &FileExamination,
     file: &EvidenceFile,
     policy: &str,
     now: Timestamp,
 ) -> Result<(), Failure> {
-    let (kind, length) = (examination.kind, file.evidence.quote().len());
-    let simulated = if kind.is_simulated() { " (SIMULATED: protects nothing)" } else { "" };
+    let (kind, length) = (file.evidence.kind(), file.evidence.quote().len());
+    let label = |simulated| if simulated { " (SIMULATED: protects nothing)" } else { "" };
+    let simulated = label(kind.is_simulated());
     printer.line(format_args!("evidence  {kind}{simulated}, {length} bytes"))?;
     printer.line(format_args!("policy    {policy}"))?;
     printer.line(format_args!("time      {}", utc(now)))?;
-    for check in &examination.checks {
+    checks(printer, &examination.guest.checks)?;
+    for (number, (gpu, evidence)) in examination.gpus.iter().zip(&file.gpus).enumerate() {
+        let GpuEvidence { kind, report, chain } = evidence;
+        let simulated = label(kind.is_simulated());
+        let (report, chain) = (report.len(), chain.len());
+        printer.line(format_args!(
+            "gpu {number}     {kind}{simulated}, report of {report} bytes, certificates of {chain}"
+        ))?;
+        checks(printer, &gpu.checks)?;
+    }
+    match &examination.outcome {
+        Ok(found) => {
+            if let Some(less) = less(found, &examination.gpus) {
+                printer.line(format_args!("gpus      {less}"))?;
+            }
+            printer.line(format_args!(
+                "verdict   accepted{simulated}: tier {}, image `{}`, until {}",
+                found.tier,
+                found.image,
+                utc(found.expires)
+            ))
+        }
+        Err(refusal) => printer.line(format_args!("verdict   refused: {refusal}")),
+    }
+}
+
+/// Why accepted GPUs did not earn their tier.
+fn less(found: &FileAppraisal, gpus: &[GpuExamination]) -> Option<&'static str> {
+    if gpus.is_empty() || found.tier == Tier::Confidential {
+        None
+    } else if found.gpus_bound {
+        Some("genuine, and known by their versions alone: `confidential` needs golden values")
+    } else {
+        Some("genuine, and nothing says that this guest asked them: they earn no tier")
+    }
+}
+
+fn checks(printer: &Printer, checks: &[Check]) -> Result<(), Failure> {
+    for check in checks {
         let standing = match check.standing {
             Standing::Passed => "pass",
             Standing::Failed => "FAIL",
@@ -149,22 +185,7 @@ fn print(
             values(printer, check)?;
         }
     }
-    let gpus = file.gpus.len();
-    if gpus > 0 {
-        // A GPU's report means something only with the nonce of the session that asked for it.
-        printer.line(format_args!(
-            "gpus      {gpus} in the file, not checked: their tier shows in a session only"
-        ))?;
-    }
-    match &examination.outcome {
-        Ok(appraisal) => printer.line(format_args!(
-            "verdict   accepted{simulated}: tier {}, image `{}`, until {}",
-            appraisal.tier,
-            appraisal.image,
-            utc(appraisal.expires)
-        )),
-        Err(refusal) => printer.line(format_args!("verdict   refused: {refusal}")),
-    }
+    Ok(())
 }
 
 fn values(printer: &Printer, check: &Check) -> Result<(), Failure> {
@@ -189,31 +210,56 @@ struct Shown<'a> {
     image: Option<&'a str>,
     expires: Option<u64>,
     reason: Option<String>,
-    /// How many GPUs the file shows evidence of. None of it is checked.
-    gpus_not_checked: usize,
+    /// The guest's.
     checks: &'a [Check],
+    gpus: Vec<ShownGpu<'a>>,
+}
+
+/// One GPU in a verdict.
+#[derive(Serialize)]
+struct ShownGpu<'a> {
+    accepted: bool,
+    kind: &'static str,
+    /// How well the policy knows it.
+    standing: Option<&'static str>,
+    reason: Option<String>,
+    checks: &'a [Check],
+}
+
+impl<'a> ShownGpu<'a> {
+    fn of(examination: &'a GpuExamination) -> Self {
+        let found = examination.outcome.as_ref();
+        Self {
+            accepted: found.is_ok(),
+            kind: examination.kind.as_str(),
+            standing: found.ok().map(|gpu| gpu.standing.as_str()),
+            reason: found.err().map(ToString::to_string),
+            checks: &examination.checks,
+        }
+    }
 }
 
 impl<'a> Shown<'a> {
     fn of(
-        examination: &'a Examination,
+        examination: &'a FileExamination,
         file: &EvidenceFile,
         policy: String,
         now: Timestamp,
     ) -> Self {
-        let appraisal = examination.outcome.as_ref().ok();
+        let found = examination.outcome.as_ref();
+        let gpus_simulated = file.gpus.iter().any(|gpu| gpu.kind.is_simulated());
         Self {
-            accepted: appraisal.is_some(),
+            accepted: found.is_ok(),
             kind: file.evidence.kind().as_str(),
-            simulated: file.evidence.kind().is_simulated(),
+            simulated: file.evidence.kind().is_simulated() || gpus_simulated,
             policy,
             judged_at: now.as_unix_secs(),
-            tier: examination.tier().as_str(),
-            image: appraisal.map(|appraisal| appraisal.image.as_str()),
-            expires: appraisal.map(|appraisal| appraisal.expires.as_unix_secs()),
-            reason: examination.outcome.as_ref().err().map(ToString::to_string),
-            gpus_not_checked: file.gpus.len(),
-            checks: &examination.checks,
+            tier: found.map_or(Tier::Open, |found| found.tier).as_str(),
+            image: found.ok().map(|found| found.image.as_str()),
+            expires: found.ok().map(|found| found.expires.as_unix_secs()),
+            reason: found.err().map(ToString::to_string),
+            checks: &examination.guest.checks,
+            gpus: examination.gpus.iter().map(ShownGpu::of).collect(),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::attest::gpu::rules::{GpuGolden, GpuRules};
 use crate::attest::measurement::Register;
 use crate::attest::policy::{Policy, Trust};
 use crate::attest::tier::Tier;
+use crate::attest::trace::{GpuStep, Trace};
 use crate::attest::verdict::Refusal;
 use crate::units::Timestamp;
 
@@ -201,7 +202,9 @@ pub fn appraise_gpus(
     }
     let mut appraisals: Vec<GpuAppraisal> = Vec::with_capacity(claims.len());
     for (position, (claims, nonce)) in claims.iter().zip(nonces).enumerate() {
-        let appraisal = appraise_gpu(claims, nonce, policy).map_err(|why| why.of(position))?;
+        let nonce = nonce.as_bytes();
+        let appraisal = appraise_gpu_traced(claims, nonce, policy, &mut Trace::default())
+            .map_err(|why| why.of(position))?;
         if appraisals.iter().any(|before| before.device == appraisal.device) {
             return Err(GpuRefusal::Duplicate.of(position));
         }
@@ -210,35 +213,48 @@ pub fn appraise_gpus(
     Ok(appraisals)
 }
 
-fn appraise_gpu(
+/// Judges one GPU, whose report must carry `nonce`, noting every check that passes. Whether it is
+/// another one than those beside it only [`appraise_gpus`] says.
+///
+/// # Errors
+/// The first check that failed; the order is the order of the code.
+pub fn appraise_gpu_traced(
     claims: &GpuClaims,
-    nonce: &GpuNonce,
+    nonce: &[u8; 32],
     policy: &Policy,
+    trace: &mut Trace<GpuStep>,
 ) -> Result<GpuAppraisal, GpuRefusal> {
     if claims.kind.is_simulated() && policy.trust() != Trust::Dev {
         return Err(GpuRefusal::SimulatedNotAllowed);
     }
-    if claims.nonce != *nonce.as_bytes() {
+    if claims.nonce != *nonce {
         return Err(GpuRefusal::NotFresh);
     }
+    trace.pass(GpuStep::Binding);
     let rules = policy.gpu().ok_or(GpuRefusal::NoRules)?;
+    trace.pass(GpuStep::Rules);
     let revoked = |hash: &[u8; 32]| rules.revoked_keys.contains(hash);
     if let Some(depth) = claims.keys.iter().position(revoked) {
         return Err(GpuRefusal::Revoked { depth });
     }
+    trace.pass(GpuStep::Revocation);
     let architecture = claims.architecture;
     if !rules.architectures.contains(&architecture) {
         return Err(GpuRefusal::ArchitectureNotAllowed { architecture });
     }
+    trace.pass(GpuStep::Architecture);
     if !claims.names_firmware && !rules.allow_missing_fwid {
         return Err(GpuRefusal::FirmwareMissing);
     }
+    trace.pass(GpuStep::FirmwareNamed);
+    let standing = standing(claims, rules)?;
+    trace.pass(GpuStep::State);
     Ok(GpuAppraisal {
         architecture,
         device: claims.device(),
         driver: claims.driver.clone(),
         vbios: claims.vbios.clone(),
-        standing: standing(claims, rules)?,
+        standing,
         simulated: claims.kind.is_simulated(),
         expires: claims.certificates_expire,
     })

@@ -46,6 +46,11 @@ impl GpuEvidenceKind {
         }
     }
 
+    /// The kind called `name`, as [`GpuEvidenceKind::as_str`] writes it.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Nvidia, Self::SimulatedNvidia].into_iter().find(|kind| kind.as_str() == name)
+    }
+
     /// Whether it proves nothing.
     pub const fn is_simulated(self) -> bool {
         matches!(self, Self::SimulatedNvidia)

@@ -10,7 +10,9 @@ mod claims;
 mod evidence;
 mod rules;
 
-pub use appraisal::{GpuAppraisal, GpuRefusal, GpuStanding, appraise_gpus, tier_with_gpus};
+pub use appraisal::{
+    GpuAppraisal, GpuRefusal, GpuStanding, appraise_gpu_traced, appraise_gpus, tier_with_gpus,
+};
 pub use claims::{GpuArchitecture, GpuClaims, ParseArchitectureError};
 pub use evidence::{GpuEvidence, GpuEvidenceKind};
 pub use rules::{GpuGolden, GpuIdentityOnly, GpuRules};
