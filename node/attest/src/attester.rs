@@ -39,6 +39,9 @@ pub enum QuoteError {
     /// More peers wait for quotes than can be served in time.
     #[error("too many peers ask for quotes at the moment")]
     Busy,
+    /// A GPU made no evidence, and one that proves nothing makes the others' worthless.
+    #[error("the GPUs made no evidence; `cocoon-node tee detect` says what they lack")]
+    Gpus,
     /// The simulation's own keys or certificates could not be made.
     #[error("the simulated TEE could not forge its evidence")]
     Simulation,

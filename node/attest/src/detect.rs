@@ -11,6 +11,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::hardware::{Tee, exists};
+#[cfg(feature = "nvml")]
+use crate::nvidia::{NvidiaError, NvidiaSurvey};
 use crate::rtmr::{self, RtmrError};
 use crate::sev_guest::DEVICE as SEV_GUEST_DEVICE;
 use crate::tsm::{
@@ -88,6 +90,65 @@ pub struct Detection {
     pub steps: Vec<Step>,
     /// The TEE that can be asked for evidence, and through what; `None` when there is none.
     pub tee: Option<(Tee, Interface)>,
+    /// How many GPUs are in a mode in which they can be asked for evidence, when the driver was asked.
+    pub gpus: usize,
+}
+
+/// The step about GPUs.
+const GPUS: &str = "GPUs";
+
+impl Detection {
+    /// Asks NVIDIA's driver about this machine's GPUs, whichever root was looked at. The driver's word
+    /// is not evidence, and no GPU is asked for any. May take a second.
+    #[cfg(feature = "nvml")]
+    #[must_use]
+    pub fn with_gpus(self) -> Self {
+        self.with_survey(NvidiaSurvey::of_this_machine())
+    }
+
+    /// Nothing: this build asks no GPU.
+    #[cfg(not(feature = "nvml"))]
+    #[must_use]
+    pub const fn with_gpus(self) -> Self {
+        self
+    }
+
+    /// What the driver says, in the place of what the kernel shows.
+    #[cfg(feature = "nvml")]
+    fn with_survey(mut self, survey: Result<NvidiaSurvey, NvidiaError>) -> Self {
+        let none = self.steps.iter().any(|it| it.name == GPUS && it.standing == Standing::Skipped);
+        let survey = match survey {
+            Ok(survey) => survey,
+            // Neither kernel nor library knows of a GPU: that is said already.
+            Err(error) if none && error.is_absence() => {
+                return self;
+            }
+            Err(error) => {
+                self.steps.push(nvidia_lacks("GPU driver", &error));
+                return self;
+            }
+        };
+        self.steps.retain(|step| step.name != GPUS);
+        let found = format!("NVIDIA's, {}", survey.driver);
+        self.steps.push(Step::new("GPU driver", Standing::Good, found));
+        for gpu in &survey.gpus {
+            self.steps.push(Step::new("GPU", Standing::Good, gpu.to_string()));
+        }
+        match survey.mode {
+            Ok(()) => {
+                self.gpus = survey.gpus.len();
+                let found = "confidential computing is on, and they take work";
+                self.steps.push(Step::new("GPU mode", Standing::Good, found));
+            }
+            Err(error) => self.steps.push(nvidia_lacks("GPU mode", &error)),
+        }
+        self
+    }
+}
+
+#[cfg(feature = "nvml")]
+fn nvidia_lacks(name: &'static str, error: &NvidiaError) -> Step {
+    Step::new(name, Standing::Lacking, error.to_string()).next(error.hint())
 }
 
 /// Looks at the machine below `root`, which is `/`.
@@ -121,7 +182,7 @@ fn detect_with(root: &Path, kernel: Arc<dyn Kernel>) -> Detection {
         steps.push(machine.registers());
     }
     steps.push(machine.gpus());
-    Detection { steps, tee }
+    Detection { steps, tee, gpus: 0 }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -317,7 +378,7 @@ impl Machine<'_> {
     /// GPUs by NVIDIA's driver. Whether they run in confidential-computing mode the driver says to
     /// its own library only.
     fn gpus(&self) -> Step {
-        let name = "GPUs";
+        let name = GPUS;
         let folder = self.path("/proc/driver/nvidia/gpus");
         let count = Filesystem.entries(&folder).map_or(0, |entries| entries.len());
         if count == 0 {
@@ -327,7 +388,11 @@ impl Machine<'_> {
         let version = self.text("/proc/driver/nvidia/version").unwrap_or_default();
         let version = version.lines().next().unwrap_or_default();
         Step::new(name, Standing::Lacking, format!("{count}; {version}")).next(
-            "`nvidia-smi conf-compute -f` says whether they run in confidential-computing mode",
+            if cfg!(feature = "nvml") {
+                "`nvidia-smi conf-compute -f` says whether they run in confidential-computing mode"
+            } else {
+                "this build asks no GPU for evidence: build with the feature `nvml` (or `cuda`)"
+            },
         )
     }
 }
@@ -486,5 +551,41 @@ mod tests {
         let (standing, words) = standing(&machine.detect("tdx_guest"), "GPUs");
         assert_eq!(standing, Standing::Lacking);
         assert!(words.starts_with("1; NVRM version: 575.32 | "), "{words}");
+    }
+
+    #[cfg(feature = "nvml")]
+    #[test]
+    fn what_the_driver_says_of_gpus_takes_the_place_of_the_kernel_s_word() {
+        use crate::nvidia::NvidiaGpu;
+
+        let machine = tdx();
+        machine.write("proc/driver/nvidia/gpus/0000:01:00.0/information", b"Model: H100\n");
+        let survey = |mode| {
+            let gpu = NvidiaGpu { uuid: "GPU-a".to_owned(), product: "NVIDIA H100".to_owned() };
+            Ok(NvidiaSurvey { driver: "550.90.07".to_owned(), gpus: vec![gpu], mode })
+        };
+        let found = machine.detect("tdx_guest").with_survey(survey(Ok(())));
+        assert_eq!(found.gpus, 1);
+        assert!(!found.steps.iter().any(|step| step.name == "GPUs"));
+        let driver = (Standing::Good, "NVIDIA's, 550.90.07 | ".to_owned());
+        assert_eq!(standing(&found, "GPU driver"), driver);
+        assert_eq!(standing(&found, "GPU").1, "NVIDIA H100 (GPU-a) | ");
+        assert_eq!(standing(&found, "GPU mode").0, Standing::Good);
+
+        for error in [NvidiaError::NotConfidential, NvidiaError::DevTools, NvidiaError::NotReady] {
+            let found = machine.detect("tdx_guest").with_survey(survey(Err(error.clone())));
+            let expected = (Standing::Lacking, format!("{error} | {}", error.hint()));
+            assert_eq!((found.gpus, standing(&found, "GPU mode")), (0, expected));
+        }
+        // The kernel has a GPU, and the driver does not answer: both are said.
+        let found = machine.detect("tdx_guest").with_survey(Err(NvidiaError::NoDriver));
+        assert_eq!(standing(&found, "GPU driver").0, Standing::Lacking);
+        assert_eq!(standing(&found, "GPUs").0, Standing::Lacking);
+        // Without any GPU, nothing about one is lacking.
+        let bare = tdx();
+        for error in [NvidiaError::NoGpu, NvidiaError::NoLibrary { reason: "no file".to_owned() }] {
+            let found = bare.detect("tdx_guest").with_survey(Err(error));
+            assert_eq!(found, bare.detect("tdx_guest"));
+        }
     }
 }

@@ -103,6 +103,8 @@ pub use hardware::{
 };
 pub use instant::parse_instant;
 pub use nvidia::gpu_chain_from_pem;
+#[cfg(feature = "nvml")]
+pub use nvidia::{NvidiaError, NvidiaGpu, NvidiaGpus, NvidiaSurvey};
 pub use open::OpenAttester;
 pub use policy_entry::{claimed_measurements, gpu_policy_entry, policy_entry};
 pub use policy_file::{PolicyFileError, parse_policy};

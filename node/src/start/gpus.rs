@@ -9,6 +9,8 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use cocoon_attest::{Clock, GpuAttester, GpuTrialError, record_gpus, try_gpus};
+#[cfg(feature = "nvml")]
+use cocoon_attest::{NvidiaError, NvidiaGpus};
 use cocoon_protocol::attest::{GpuClaims, GpuEvidence};
 use cocoon_protocol::units::Timestamp;
 
@@ -20,8 +22,13 @@ pub enum GpuError {
     /// The settings say so.
     #[error("`gpu_attester = \"none\"`")]
     NotAsked,
+    /// NVIDIA's GPUs cannot be asked.
+    #[cfg(feature = "nvml")]
+    #[error(transparent)]
+    Nvidia(#[from] NvidiaError),
     /// Nothing in this program asks a real GPU.
-    #[error("this build collects no evidence of GPUs")]
+    #[cfg(not(feature = "nvml"))]
+    #[error("this build asks no GPU for evidence")]
     NotBuilt,
     /// The simulated GPUs are not in this build.
     #[error("this build has no simulated GPUs: build with the feature `dev-tee`")]
@@ -37,14 +44,27 @@ pub enum GpuError {
 impl GpuError {
     /// Whether there is nothing wrong: nobody asked, or there is nobody to ask.
     pub(crate) const fn is_absence(&self) -> bool {
-        matches!(self, Self::NotAsked | Self::NotBuilt | Self::Trial(GpuTrialError::None))
+        match self {
+            Self::NotAsked | Self::Trial(GpuTrialError::None) => true,
+            #[cfg(feature = "nvml")]
+            Self::Nvidia(error) => error.is_absence(),
+            #[cfg(not(feature = "nvml"))]
+            Self::NotBuilt => true,
+            Self::NoSimulation | Self::Trial(_) | Self::Cut => false,
+        }
     }
 
     /// What to do about it.
     pub const fn hint(&self) -> &'static str {
         match self {
             Self::NotAsked => "`--gpu-attester auto` offers the GPUs that can prove themselves",
-            Self::NotBuilt => "`--gpu-attester none` serves without evidence of GPUs",
+            #[cfg(feature = "nvml")]
+            Self::Nvidia(error) => error.hint(),
+            #[cfg(not(feature = "nvml"))]
+            Self::NotBuilt => {
+                "build with the feature `nvml` (or `cuda`, which brings it), or serve without evidence \
+                 of GPUs: `--gpu-attester none`"
+            }
             Self::NoSimulation => "build with `--features dev-tee`, or use `--gpu-attester auto`",
             Self::Trial(_) | Self::Cut => {
                 "`cocoon-node tee detect` says what this machine can prove; `--gpu-attester none` \
@@ -82,8 +102,17 @@ pub(crate) fn choose(choice: GpuAttesterChoice, simulated: NonZeroU16) -> Result
     }
 }
 
-/// NVIDIA's GPUs in this machine. **The seam for collection on real machines**: whatever implements
-/// [`GpuAttester`] over the driver is returned here.
+/// NVIDIA's GPUs in this machine.
+#[cfg(feature = "nvml")]
+fn nvidia() -> Result<Gpus, GpuError> {
+    let found = NvidiaGpus::of_this_machine()?;
+    for (position, gpu) in found.names().iter().enumerate() {
+        tracing::info!(gpu = position, name = %gpu, "in confidential-computing mode");
+    }
+    Ok(Gpus { attester: Arc::new(found), simulated: false })
+}
+
+#[cfg(not(feature = "nvml"))]
 const fn nvidia() -> Result<Gpus, GpuError> {
     Err(GpuError::NotBuilt)
 }

@@ -134,7 +134,7 @@ fn gpus_that_were_asked_for_by_name_and_are_not_there_stop_a_provider() {
         sandbox.run(&[&own[..], &listen, more].concat())
     };
     let error = stopped(&["--gpu-attester", "nvidia"]).failure(1);
-    for expected in ["none is offered", "hint: ", "--gpu-attester none"] {
+    for expected in ["none is offered", "hint: "] {
         assert!(error.contains(expected), "{expected}: {error}");
     }
     let error = stopped(&["--gpu-attester", "simulated", "--simulated-gpus", "9"]).failure(1);

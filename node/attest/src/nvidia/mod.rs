@@ -10,6 +10,8 @@
 
 mod certificates;
 mod firmware;
+#[cfg(feature = "nvml")]
+mod nvml;
 mod report;
 
 use cocoon_protocol::attest::{GpuClaims, GpuEvidence, GpuRefusal, GpuStep, Trace};
@@ -22,6 +24,8 @@ use crate::nvidia::report::Report;
 
 pub(crate) use certificates::Root;
 pub use certificates::gpu_chain_from_pem;
+#[cfg(feature = "nvml")]
+pub use nvml::{NvidiaError, NvidiaGpu, NvidiaGpus, NvidiaSurvey};
 
 /// Verifies one GPU's `evidence` under `root` at `now`. Takes about a millisecond of CPU.
 pub(crate) fn verify(

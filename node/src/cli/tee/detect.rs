@@ -3,10 +3,11 @@
 //! Owns: the layout, and with `--online` the look at the vendors' services.
 //! Must not: judge the machine; `cocoon_attest::detect` does.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cocoon_attest::collateral::{Sources, reachable};
 use cocoon_attest::detect::{Detection, Standing, Step, detect};
+use cocoon_protocol::attest::Tier;
 use serde::Serialize;
 
 use super::super::{Context, Failure};
@@ -32,13 +33,19 @@ struct Answer<'a> {
     proves: Option<&'static str>,
     /// Through which interface.
     through: Option<String>,
-    /// The highest tier without GPU evidence.
+    /// How many GPUs can be asked for evidence.
+    gpus: usize,
+    /// The highest tier that this can earn.
     tier: &'static str,
     steps: &'a [Step],
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let mut found = detect(&arguments.root);
+    // The driver has no root to be looked at below.
+    if arguments.root == Path::new("/") {
+        found = found.with_gpus();
+    }
     if arguments.online {
         let config = context.load_unchecked()?;
         let sources =
@@ -48,13 +55,23 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
     if arguments.json {
         let proves = found.tee.map(|(tee, _)| tee.kind().as_str());
         let through = found.tee.map(|(_, interface)| interface.to_string());
-        let tier = if proves.is_some() { "attested" } else { "open" };
-        return context.printer.json(&Answer { proves, through, tier, steps: &found.steps });
+        let tier = tier(&found).as_str();
+        let Detection { steps, gpus, .. } = &found;
+        return context.printer.json(&Answer { proves, through, gpus: *gpus, tier, steps });
     }
     for line in lines(&found) {
         context.printer.line(line)?;
     }
     Ok(())
+}
+
+/// The tier that `--provide` would offer, if what can be asked makes evidence that holds.
+const fn tier(found: &Detection) -> Tier {
+    match (found.tee, found.gpus) {
+        (None, _) => Tier::Open,
+        (Some(_), 0) => Tier::Attested,
+        (Some(_), _) => Tier::Confidential,
+    }
 }
 
 fn services(sources: &Sources) -> Result<Vec<Step>, Failure> {
@@ -96,9 +113,17 @@ fn lines(found: &Detection) -> Vec<String> {
     }
     lines.push(String::new());
     lines.push(match found.tee {
-        Some((tee, interface)) => format!(
-            "This machine can prove {tee} through {interface}: `--provide` offers tier attested."
-        ),
+        Some((tee, interface)) => {
+            let gpus = match found.gpus {
+                0 => String::new(),
+                1 => ", and its GPU can be asked".to_owned(),
+                count => format!(", and its {count} GPUs can be asked"),
+            };
+            format!(
+                "This machine can prove {tee} through {interface}{gpus}: `--provide` offers tier {}.",
+                tier(found)
+            )
+        }
         None => "This machine can prove nothing about itself: `--provide` offers tier open, where \
                  its owner can read every prompt."
             .to_owned(),
@@ -121,7 +146,7 @@ mod tests {
             next: next.to_owned(),
         };
         let steps = vec![step(Standing::Missing, "do this"), step(Standing::Good, "")];
-        let found = Detection { steps, tee: Some((Tee::Tdx, Interface::Tsm)) };
+        let found = Detection { steps, tee: Some((Tee::Tdx, Interface::Tsm)), gpus: 0 };
         assert_eq!(
             lines(&found),
             [
@@ -132,7 +157,15 @@ mod tests {
                 "This machine can prove TDX through configfs-tsm: `--provide` offers tier attested.",
             ]
         );
-        let nothing = Detection { steps: Vec::new(), tee: None };
+        let said = |tee, gpus| lines(&Detection { steps: Vec::new(), tee, gpus })[1].clone();
+        let tdx = Some((Tee::Tdx, Interface::Tsm));
+        assert!(
+            said(tdx, 1).ends_with("its GPU can be asked: `--provide` offers tier confidential.")
+        );
+        assert!(said(tdx, 8).contains("its 8 GPUs"));
+        // GPUs without a TEE prove nothing.
+        assert!(said(None, 8).contains("nothing"));
+        let nothing = Detection { steps: Vec::new(), tee: None, gpus: 0 };
         assert!(lines(&nothing)[1].contains("its owner can read every prompt"));
     }
 }
