@@ -8,6 +8,7 @@
 //! each token.
 
 use crate::flat::FlatSet;
+use crate::places;
 use crate::units::Timestamp;
 
 /// Keys in the order of the moments at which they are looked at. Each key's owner remembers its
@@ -45,6 +46,13 @@ impl<K: Ord + Copy> Deadlines<K> {
     pub(crate) fn clear(&mut self, key: K, entry: &mut Entry) {
         if let Some(noted) = entry.0.take() {
             self.0.remove(&(noted, key));
+        }
+    }
+
+    /// Names what [`Self::next`] reads; see [`crate::Node::places`].
+    pub(crate) fn places(&self, name: &mut impl FnMut(*const u8, usize)) {
+        if let Some(first) = self.0.as_slice().first() {
+            places::name(first, name);
         }
     }
 

@@ -98,6 +98,11 @@ impl<K: Ord, V> FlatMap<K, V> {
         self.0.len()
     }
 
+    /// All entries, in the order of their keys.
+    pub(crate) fn entries(&self) -> &[(K, V)] {
+        &self.0
+    }
+
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&K, &V)> {
         self.0.iter().map(|(key, value)| (key, value))
     }

@@ -31,6 +31,7 @@ pub mod limits;
 pub mod node;
 pub mod offer;
 pub mod output;
+mod places;
 mod posting;
 pub mod pricing;
 pub mod receipt;

@@ -35,6 +35,19 @@ impl Node {
         self.provider.as_deref()
     }
 
+    /// Names the memory that an input about a running job reads, as places and bytes, `step` pointers
+    /// away from here: of its roles what leads to their jobs, then their lists, then the jobs. Each step
+    /// reads what the one before has named and no more, so that a caller with many nodes can ask
+    /// for it ahead.
+    pub fn places(&self, step: u8, name: &mut impl FnMut(*const u8, usize)) {
+        if let Some(consumer) = self.consumer.as_deref() {
+            consumer.places(step, name);
+        }
+        if let Some(provider) = self.provider.as_deref() {
+            provider.places(step, name);
+        }
+    }
+
     /// Whether a drain is complete: no job runs and no settlement is under way.
     pub fn is_drained(&self) -> bool {
         let consumer = self.consumer.as_ref().is_none_or(|consumer| consumer.jobs() == 0);

@@ -10,9 +10,7 @@
 //! when a step reads a pointer, the step before has asked for it some microseconds ago, and nothing
 //! waits. A slot's events need some hundred kilobytes, which the processor's second cache holds.
 
-use std::hint::black_box;
-
-use simnet_host::{Host, HostId, Observer};
+use simnet_host::{Alarm, Coming, Host, HostId, Observer};
 
 use crate::event::Event;
 use crate::near::{ask, ask_for};
@@ -25,7 +23,7 @@ const TOGETHER: usize = 8;
 /// Events that are handled between two looks ahead.
 const EVERY: u32 = 4;
 /// The nearest sessions of a host: of more it is not known which will be used.
-const SESSIONS: usize = 4;
+const SESSIONS: usize = 2;
 /// No host.
 const NOBODY: u32 = u32::MAX;
 
@@ -96,31 +94,59 @@ impl Ahead {
                 continue;
             };
             let Some(machine) = hosts.get(index(host)) else { continue };
+            let coming = coming(*event);
+            // A text is neither answered nor recorded.
+            let speaks = coming != Coming::Text;
             match step {
                 1 => {
                     overlay.approach_message(*event);
-                    overlay.approach_host(host);
+                    overlay.approach_host(host, speaks);
                     ask_for(machine);
-                    observer.approach(HostId(host), 0, &mut ask);
+                    if speaks {
+                        observer.approach(HostId(host), 0, &mut ask);
+                    }
                 }
                 2 => {
-                    overlay.approach_sessions(host);
-                    machine.approach(0, &mut ask);
+                    overlay.approach_sessions(host, coming == Coming::Other);
+                    machine.approach(0, coming, &mut ask);
                 }
                 3 => {
-                    overlay.approach_peers(host);
-                    machine.approach(1, &mut ask);
-                    observer.approach(HostId(host), 1, &mut ask);
+                    if speaks {
+                        overlay.approach_peers(host);
+                        observer.approach(HostId(host), 1, &mut ask);
+                    }
+                    machine.approach(1, coming, &mut ask);
                 }
                 4 => {
-                    overlay.approach_paths(host);
-                    machine.approach(2, &mut ask);
+                    if speaks {
+                        overlay.approach_paths(host);
+                    }
+                    machine.approach(2, coming, &mut ask);
                 }
-                _ => {
-                    black_box(machine.touch());
-                }
+                _ => machine.approach(3, coming, &mut ask),
             }
         }
+    }
+}
+
+/// What an event is to its host.
+const fn coming(event: Event) -> Coming {
+    match event {
+        Event::Message { to_provider: false, .. } => Coming::Text,
+        Event::Alarm { alarm: Alarm::Engine(_), .. } => Coming::Written,
+        Event::Alarm { .. }
+        | Event::Message { .. }
+        | Event::Down { .. }
+        | Event::Knock { .. }
+        | Event::Answer { .. }
+        | Event::Found { .. }
+        | Event::Contacted { .. }
+        | Event::Offer { .. }
+        | Event::Lost { .. }
+        | Event::Tables { .. }
+        | Event::Push { .. }
+        | Event::Indexed { .. }
+        | Event::Restart { .. } => Coming::Other,
     }
 }
 
@@ -178,18 +204,20 @@ impl Overlay {
     }
 
     /// A host's place in the network.
-    fn approach_host(&self, host: u32) {
+    fn approach_host(&self, host: u32, speaks: bool) {
         if let Some(station) = self.stations.get(index(host)) {
             ask_for(station);
         }
-        self.paths.approach(host);
+        if speaks {
+            self.paths.approach(host);
+        }
     }
 
     /// What a host's place in the network points to.
-    fn approach_sessions(&self, host: u32) {
+    fn approach_sessions(&self, host: u32, with_tables: bool) {
         let Some(station) = self.stations.get(index(host)) else { return };
         ask(station.sessions.as_ptr().cast(), size_of_val(&*station.sessions));
-        if let Some(tables) = &station.tables {
+        if let Some(tables) = station.tables.as_ref().filter(|_| with_tables) {
             ask_for(&**tables);
         }
     }

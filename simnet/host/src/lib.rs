@@ -27,7 +27,7 @@ pub mod store;
 
 pub use evidence::Evidence;
 pub use fabric::{Fabric, HostId, SessionId};
-pub use host::{Clock, ConsumerSpec, Host, HostSpec, HotKey, ProviderSpec};
+pub use host::{Clock, Coming, ConsumerSpec, Host, HostSpec, HotKey, ProviderSpec};
 pub use invariant::{Bounds, Healing, Invariants, Violation};
 pub use ledger::{BlockReport, Ledger, LedgerFact, LedgerTerms};
 pub use observation::{FailureKind, Observation, Observer, Queue, Sample};

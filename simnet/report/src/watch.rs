@@ -101,6 +101,9 @@ impl Observer for Watch {
         if let Some(Ok(recorder)) = &self.recorder {
             recorder.approach(host, step, ask);
         }
+        if let Some(invariants) = &self.invariants {
+            invariants.approach(host, step, ask);
+        }
     }
 
     fn is_over(&self) -> bool {

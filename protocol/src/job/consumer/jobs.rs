@@ -5,6 +5,7 @@
 use crate::deadlines::{Deadlines, Entry};
 use crate::flat::{FlatMap, FlatSet, with_first};
 use crate::identity::{JobId, ModelHash, NodeId};
+use crate::places;
 use crate::selection::Patience;
 use crate::units::Timestamp;
 
@@ -28,6 +29,18 @@ impl Jobs {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&JobId, &Job)> {
         self.all.iter().map(|(job, found)| (job, &found.0))
+    }
+
+    /// Names the lists, or what they point to.
+    pub(super) fn places(&self, lists: bool, name: &mut impl FnMut(*const u8, usize)) {
+        if lists {
+            places::name_list(self.all.entries(), name);
+            self.deadlines.places(name);
+        } else {
+            for found in self.all.values().take(places::ENTRIES) {
+                places::name(&found.0.stage, name);
+            }
+        }
     }
 
     pub(super) fn get(&self, job: JobId) -> Option<&Job> {

@@ -22,6 +22,7 @@ use crate::job::{FinishReason, ProviderRefusal, RunningJob, Usage};
 use crate::limits;
 use crate::offer::{Load, ModelOffer, Offer};
 use crate::output::{Effect, EngineCommand, Output};
+use crate::places;
 use crate::pricing::{self, Level, Meter};
 use crate::receipt::Receipt;
 use crate::record::{Account, Posting, Purpose, Record, Standing, StoredReceipt};
@@ -151,30 +152,32 @@ impl Serving {
     }
 }
 
-/// Everything that a node does as a provider.
+/// Everything that a node does as a provider. In the order of its declaration: what every input reads
+/// comes first and shares its cache lines, which is a part of the time of whoever has many providers.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Provider {
+    jobs: FlatMap<(NodeId, JobId), Box<Serving>>,
+    deadlines: Deadlines<(NodeId, JobId)>,
+    channels: BTreeMap<TonAddress, Box<Payee>>,
+    pricing: Arc<dyn pricing::Policy>,
+    published: Option<Timestamp>,
+    reviewed: Timestamp,
+    watched: Timestamp,
+    load: Load,
+    /// The load or the prices have changed since it was published.
+    stale: bool,
     config: ProviderConfig,
     /// Terms of every offer that has not ended: they hold for jobs that refer to them.
     offers: BTreeMap<u64, Arc<[ModelOffer]>>,
-    load: Load,
-    published: Option<Timestamp>,
-    /// The load or the prices have changed since.
-    stale: bool,
-    pricing: Arc<dyn pricing::Policy>,
     level: Level,
     /// How busy it was since the level was looked at; `None` before the first offer.
     busy: Option<Meter>,
-    reviewed: Timestamp,
-    watched: Timestamp,
     peers: FlatMap<NodeId, Box<Peer>>,
     /// Who waits for which vault to be read.
     asking: BTreeSet<(TonAddress, NodeId)>,
-    channels: BTreeMap<TonAddress, Box<Payee>>,
-    jobs: FlatMap<(NodeId, JobId), Box<Serving>>,
     /// What the jobs of each vault may end up owing: a step each.
     at_risk: BTreeMap<TonAddress, NanoTon>,
-    deadlines: Deadlines<(NodeId, JobId)>,
     settling: BTreeSet<TonAddress>,
     /// Vaults that are read again because a voucher was of an epoch that is not known here.
     rereading: BTreeSet<TonAddress>,
@@ -242,6 +245,26 @@ impl Provider {
             }),
             Stage::Admitting | Stage::Closing { .. } => None,
         })
+    }
+
+    /// See [`crate::Node::places`].
+    pub(crate) fn places(&self, step: u8, name: &mut impl FnMut(*const u8, usize)) {
+        match step {
+            0 => {
+                name(std::ptr::from_ref(self).cast(), std::mem::offset_of!(Self, config));
+                places::name(&self.config.watch_every, name);
+            }
+            1 => {
+                places::name_list(self.jobs.entries(), name);
+                self.deadlines.places(name);
+            }
+            _ => {
+                for serving in self.jobs.values().take(places::ENTRIES) {
+                    places::name(&serving.stage, name);
+                    places::name(&serving.due, name);
+                }
+            }
+        }
     }
 
     /// What a job that is not over costs, for displays and checks.

@@ -38,6 +38,18 @@ use crate::store::{CrashPoint, Store};
 use driver::Shell;
 use process::{End, Process};
 
+/// What a host's next stimulus is, as far as that says which memory it needs. A processor has only so
+/// many reads under way, so that what is not needed is better not asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coming {
+    /// A message to it as a consumer: nearly always a piece of text.
+    Text,
+    /// Its engine has written something.
+    Written,
+    /// Anything.
+    Other,
+}
+
 /// One simulated node.
 ///
 /// A host to which nothing happens is next to nothing: a consumer that was started and has had no
@@ -105,27 +117,26 @@ impl Host {
     /// Names the memory that its next stimulus will need, `step` pointers away from here, as places and
     /// bytes. It reads what the step before has named and no more: so a caller who has asked the
     /// processor for each step's memory some time before the next waits for none of it.
-    pub fn approach(&self, step: u8, ask: &mut impl FnMut(*const u8, usize)) {
+    pub fn approach(&self, step: u8, coming: Coming, ask: &mut impl FnMut(*const u8, usize)) {
         if step == 0 {
-            near(&*self.spec, ask);
+            if coming == Coming::Other {
+                near(&*self.spec, ask);
+            }
             if let Some(body) = &self.body {
-                near(&**body, ask);
+                match coming {
+                    Coming::Text | Coming::Written => near(&body.process, ask),
+                    Coming::Other => near(&**body, ask),
+                }
             }
             return;
         }
         let Some(body) = &self.body else { return };
-        if step == 1 {
+        if step == 1 && coming == Coming::Other {
             body.store.approach(ask);
         }
         if let Some(process) = &body.process {
-            process.approach(step, ask);
+            process.approach(step, coming, ask);
         }
-    }
-
-    /// Reads what the protocol's jobs point to, which nobody else can name: the last step of an
-    /// approach. What comes back means nothing.
-    pub fn touch(&self) -> usize {
-        self.process().map_or(0, Process::touch)
     }
 
     /// Makes the process die at a point of a commit, counted from the host's first ever; for tests

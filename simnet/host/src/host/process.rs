@@ -20,10 +20,10 @@ use cocoon_protocol::{Input, Node};
 use simnet_scenario::Moment;
 
 use super::clock::Clock;
-use super::near;
 use super::reading::Reading;
 use super::serving::Serving;
 use super::spec::{self, HostSpec};
+use super::{Coming, near};
 use crate::fabric::SessionId;
 use crate::store::{CrashPoint, Store};
 
@@ -129,15 +129,15 @@ impl AlarmClock {
 
 impl Process {
     /// Names the memory that it points to; see [`crate::Host::approach`].
-    pub(super) fn approach(&self, step: u8, ask: &mut impl FnMut(*const u8, usize)) {
+    pub(super) fn approach(
+        &self,
+        step: u8,
+        coming: Coming,
+        ask: &mut impl FnMut(*const u8, usize),
+    ) {
+        self.node.places(step.saturating_sub(1), ask);
         if step == 1 {
-            if let Some(consumer) = self.node.consumer() {
-                near(consumer, ask);
-            }
-            if let Some(provider) = self.node.provider() {
-                near(provider, ask);
-            }
-            if let Some(commit) = self.commit.as_deref() {
+            if let Some(commit) = self.commit.as_deref().filter(|_| coming == Coming::Other) {
                 near(commit, ask);
             }
             if let Some(serving) = self.serving.as_deref() {
@@ -146,16 +146,11 @@ impl Process {
             if let Some(reading) = &self.reading {
                 reading.approach(ask);
             }
-        } else if let Some(serving) = self.serving.as_deref() {
-            serving.approach(ask);
+        } else if step == 2
+            && let Some(serving) = self.serving.as_deref()
+        {
+            serving.approach(coming, ask);
         }
-    }
-
-    /// Reads a word of each job that the protocol has; see [`crate::Host::touch`].
-    pub(super) fn touch(&self) -> usize {
-        let consumer = self.node.consumer().map_or(0, |it| it.running().count());
-        let provider = self.node.provider().map_or(0, |it| it.running().count());
-        consumer + provider
     }
 }
 

@@ -15,12 +15,12 @@ use cocoon_protocol::units::{NanoTon, Prices, Tokens};
 use cocoon_protocol::wire::{JobRequest, SessionMessage};
 
 use super::driver::Shell;
-use super::near_list;
 use super::process::AlarmClock;
 use super::reading::{BYTES_PER_TOKEN, Text, read_prompt};
 use super::session::Accepted;
 use super::spare;
 use super::spec::{self, ProviderSpec};
+use super::{Coming, near_list};
 use crate::engine::{Ask, Engine, Generated, JobKey};
 use crate::fabric::SessionId;
 use crate::mutation;
@@ -104,10 +104,12 @@ impl Serving {
     }
 
     /// Names the memory that it points to; see [`crate::Host::approach`].
-    pub(super) fn approach(&self, ask: &mut impl FnMut(*const u8, usize)) {
+    pub(super) fn approach(&self, coming: Coming, ask: &mut impl FnMut(*const u8, usize)) {
         near_list(&self.jobs, ask);
         self.engine.approach(ask);
-        self.accepted.approach(ask);
+        if coming == Coming::Other {
+            self.accepted.approach(ask);
+        }
     }
 
     /// Whether another consumer may open a session.

@@ -38,6 +38,13 @@ pub(super) struct Exposure {
 }
 
 impl Exposure {
+    /// Names the memory of a provider's entry.
+    pub(super) fn approach(&self, provider: HostId, ask: &mut dyn FnMut(*const u8, usize)) {
+        if let Some(step) = self.steps.get(provider) {
+            ask(std::ptr::from_ref(step).cast(), size_of::<NanoTon>());
+        }
+    }
+
     pub(super) fn exposed(&mut self, provider: HostId, job: Served, peer: Account) -> Verdict {
         let Served { unpaid, value, step } = job;
         if unpaid > limits::CREDIT_STEP {

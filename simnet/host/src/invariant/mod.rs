@@ -275,6 +275,12 @@ impl Invariants {
 }
 
 impl Observer for Invariants {
+    fn approach(&self, host: HostId, step: u8, ask: &mut dyn FnMut(*const u8, usize)) {
+        if step == 0 {
+            self.exposure.approach(host, ask);
+        }
+    }
+
     fn end(&mut self, at: Moment, interrupted: bool, ledger: &Ledger) {
         self.finish(at, interrupted, ledger);
     }

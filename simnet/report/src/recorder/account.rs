@@ -76,7 +76,7 @@ impl Accounts {
         self.lives.get_mut(usize::try_from(host).ok()?)
     }
 
-    /// Names the memory of a host's entry, or of its counters.
+    /// Names the memory of a host's entry, or of the counter that changes most.
     pub(super) fn approach(&self, host: u32, step: u8, ask: &mut dyn FnMut(*const u8, usize)) {
         let life = usize::try_from(host).ok().and_then(|it| self.lives.get(it));
         if step == 0 {
@@ -87,7 +87,7 @@ impl Accounts {
         }
         let place = life.and_then(|life| usize::try_from(life.account.checked_sub(1)?).ok());
         if let Some(account) = place.and_then(|place| self.accounts.get(place)) {
-            ask(std::ptr::from_ref(account).cast(), size_of::<Account>());
+            ask(std::ptr::from_ref(&account.exposure).cast(), size_of::<u64>());
         }
     }
 
