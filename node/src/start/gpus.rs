@@ -26,6 +26,10 @@ pub enum GpuError {
     #[cfg(feature = "nvml")]
     #[error(transparent)]
     Nvidia(#[from] NvidiaError),
+    /// The engine may compute on GPUs that nobody asks.
+    #[cfg(feature = "nvml")]
+    #[error("this build's engine also computes on GPUs of other vendors, which prove nothing")]
+    OtherVendors,
     /// Nothing in this program asks a real GPU.
     #[cfg(not(feature = "nvml"))]
     #[error("this build asks no GPU for evidence")]
@@ -50,6 +54,8 @@ impl GpuError {
             Self::Nvidia(error) => error.is_absence(),
             #[cfg(not(feature = "nvml"))]
             Self::NotBuilt => true,
+            #[cfg(feature = "nvml")]
+            Self::OtherVendors => false,
             Self::NoSimulation | Self::Trial(_) | Self::Cut => false,
         }
     }
@@ -60,6 +66,8 @@ impl GpuError {
             Self::NotAsked => "`--gpu-attester auto` offers the GPUs that can prove themselves",
             #[cfg(feature = "nvml")]
             Self::Nvidia(error) => error.hint(),
+            #[cfg(feature = "nvml")]
+            Self::OtherVendors => "build with `cuda`, and without `vulkan` and `rocm`",
             #[cfg(not(feature = "nvml"))]
             Self::NotBuilt => {
                 "build with the feature `nvml` (or `cuda`, which brings it), or serve without evidence \
@@ -102,9 +110,17 @@ pub(crate) fn choose(choice: GpuAttesterChoice, simulated: NonZeroU16) -> Result
     }
 }
 
+/// Whether the engine finds devices by an interface that NVIDIA's driver does not answer for. The host
+/// could pass another vendor's GPU through, and prompts would leave for it under a tier that denies it.
+#[cfg(feature = "nvml")]
+const REACHES_OTHERS: bool = cfg!(any(feature = "vulkan", feature = "rocm", feature = "metal"));
+
 /// NVIDIA's GPUs in this machine.
 #[cfg(feature = "nvml")]
 fn nvidia() -> Result<Gpus, GpuError> {
+    if REACHES_OTHERS {
+        return Err(GpuError::OtherVendors);
+    }
     let found = NvidiaGpus::of_this_machine()?;
     for (position, gpu) in found.names().iter().enumerate() {
         tracing::info!(gpu = position, name = %gpu, "in confidential-computing mode");
