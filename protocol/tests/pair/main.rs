@@ -22,6 +22,7 @@ use cocoon_protocol::limits;
 use cocoon_protocol::offer::Offer;
 use cocoon_protocol::output::JobNews;
 use cocoon_protocol::record::Purpose;
+use cocoon_protocol::selection::Demand;
 use cocoon_protocol::units::{Millis, NanoTon, Tokens};
 use world::{PROMPT, Side, World, key, prices, vault_key};
 
@@ -221,6 +222,46 @@ fn a_model_that_exists_in_a_lower_tier_only_is_told_from_one_that_does_not_exist
     world.tick(Millis::from_secs(2));
     let error = JobError::TierNotAvailable { asked: Tier::Attested, best: Tier::Open };
     assert_eq!(*world.failure(job), error);
+}
+
+#[test]
+fn a_session_that_was_asked_for_less_gives_way_to_one_that_proves_more() {
+    let mut world = World::new();
+    let of = |tier| move |demand: &mut Demand| demand.minimum_tier = tier;
+    let open = world.submit_with(1, of(Tier::Open));
+    world.run();
+    let attested = world.submit_with(2, of(Tier::Attested));
+    world.run();
+    let again = world.submit_with(3, of(Tier::Open));
+    world.run();
+    for (job, proved) in [(open, Tier::Open), (attested, Tier::Attested), (again, Tier::Attested)] {
+        let started = world.readers[&job].news.first();
+        assert!(matches!(started, Some(JobNews::Started { tier, .. }) if *tier == proved));
+        world.cost(job);
+    }
+    assert_eq!(world.opened, [Tier::Open, Tier::Attested], "what proves more serves all");
+    assert_eq!(world.held(), world.promised());
+}
+
+#[test]
+fn a_job_that_runs_is_not_interrupted_for_one_that_needs_a_better_session() {
+    let mut world = World::new();
+    world.slow_reader = true;
+    let running = world.submit_with(1, |demand| demand.minimum_tier = Tier::Open);
+    world.run();
+    assert!(matches!(world.last_news(running), JobNews::Started { .. }));
+    let waiting = world.submit(2);
+    world.run();
+    assert!(!world.readers.contains_key(&waiting));
+    assert_eq!(world.opened, [Tier::Open]);
+    world.slow_reader = false;
+    let completion = world.readers[&running].received;
+    world.give(Side::Consumer, Input::Delivered { job: running, completion });
+    world.run();
+    world.cost(running);
+    world.tick(Millis::from_secs(2));
+    world.cost(waiting);
+    assert_eq!(world.opened, [Tier::Open, Tier::Attested]);
 }
 
 #[test]

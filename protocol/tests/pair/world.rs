@@ -82,6 +82,8 @@ pub(crate) struct World {
     /// How many reads the provider's ledger is behind.
     pub(crate) ledger_lag: u32,
     pub(crate) refuse_sessions: bool,
+    /// The tier that each session was to prove.
+    pub(crate) opened: Vec<Tier>,
     pub(crate) engine: BTreeMap<JobId, Generating>,
     pub(crate) length: Tokens,
     pub(crate) readers: BTreeMap<JobId, Reader>,
@@ -153,6 +155,7 @@ impl World {
             free: NanoTon::from_nano(950_000_000),
             ledger_lag: 0,
             refuse_sessions: false,
+            opened: Vec::new(),
             engine: BTreeMap::new(),
             length: Tokens::new(100),
             readers: BTreeMap::new(),
@@ -254,17 +257,23 @@ impl World {
             }
             Effect::Avoid { peer } => assert_eq!(peer, provider_id),
             Effect::Publish(offer) => self.offer = Some(offer),
-            Effect::OpenSession { peer, .. } => {
+            Effect::OpenSession { peer, minimum_tier } => {
                 assert_eq!(peer, provider_id);
                 if self.refuse_sessions {
                     let failure = SessionFailure::Refused { reason: "debug guest".into() };
                     self.mail.push_back((Side::Consumer, Input::SessionFailed { peer, failure }));
                     return;
                 }
-                self.connected = true;
+                if std::mem::replace(&mut self.connected, true) {
+                    // The provider lets the one before it go first.
+                    self.wire.clear();
+                    let closed = Input::SessionClosed { peer, accepted: false };
+                    self.mail.push_back((Side::Consumer, closed));
+                }
+                self.opened.push(minimum_tier);
                 let offer = self.offer.as_ref().and_then(|offer| offer.verify(self.now).ok());
                 let proved = Proved {
-                    tier: Tier::Attested,
+                    tier: minimum_tier,
                     simulated: true,
                     evidence_digest: [4; 32],
                     manifest: offer.map(|offer| offer.offer().manifest()),

@@ -134,8 +134,10 @@ impl Job {
 /// A session that we opened.
 #[derive(Clone, Copy, Debug)]
 enum Session {
-    Opening,
-    Ready(Proved),
+    /// It must prove this tier at least.
+    Opening(Tier),
+    /// It was to prove `asked`.
+    Ready { proved: Proved, asked: Tier },
 }
 
 /// Everything that a node does as a consumer.
@@ -215,8 +217,8 @@ impl Consumer {
     /// The sessions that we opened and that are ready.
     pub fn sessions(&self) -> impl Iterator<Item = (NodeId, Proved)> {
         self.sessions.iter().filter_map(|(peer, session)| match session {
-            Session::Opening => None,
-            Session::Ready(proved) => Some((*peer, *proved)),
+            Session::Opening(_) => None,
+            Session::Ready { proved, .. } => Some((*peer, *proved)),
         })
     }
 
@@ -315,7 +317,11 @@ impl Consumer {
         now: Timestamp,
         out: &mut Output,
     ) {
-        self.sessions.insert(peer, Session::Ready(proved));
+        let asked = match self.sessions.get(&peer) {
+            Some(Session::Opening(asked) | Session::Ready { asked, .. }) => *asked,
+            None => proved.tier,
+        };
+        self.sessions.insert(peer, Session::Ready { proved, asked });
         self.advance_with(peer, now, out);
     }
 
@@ -353,6 +359,10 @@ impl Consumer {
 
     /// A session is over: running jobs are lost, the others go elsewhere.
     pub fn session_closed(&mut self, peer: NodeId, now: Timestamp, out: &mut Output) {
+        if matches!(self.sessions.get(&peer), Some(Session::Opening(_))) {
+            // The one that is being replaced: nothing ran in it.
+            return;
+        }
         self.sessions.remove(&peer);
         self.funds.session_closed(peer);
         let reason = "the provider closed the session".to_owned();

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::{Consumer, Session, Stage, ledger_error};
+use crate::attest::Tier;
 use crate::channel::funds::Readiness;
 use crate::identity::{JobId, NodeId};
 use crate::job::{JobError, ProviderRefusal};
@@ -117,14 +118,18 @@ impl Consumer {
         let peer = candidate.provider;
         let minimum_tier = found.demand.minimum_tier;
         match self.sessions.get(&peer) {
-            Some(Session::Opening) => return,
-            Some(Session::Ready(proved)) if proved.tier < minimum_tier => {
-                let (asked, best) = (minimum_tier, proved.tier);
+            Some(Session::Opening(_)) => return,
+            Some(Session::Ready { proved, asked }) if proved.tier < *asked => {
+                let (asked, best) = (*asked, proved.tier);
                 let error = JobError::TierNotAvailable { asked, best };
                 self.attempt_failed(job, error, Experience::Misbehaved, now, out);
                 return;
             }
-            Some(Session::Ready(proved)) => {
+            Some(Session::Ready { proved, .. }) if proved.tier < minimum_tier => {
+                self.raise(job, peer, minimum_tier, now, out);
+                return;
+            }
+            Some(Session::Ready { proved, .. }) => {
                 let offered = self.book.offer(peer).map(Offer::manifest);
                 if offered.is_none() || proved.manifest != offered {
                     let reason = "its session was attested for another model".to_owned();
@@ -134,7 +139,7 @@ impl Consumer {
                 }
             }
             None => {
-                self.sessions.insert(peer, Session::Opening);
+                self.sessions.insert(peer, Session::Opening(minimum_tier));
                 out.effects.push(Effect::OpenSession { peer, minimum_tier });
                 return;
             }
@@ -164,5 +169,32 @@ impl Consumer {
         let Candidate { offer_sequence, max_completion, .. } = candidate;
         out.effects.push(Effect::SendJob { peer, job, offer_sequence, max_completion });
         self.jobs.enter(job, Stage::Requested { candidate, sent: now }, &self.policy.patience());
+    }
+
+    /// The session was not asked to prove as much as this job needs: another takes its place, once no
+    /// job runs in it. Until then the provider is as good as busy.
+    fn raise(
+        &mut self,
+        job: JobId,
+        peer: NodeId,
+        minimum_tier: Tier,
+        now: Timestamp,
+        out: &mut Output,
+    ) {
+        let runs = |job: &JobId| {
+            self.jobs.get(*job).is_some_and(|found| match found.stage {
+                Stage::Requested { .. } | Stage::Running(_) => true,
+                Stage::Looking { .. } | Stage::Waiting { .. } | Stage::Preparing { .. } => false,
+            })
+        };
+        if self.jobs.with(peer).iter().any(runs) {
+            let retry_after = Millis::from_secs(1);
+            let error = JobError::Refused(ProviderRefusal::Busy { retry_after });
+            self.attempt_failed(job, error, Experience::Refused, now, out);
+            return;
+        }
+        self.funds.session_closed(peer);
+        self.sessions.insert(peer, Session::Opening(minimum_tier));
+        out.effects.push(Effect::OpenSession { peer, minimum_tier });
     }
 }

@@ -63,8 +63,8 @@ impl Consumer {
             return;
         }
         let proved = match self.sessions.get(&peer) {
-            Some(Session::Ready(proved)) => *proved,
-            Some(Session::Opening) | None => return,
+            Some(Session::Ready { proved, .. }) => *proved,
+            Some(Session::Opening(_)) | None => return,
         };
         let (candidate, requested) = (candidate.clone(), *sent);
         let prices = candidate.prices;
@@ -185,7 +185,7 @@ impl Consumer {
         let stated = receipt.receipt();
         let cost = running.candidate.prices.cost(running.prompt, running.received);
         let channel = self.funds.payer(peer).map(|payer| payer.channel());
-        let Some(Session::Ready(proved)) = proved else {
+        let Some(Session::Ready { proved, .. }) = proved else {
             return;
         };
         let holds = stated.provider == peer
