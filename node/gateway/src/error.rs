@@ -245,6 +245,10 @@ impl From<JobError> for ApiError {
                 with(StatusCode::FORBIDDEN, Kind::Permission, "tier_not_available")
                     .param("cocoon.tier")
             }
+            JobError::PolicyForbidsTier { .. } => {
+                with(StatusCode::FORBIDDEN, Kind::Permission, "policy_forbids_tier")
+                    .param("cocoon.tier")
+            }
             JobError::AttestationRefused { .. } => {
                 with(StatusCode::FORBIDDEN, Kind::Permission, "attestation_refused")
             }

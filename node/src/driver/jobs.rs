@@ -34,6 +34,8 @@ pub(crate) struct JobDefaults {
     pub(crate) network: Network,
     /// The lowest tier, unless a request asks for another.
     pub(crate) minimum_tier: Tier,
+    /// Whether the attestation policy lists any state of a GPU.
+    pub(crate) lists_gpus: bool,
     /// The most that a request may cost; a request can only lower it.
     pub(crate) max_cost: NanoTon,
     /// The most that a million tokens may cost.
@@ -72,6 +74,11 @@ impl NodeJobs {
     /// Sets aside what the request may cost, and runs it.
     async fn start(&self, request: JobRequest) -> Result<JobStream, JobError> {
         let model = self.resolve(&request.model)?;
+        let asked = request.minimum_tier.unwrap_or(self.defaults.minimum_tier);
+        if asked == Tier::Confidential && !self.defaults.lists_gpus {
+            // Every provider would be refused, and remembered as one that proves nothing.
+            return Err(JobError::PolicyForbidsTier { asked });
+        }
         let job = JobId::from_bytes(random()?);
         let account = request.caller.as_ref().map(api_keys::account).unwrap_or_default();
         let cap = self.defaults.max_cost;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use cocoon_attest::channel::ChannelIdentity;
 use cocoon_attest::{Appraiser, Clock};
 use cocoon_gateway::{ApiKey, BindError, Options};
-use cocoon_protocol::attest::{NetworkId, Policy};
+use cocoon_protocol::attest::{NetworkId, Policy, Tier};
 use cocoon_protocol::channel::funds::{Funds, FundsConfig};
 use cocoon_protocol::channel::{PayerState, VaultKey};
 use cocoon_protocol::identity::{ModelHash, NodeId};
@@ -75,6 +75,12 @@ pub(crate) fn parts(
         // Nothing is listed, so nothing is trusted: only `open` providers can serve.
         None => Policy::closed(),
     };
+    if config.minimum_tier == Tier::Confidential && !policy.lists_gpus() {
+        tracing::warn!(
+            "`minimum_tier` is confidential, and the policy lists no state of a GPU: requests are \
+             refused unless they ask for a lower tier; add [gpu] with golden values to the policy"
+        );
+    }
     let key = Arc::clone(&purse.vault_key);
     let sessions = AsConsumer {
         appraiser: Arc::new(Appraiser::new(policy)),
@@ -92,7 +98,7 @@ pub(crate) fn parts(
 pub(crate) async fn serve(
     config: &Config,
     foundation: &Foundation,
-    names: BTreeMap<String, ModelHash>,
+    (names, lists_gpus): (BTreeMap<String, ModelHash>, bool),
     driver: &DriverHandle,
     net: &NetHandle,
     (budget, mut keys): (&Arc<Budget>, Vec<ApiKey>),
@@ -111,6 +117,7 @@ pub(crate) async fn serve(
         defaults: JobDefaults {
             network: config.network,
             minimum_tier: config.minimum_tier,
+            lists_gpus,
             max_cost: config.max_cost,
             max_price: config.max_price,
         },

@@ -21,7 +21,7 @@ use crate::config::{AttesterChoice, Config, GpuAttesterChoice};
 use crate::data_folder::DataFolder;
 use crate::endorsements::{Client, Keeping, LookError, look};
 use crate::gpu_standing::NotedGpus;
-use crate::start::gpus::{self, GpuError};
+use crate::start::gpus::{self, GpuError, Gpus};
 
 /// Why evidence that was asked for cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -156,7 +156,17 @@ pub(crate) async fn prove(purpose: &Purpose<'_>) -> Result<Proof, EvidenceError>
         // Without a TEE GPUs prove nothing and are not asked.
         return if by_name { Err(EvidenceError::GpusWithoutTee) } else { Ok(proof) };
     }
-    match gpus::offered(config.gpu_attester, config.simulated_gpus, purpose.clock).await {
+    let found = gpus::offered(config.gpu_attester, config.simulated_gpus, purpose.clock).await;
+    beside(proof, found, by_name)
+}
+
+/// The proof of a TEE together with the GPUs that were found, or as it is and why.
+fn beside(
+    proof: Proof,
+    found: Result<Gpus, GpuError>,
+    by_name: bool,
+) -> Result<Proof, EvidenceError> {
+    match found {
         Ok(found) => {
             let noted = NotedGpus::new(found.attester);
             let cpu = proof.attester;
@@ -364,5 +374,29 @@ mod tests {
         assert!(matches!(refused, EvidenceError::HostData { .. }));
         assert!(refused.to_string().contains(&"05".repeat(32)), "{refused}");
         assert!(refused.hint().contains("host data"));
+    }
+
+    #[cfg(feature = "dev-tee")]
+    #[test]
+    fn gpus_that_cannot_prove_themselves_leave_the_tee_s_own_tier_unless_they_were_asked_for() {
+        use cocoon_attest::simulated::{SimulatedGpu, SimulatedGpus};
+        use cocoon_attest::{GpuTrialError, QuoteError};
+        let proof = || simulated_tdx().unwrap();
+        let failing = || Err(GpuError::Trial(GpuTrialError::NoEvidence(QuoteError::Unavailable)));
+        let absent = || Err(GpuError::Trial(GpuTrialError::None));
+        for error in [failing(), absent(), Err(GpuError::NotAsked)] {
+            let left = beside(proof(), error, false).unwrap();
+            assert_eq!((left.tier, left.attester.gpus().is_some()), (Tier::Attested, false));
+        }
+        for error in [failing(), absent()] {
+            let refused = beside(proof(), error, true).map(|proof| proof.tier).unwrap_err();
+            assert!(matches!(refused, EvidenceError::Gpus(_)));
+            assert!(refused.hint().contains("--gpu-attester none"), "{}", refused.hint());
+        }
+        let attester = Arc::new(SimulatedGpus::new(vec![SimulatedGpu::new(0)]));
+        let genuine = Proof { simulated: false, ..proof() };
+        let both = beside(genuine, Ok(Gpus { attester, simulated: true }), false).unwrap();
+        assert_eq!((both.tier, both.simulated), (Tier::Confidential, true));
+        assert_eq!(both.attester.gpus().map(cocoon_attest::GpuAttester::count), Some(1));
     }
 }

@@ -67,6 +67,11 @@ fn a_tee_with_gpus_sells_confidential_and_says_so_everywhere() {
     let (_, log) = provider.terminate_with_log();
     let ready = log.lines().find(|line| line.contains("ready to provide")).unwrap();
     assert!(ready.contains("tier=confidential") && ready.contains("simulated=true"), "{ready}");
+    let session = log.lines().find(|line| line.contains("accepted a session")).unwrap();
+    assert!(
+        session.contains("tier=confidential") && session.contains("simulated=true"),
+        "{session}"
+    );
     assert!(log.contains("simulates GPUs: their evidence is worth NOTHING"), "{log}");
     assert_eq!(log.lines().filter(|line| line.contains("a GPU proves itself")).count(), 2);
 }
@@ -123,6 +128,36 @@ fn who_asks_for_attested_of_a_machine_with_gpus_gets_that_and_its_label() {
     assert_eq!(consumer.ask(&["status"])["sessions"][0]["tier"], "attested");
     assert_eq!(tiers(&provider), ["attested"]);
     assert_eq!(provider.ask(&["status"])["offered_tier"], "confidential");
+    // Whoever demands more under such a policy is told so, and the provider is not blamed for it.
+    let error = consumer.chat_with(&CONFIDENTIAL, &words(ECHO, 20)).refusal(403);
+    let expected = (&json!("policy_forbids_tier"), &json!("cocoon.tier"));
+    assert_eq!((&error["code"], &error["param"]), expected, "{error}");
+    assert!(error["message"].as_str().unwrap().contains("lists no state of a GPU"), "{error}");
+    consumer.chat(&words(ECHO, 20)).whole();
+}
+
+#[test]
+fn a_session_gives_way_to_one_that_proves_more_and_no_answer_is_lost() {
+    let network = Network::start();
+    let slow = [&GPUS[..], &["--echo-delay", "20 ms"]].concat();
+    let provider = network.provide("provider", &slow);
+    let consumer = network.consume("consumer", &[]);
+    let mut running = consumer.chat(&words(ECHO, 60));
+    assert!(running.head.contains("x-cocoon-tier: attested"), "{}", running.head);
+    let begun = running.pieces(1);
+    // It waits for the answer that runs, and is served over a session of its own tier.
+    let better = consumer.chat_with(&CONFIDENTIAL, &words(ECHO, 5));
+    assert!(better.head.contains("x-cocoon-tier: confidential"), "{}", better.head);
+    better.whole();
+    let whole = running.rest(begun);
+    assert!(whole.done && whole.error.is_null(), "{whole:?}");
+    assert_eq!(whole.cocoon["tier"], "attested");
+    // Which then serves whoever asks for less, and names what it is.
+    let third = consumer.chat(&words(ECHO, 5));
+    assert!(third.head.contains("x-cocoon-tier: confidential"), "{}", third.head);
+    third.whole();
+    assert_eq!(tiers(&consumer), ["confidential", "confidential", "attested"]);
+    assert_eq!(tiers(&provider), tiers(&consumer));
 }
 
 #[test]

@@ -110,6 +110,15 @@ pub enum JobError {
         /// The best tier on offer.
         best: Tier,
     },
+    /// The consumer's own policy can be satisfied by nobody at the asked tier. Nobody was asked.
+    #[error(
+        "this node's attestation policy accepts nothing of tier `{asked}`: it lists no state of a \
+         GPU; add [gpu] with golden values, or ask for a lower tier"
+    )]
+    PolicyForbidsTier {
+        /// The lowest tier that the consumer accepts.
+        asked: Tier,
+    },
     /// A provider's evidence did not satisfy the consumer's policy. No prompt byte was sent.
     #[error("provider {provider} was refused by the attestation policy: {reason}")]
     AttestationRefused {

@@ -89,11 +89,17 @@ where
     };
     let verdict = challenging.as_ref().map(|challenging| Verdict::clone(&challenging.verdict));
     match &verdict {
-        None => tracing::info!(consumer = %peer, "accepted an attested session"),
+        None => tracing::info!(
+            consumer = %peer,
+            tier = %answered.tier,
+            simulated = answered.simulated,
+            "accepted a session"
+        ),
         Some(verdict) => tracing::info!(
             consumer = %peer,
-            tier = %verdict.tier,
-            simulated = verdict.simulated,
+            tier = %answered.tier,
+            theirs = %verdict.tier,
+            simulated = verdict.simulated || answered.simulated,
             image = verdict.image.as_deref().unwrap_or_default(),
             "accepted a session with an attested consumer"
         ),

@@ -86,6 +86,8 @@ pub(super) struct Answered {
     pub(super) kind: EvidenceKind,
     /// What was asked for, as far as the evidence goes.
     pub(super) tier: Tier,
+    /// Any of it is a simulation's.
+    pub(super) simulated: bool,
     pub(super) evidence_digest: [u8; 32],
 }
 
@@ -221,6 +223,7 @@ impl ChannelIdentity {
             (_, false) => Tier::Confidential,
         };
         let tier = request.want.min(shown);
+        let simulated = kind.is_simulated() || gpus.iter().any(|gpu| gpu.kind.is_simulated());
         let response = AttestResponse {
             signature: options.key.sign(Domain::SessionIdentity, report_data.as_bytes()),
             model_manifest: options.model_manifest,
@@ -232,7 +235,7 @@ impl ChannelIdentity {
         if response.len() > limits::ATTEST_RESPONSE_BYTES {
             return Err(QuoteError::TooLarge);
         }
-        Ok(Answered { response, kind, tier, evidence_digest })
+        Ok(Answered { response, kind, tier, simulated, evidence_digest })
     }
 
     fn take_quota(&self, peer: NodeId, now: Timestamp) -> bool {

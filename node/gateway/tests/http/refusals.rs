@@ -253,6 +253,7 @@ const MORE: NanoTon = NanoTon::from_nano(2);
 fn node_errors() -> Vec<Case> {
     let (name, reason) = ("m".to_owned(), "because".to_owned());
     let tier = JobError::TierNotAvailable { asked: Tier::Confidential, best: Tier::Open };
+    let own = JobError::PolicyForbidsTier { asked: Tier::Confidential };
     let price = JobError::PriceTooHigh { cheapest: MORE, cap: LESS };
     let funds = JobError::FundsExhausted { needed: MORE, available: LESS };
     let evidence = JobError::AttestationRefused { provider: PROVIDER, reason: reason.clone() };
@@ -263,6 +264,7 @@ fn node_errors() -> Vec<Case> {
         case(JobError::NoProvider { name }, 503, "no_provider").again_after(5_000),
         case(price, 402, "price_too_high").about("cocoon.max_cost"),
         case(tier, 403, "tier_not_available").about("cocoon.tier"),
+        case(own, 403, "policy_forbids_tier").about("cocoon.tier"),
         case(evidence, 403, "attestation_refused"),
         case(funds, 402, "insufficient_funds"),
         case(ledger, 503, "ledger_unavailable").again_after(5_000),

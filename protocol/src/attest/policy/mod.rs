@@ -137,6 +137,12 @@ impl Policy {
         self.rules.gpu.as_ref()
     }
 
+    /// Whether it lists any state of a GPU, without which no session can be `confidential`.
+    pub fn lists_gpus(&self) -> bool {
+        let lists = |rules: &GpuRules| !rules.architectures.is_empty() && !rules.golden.is_empty();
+        self.gpu().is_some_and(lists)
+    }
+
     /// Its identity.
     pub const fn id(&self) -> PolicyId {
         self.id

@@ -453,7 +453,9 @@ const fn failure_kind(error: &JobError) -> FailureKind {
     match error {
         JobError::UnknownModel { .. } | JobError::NoProvider { .. } => FailureKind::NoProvider,
         JobError::PriceTooHigh { .. } | JobError::PriceAboveCap { .. } => FailureKind::PriceTooHigh,
-        JobError::TierNotAvailable { .. } => FailureKind::NoTier,
+        JobError::TierNotAvailable { .. } | JobError::PolicyForbidsTier { .. } => {
+            FailureKind::NoTier
+        }
         JobError::AttestationRefused { .. } => FailureKind::AttestationRefused,
         JobError::FundsExhausted { .. } => FailureKind::FundsExhausted,
         JobError::LedgerUnavailable { .. } => FailureKind::LedgerUnavailable,
