@@ -8,9 +8,9 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    AttestRequest, AttestResponse, Evidence, EvidenceKind, GpuEvidenceParts, IdentityBinding,
-    IdentityRecord, NetworkId, Policy, PolicyId, RecordBinding, SessionBinding, SessionRole, Tier,
-    gpu_digest, gpu_nonce,
+    AttestRequest, AttestResponse, Evidence, EvidenceKind, GpuEvidence, GpuEvidenceKind,
+    GpuEvidenceParts, IdentityBinding, IdentityRecord, NetworkId, Policy, PolicyId, RecordBinding,
+    SessionBinding, SessionRole, Tier, gpu_digest, gpu_nonce,
 };
 use crate::identity::NodeId;
 use crate::units::Timestamp;
@@ -71,6 +71,17 @@ fn evidence(case: &Value) -> Evidence {
         EvidenceKind::SimulatedTdx => Evidence::SimulatedTdx { quote },
         EvidenceKind::SimulatedSnp => Evidence::SimulatedSnp { report: quote },
     }
+}
+
+fn gpus(case: &Value) -> Vec<GpuEvidence> {
+    let gpus = case["gpus"].as_array().unwrap().iter();
+    let evidence = gpus.map(|gpu| GpuEvidence {
+        kind: GpuEvidenceKind::from_byte(u8::try_from(gpu["kind"].as_u64().unwrap()).unwrap())
+            .unwrap(),
+        report: bytes(&gpu["report"]).into(),
+        chain: bytes(&gpu["chain"]).into(),
+    });
+    evidence.collect()
 }
 
 #[test]
@@ -213,7 +224,7 @@ fn responses() {
             model_manifest: manifest(case),
             evidence: evidence(case),
             endorsements: Bytes::from(bytes(&case["endorsements"])),
-            gpus: Vec::new(),
+            gpus: gpus(case),
         };
         let bytes = response.to_bytes();
         assert_eq!(AttestResponse::from_bytes(&bytes), Ok(response));

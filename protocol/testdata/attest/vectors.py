@@ -14,6 +14,7 @@ import sys
 
 NONE, TDX, SNP, SIMULATED_TDX, SIMULATED_SNP = 0x00, 0x01, 0x02, 0xD1, 0xD2
 OPEN, ATTESTED, CONFIDENTIAL = 0, 1, 2
+NVIDIA, SIMULATED_NVIDIA = 0x01, 0xD1
 
 
 def lp(part):
@@ -80,6 +81,7 @@ TCB_STATUS = [
     "OutOfDateConfigurationNeeded", "Revoked", "TDRelaunchAdvised", "TDRelaunchAdvisedConfigurationNeeded",
 ]
 PRODUCTS = ["Milan", "Genoa", "Turin"]
+ARCHITECTURES = ["GH100", "GB100"]
 
 
 def number(value):
@@ -132,6 +134,29 @@ def snp_rules(rules):
     return out
 
 
+def hashes(digits):
+    return [bytes.fromhex(text) for text in digits]
+
+
+def gpu_rules(rules):
+    only = rules.get("identity_only")
+    out = flags({**rules, "only": only is not None}, "required", "allow_missing_fwid", "only")
+    out += listed([name.encode() for name in sorted(rules["arch"], key=ARCHITECTURES.index)])
+    # Sets, so in the order of their bytes, however they are written.
+    out += listed(sorted(hashes(rules.get("revoked_keys", []))))
+    if only is not None:
+        out += listed(sorted(version.encode() for version in only["drivers"]))
+        out += listed(sorted(version.upper().encode() for version in only["vbios"]))
+    out += number(len(rules.get("golden", [])))
+    for golden in rules.get("golden", []):
+        out += lp(golden["driver"].encode()) + lp(golden["vbios"].upper().encode())
+        out += listed(hashes(golden.get("rim_sha256", [])))
+        out += number(len(golden["measurements"]))
+        for index in sorted(golden["measurements"], key=int):
+            out += number(int(index)) + listed(hashes(golden["measurements"][index]))
+    return out
+
+
 def policy(case):
     rules = case["policy"]
     out = lp(b"cocoon-node/tee/policy/v1") + bytes([{"production": 0, "dev": 1}[rules["trust"]]])
@@ -140,6 +165,8 @@ def policy(case):
         out += lp(b"tdx") + lp(tdx_rules(rules["tdx"]))
     if "snp" in rules:
         out += lp(b"snp") + lp(snp_rules(rules["snp"]))
+    if "gpu" in rules:
+        out += lp(b"gpu") + lp(gpu_rules(rules["gpu"]))
     return sha256(out)
 
 
@@ -184,7 +211,8 @@ def request(case):
 
 def response(case):
     return (b"\x01" + case["signature"] + lp(case["model_manifest"] or b"") + evidence(case)
-            + lp(case["endorsements"]) + b"\x00")
+            + lp(case["endorsements"]) + bytes([len(case["gpus"])])
+            + b"".join(bytes([gpu["kind"]]) + lp(gpu["report"]) + lp(gpu["chain"]) for gpu in case["gpus"]))
 
 
 # ---- the cases
@@ -207,8 +235,12 @@ def cases():
     base_request = {"nonce": pattern(32, 7), "want": ATTESTED, "gpu": 0, "policy": pattern(32, 10)}
     base_response = {
         "signature": pattern(64, 11), "model_manifest": pattern(32, 8), "kind": TDX,
-        "quote": pattern(5006, 9), "endorsements": pattern(300, 12),
+        "quote": pattern(5006, 9), "endorsements": pattern(300, 12), "gpus": [],
     }
+    # Sizes of a real report and chain; the smallest; and as many as there may be.
+    nvidia = {"kind": NVIDIA, "report": pattern(4117, 33), "chain": pattern(3396, 34)}
+    small = {"kind": SIMULATED_NVIDIA, "report": b"\x01", "chain": b"\x02"}
+    eight = [{**small, "report": pattern(index, 35)} for index in range(1, 9)]
     gpus = [{"report": pattern(50, 13), "chain": pattern(70, 14)}, {"report": pattern(51, 15), "chain": b""}]
     swapped = [{"report": gpu["chain"], "chain": gpu["report"]} for gpu in gpus]
     yield "network", lambda case: sha256(case["name"].encode()), [{"name": "cocoon-devnet"}, {"name": ""}]
@@ -260,10 +292,24 @@ def cases():
             "author_key_digest": pattern(48, 32).hex(), "min_guest_svn": 4,
         }],
     }
+    golden = {
+        "driver": "550.90.07", "vbios": "96.00.9f.00.01", "rim_sha256": [pattern(32, 36).hex(), pattern(32, 37).hex()],
+        # "10" stands behind "9" as a number, before it as a text.
+        "measurements": {"9": [pattern(48, 38).hex()], "10": [pattern(48, 39).hex(), pattern(48, 40).hex()], "0": [pattern(48, 41).hex()]},
+    }
+    least_gpu = {"arch": []}
+    gpu = {
+        "required": True, "arch": ["GB100", "GH100"], "revoked_keys": [pattern(32, 43).hex(), pattern(32, 42).hex()],
+        "golden": [golden, {**golden, "driver": "575.32", "rim_sha256": []}],
+    }
+    only = {"drivers": ["575.32", "550.90.07"], "vbios": ["97.00.aa.00.01", "96.00.9F.00.01"]}
     yield "policy", policy, [
         {"policy": some} for some in (
             bare, {**bare, "trust": "dev", "minimum_tier": "confidential"}, {**bare, "tdx": tdx}, {**bare, "snp": snp},
             {**bare, "minimum_tier": "attested", "tdx": tdx, "snp": snp},
+            {**bare, "gpu": least_gpu}, {**bare, "gpu": gpu}, {**bare, "gpu": {**least_gpu, "arch": ["GH100"], "identity_only": only}},
+            {**bare, "gpu": {**gpu, "allow_missing_fwid": True, "identity_only": {"drivers": [], "vbios": []}}},
+            {**bare, "minimum_tier": "confidential", "tdx": tdx, "snp": snp, "gpu": {**gpu, "identity_only": only}},
         )
     ]
     yield "extension", extension, [
@@ -285,6 +331,7 @@ def cases():
         {**base_response, "kind": SIMULATED_TDX},
         {**base_response, "kind": SNP, "quote": pattern(1184, 9)},
         {**base_response, "kind": SIMULATED_SNP, "quote": pattern(1184, 9)},
+        *({**base_response, "gpus": some} for some in ([nvidia], [small], [nvidia, small], eight)),
     ]
 
 
