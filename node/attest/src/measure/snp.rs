@@ -38,8 +38,8 @@ const SECTION_KINDS: [u32; 5] = [1, 2, 3, 4, KERNEL_HASHES];
 const PAGE: u32 = 4096;
 /// The table of three hashes, padded (QEMU, `target/i386/sev.c`, `PaddedSevHashTable`).
 const HASH_TABLE_BYTES: u32 = 176;
-/// More than any firmware has zeroed at its start: a bound for the time that this takes.
-const LARGEST_SECTION: u32 = 64 << 20;
+/// More than any firmware has at its start, all sections together: a bound for the time that this takes.
+const MOST_MEMORY: u32 = 64 << 20;
 
 /// A model of processor as QEMU names it: `EPYC-v4`, `EPYC-Milan`, `EPYC-Genoa-v1`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -154,14 +154,19 @@ fn check_firmware(image: &[u8], with_kernel: bool) -> Result<(), FirmwareError> 
         return Err(broken("its length does not fit its number of sections"));
     }
     let mut takes_hashes = false;
+    let mut memory: u32 = 0;
     for section in sections.chunks_exact(SECTION_BYTES) {
         let number = |offset| u32_at(section, offset).unwrap_or_default();
         let (address, length, kind) = (number(0), number(4), number(8));
         if !SECTION_KINDS.contains(&kind) {
             return Err(broken("a section is of a kind that is not known"));
         }
-        if length % PAGE != 0 || address % PAGE != 0 || length > LARGEST_SECTION {
-            return Err(broken("a section is not made of whole pages, or far too large"));
+        if length % PAGE != 0 || address % PAGE != 0 {
+            return Err(broken("a section is not made of whole pages"));
+        }
+        memory = memory.saturating_add(length);
+        if memory > MOST_MEMORY {
+            return Err(broken("its sections are far too large"));
         }
         if kind == KERNEL_HASHES {
             takes_hashes = length == PAGE && !takes_hashes;
@@ -289,6 +294,8 @@ mod tests {
         assert!(fault(16 + 8, 9).contains("kind"));
         assert!(fault(16 + 4, 0xffff_f000).contains("far too large"));
         assert!(fault(16, 1).contains("whole pages"));
+        // One section may have all of the memory, but not one and the others.
+        assert!(fault(16 + 4, 64 << 20).contains("far too large"));
         let image = [&[0; 7], AMDSEV].concat();
         assert_eq!(
             refusal(&image),
