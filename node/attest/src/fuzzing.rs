@@ -3,6 +3,10 @@
 //! Owns: the list of targets, what must hold for any input, and the inputs that a run starts from.
 //! Must not: parse anything itself, or be in a build that serves anybody.
 
+mod files;
+mod records;
+mod sources;
+
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -25,6 +29,10 @@ use crate::simulated::snp::{endorsements, pki, sign, unsigned_report};
 use crate::snp::{self, Asvk, Roots};
 use crate::tdx::{self, Root};
 use crate::{explain, parse_policy, read_advisories, sign_advisories};
+
+pub use files::boot_files;
+pub use records::records;
+pub use sources::{guest_interface, service_answers};
 
 const TDX_QUOTE: &[u8] = include_bytes!("../testdata/dcap/tdx_quote");
 const TDX_COLLATERAL: &[u8] = include_bytes!("../testdata/dcap/tdx_quote_collateral.json");
@@ -81,6 +89,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "evidence_file", run: evidence_file, seeds: evidence_files },
     Target { name: "advisory_list", run: advisory_list, seeds: advisory_lists },
     Target { name: "wire_messages", run: wire_messages, seeds: wire_message_seeds },
+    Target { name: "records", run: records, seeds: records::record_seeds },
+    Target { name: "service_answers", run: service_answers, seeds: sources::service_answer_seeds },
+    Target { name: "guest_interface", run: guest_interface, seeds: sources::guest_interface_seeds },
+    Target { name: "boot_files", run: boot_files, seeds: files::boot_file_seeds },
 ];
 
 fn verify_tdx(quote: &[u8], collateral: &[u8]) -> Option<TdxClaims> {
@@ -245,7 +257,7 @@ pub fn wire_messages(data: &[u8]) {
     }
 }
 
-fn records() -> [IdentityRecord; 2] {
+fn identity_records() -> [IdentityRecord; 2] {
     let quoted = Evidence::Tdx { quote: vec![7; 40].into() };
     [Evidence::None, quoted].map(|evidence| IdentityRecord {
         peer: NodeId::from_bytes([1; 32]),
@@ -317,11 +329,11 @@ fn advisory_lists() -> Vec<Vec<u8>> {
 }
 
 fn identity_extensions() -> Vec<Vec<u8>> {
-    records().iter().map(IdentityRecord::to_extension).collect()
+    identity_records().iter().map(IdentityRecord::to_extension).collect()
 }
 
 fn session_certificates() -> Vec<Vec<u8>> {
-    let issued = records().into_iter().filter_map(|record| {
+    let issued = identity_records().into_iter().filter_map(|record| {
         let (not_before, not_after) = certificate::validity(TDX_THEN);
         certificate::issue(&KeyPair::generate().ok()?, &record, not_before, not_after).ok()
     });
@@ -336,7 +348,7 @@ fn attest_message_seeds() -> Vec<Vec<u8>> {
         policy: PolicyId::from_bytes([2; 32]),
     };
     let mut seeds = vec![request.to_bytes()];
-    for (record, model_manifest) in records().into_iter().zip([None, Some([3; 32])]) {
+    for (record, model_manifest) in identity_records().into_iter().zip([None, Some([3; 32])]) {
         let response = AttestResponse {
             signature: [4; 64],
             model_manifest,

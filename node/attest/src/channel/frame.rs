@@ -135,6 +135,27 @@ pub(super) async fn write_frame<W: AsyncWrite + Unpin>(
     stream.write_all(payload).await.map_err(|error| from_io(&error))
 }
 
+/// Reads frames until the end, and gives back what writing them again makes: for fuzzers.
+#[cfg(any(all(test, feature = "dev-tee"), feature = "fuzzing"))]
+pub(crate) async fn rewrite(mut stream: &[u8]) -> (Vec<u8>, Result<(), ChannelError>) {
+    let mut reader = FrameReader::new(&mut stream);
+    let mut written = Vec::new();
+    loop {
+        let (kind, length) = match reader.header().await {
+            Ok(Some(header)) => header,
+            Ok(None) => return (written, Ok(())),
+            Err(error) => return (written, Err(error)),
+        };
+        let frame = match reader.payload(length).await {
+            Ok(payload) => write_frame(&mut written, kind, &payload).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = frame {
+            return (written, Err(error));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,9 @@ mod accept;
 mod challenge;
 mod connect;
 mod error;
+#[cfg(any(all(test, feature = "dev-tee"), feature = "fuzzing"))]
+pub(crate) mod frame;
+#[cfg(not(any(all(test, feature = "dev-tee"), feature = "fuzzing")))]
 mod frame;
 mod identity;
 mod pump;
