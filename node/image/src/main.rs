@@ -6,6 +6,8 @@
 
 mod dhcp;
 mod disk;
+#[cfg(test)]
+mod fuzzing;
 mod model;
 mod modules;
 mod netlink;
@@ -23,7 +25,7 @@ use std::time::Duration;
 use rustix::mount::{MountFlags, mount, mount_remount};
 use rustix::system::{RebootCommand, reboot, sethostname};
 
-use model::{ModelError, ModelPin};
+use model::{MODEL_OPTION, ModelError, ModelPin, model_option};
 use network::NetworkError;
 use operator::OperatorError;
 
@@ -35,8 +37,6 @@ const DATA: &str = "/data";
 const HOME: &str = "/run/home";
 /// Where the model lies, in memory too.
 const MODEL: &str = "/model";
-/// On the kernel's command line: which model the disk must hold.
-const MODEL_OPTION: &str = "cocoon.model=";
 
 /// Why the machine does not run a node.
 #[derive(Debug, thiserror::Error)]
@@ -187,32 +187,7 @@ fn mount_as(
     mount(kind, target, kind, flags, options).map_err(|source| BootError::Mount { target, source })
 }
 
-/// The model's option: before the `--`, since what is behind belongs to the node.
-fn model_option(line: &str) -> Option<&str> {
-    let words = line.split_ascii_whitespace().take_while(|word| *word != "--");
-    let mut options = words.filter_map(|word| word.strip_prefix(MODEL_OPTION));
-    let first = options.next()?;
-    // Two of them would be a riddle.
-    options.next().is_none().then_some(first)
-}
-
 /// Pauses between two looks at something that the kernel brings up by itself.
 fn pause() {
     std::thread::sleep(Duration::from_millis(100));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_model_is_read_from_before_the_dashes_and_must_be_one() {
-        assert_eq!(
-            model_option("initrd=initrd quiet cocoon.model=a,1,b -- --provide"),
-            Some("a,1,b")
-        );
-        assert_eq!(model_option("quiet -- cocoon.model=a,1,b"), None);
-        assert_eq!(model_option("cocoon.model=a,1,b cocoon.model=c,1,d"), None);
-        assert_eq!(model_option(""), None);
-    }
 }

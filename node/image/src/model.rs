@@ -12,6 +12,8 @@ use rustix::mount::{MountFlags, mount, mount_remount};
 
 use super::{disk, say};
 
+/// On the kernel's command line: which model the disk must hold.
+pub(crate) const MODEL_OPTION: &str = "cocoon.model=";
 /// How the host marks the disk (`-device virtio-blk-pci,serial=…`).
 const SERIAL: &str = "cocoon-model";
 /// How often the disk is looked for, ten times a second.
@@ -82,6 +84,15 @@ impl FromStr for ModelPin {
     }
 }
 
+/// The model's option: before the `--`, since what is behind belongs to the node.
+pub(crate) fn model_option(line: &str) -> Option<&str> {
+    let words = line.split_ascii_whitespace().take_while(|word| *word != "--");
+    let mut options = words.filter_map(|word| word.strip_prefix(MODEL_OPTION));
+    let first = options.next()?;
+    // Two of them would be a riddle.
+    options.next().is_none().then_some(first)
+}
+
 /// Copies the model into memory below `folder`, and says where it lies.
 pub(crate) fn fetch(pin: &ModelPin, folder: &Path) -> Result<PathBuf, ModelError> {
     let disk = disk::find(Path::new(disk::DISKS), SERIAL, LOOKS).ok_or(ModelError::NoDisk)?;
@@ -126,6 +137,17 @@ mod tests {
 
     fn pin(content: &[u8]) -> ModelPin {
         format!("m,{},{}", content.len(), blake3::hash(content)).parse().unwrap()
+    }
+
+    #[test]
+    fn the_model_is_read_from_before_the_dashes_and_must_be_one() {
+        assert_eq!(
+            model_option("initrd=initrd quiet cocoon.model=a,1,b -- --provide"),
+            Some("a,1,b")
+        );
+        assert_eq!(model_option("quiet -- cocoon.model=a,1,b"), None);
+        assert_eq!(model_option("cocoon.model=a,1,b cocoon.model=c,1,d"), None);
+        assert_eq!(model_option(""), None);
     }
 
     #[test]

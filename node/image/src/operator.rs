@@ -17,7 +17,7 @@ const MOST_BYTES: u64 = 4096;
 /// The line of the wallet's words, which are no flag.
 const WORDS: &str = "words";
 /// Settings of the node that concern the operator's money and nobody's prompt.
-const SETTINGS: [&str; 6] = [
+pub(crate) const SETTINGS: [&str; 6] = [
     "prompt-price",
     "completion-price",
     "price-minimum",
@@ -54,12 +54,13 @@ pub(crate) fn read() -> Result<Operator, OperatorError> {
     let mut content = Vec::new();
     let file = File::open(disk).map_err(OperatorError::Read)?;
     file.take(MOST_BYTES).read_to_end(&mut content).map_err(OperatorError::Read)?;
-    // Disks come in whole sectors; what is behind the text is zero.
-    let text = content.split(|byte| *byte == 0).next().unwrap_or_default();
-    parse(std::str::from_utf8(text).map_err(|_| OperatorError::NoText)?)
+    parse(&content)
 }
 
-fn parse(text: &str) -> Result<Operator, OperatorError> {
+/// Reads the disk's content. Disks come in whole sectors; what is behind the text is zero.
+pub(crate) fn parse(content: &[u8]) -> Result<Operator, OperatorError> {
+    let text = content.split(|byte| *byte == 0).next().unwrap_or_default();
+    let text = std::str::from_utf8(text).map_err(|_| OperatorError::NoText)?;
     let mut operator = Operator::default();
     for (index, line) in text.lines().enumerate() {
         let wrong = || OperatorError::Line { line: index + 1 };
@@ -90,10 +91,17 @@ mod tests {
     #[test]
     fn money_and_place_may_be_set() {
         let text = "# mine\nwords = one two\n\nprompt-price = 0.02 TON\nregion=eu\n";
-        let operator = parse(text).unwrap();
+        let operator = parse(text.as_bytes()).unwrap();
         assert_eq!(operator.words.as_deref(), Some("one two"));
         assert_eq!(operator.flags, ["--prompt-price=0.02 TON", "--region=eu"]);
-        assert_eq!(parse("").unwrap(), Operator::default());
+        assert_eq!(parse(b"").unwrap(), Operator::default());
+    }
+
+    #[test]
+    fn what_is_behind_the_text_is_not_read_and_bytes_are_no_text() {
+        let sector = [&b"region = eu\n"[..], &[0; 100], &[0xff]].concat();
+        assert_eq!(parse(&sector).unwrap().flags, ["--region=eu"]);
+        assert!(matches!(parse(&[0xff]), Err(OperatorError::NoText)));
     }
 
     #[test]
@@ -109,7 +117,10 @@ mod tests {
             "--region = eu",
         ] {
             let text = format!("# first\n{bad}");
-            assert!(matches!(parse(&text), Err(OperatorError::Line { line: 2 | 3 })), "{bad}");
+            assert!(
+                matches!(parse(text.as_bytes()), Err(OperatorError::Line { line: 2 | 3 })),
+                "{bad}"
+            );
         }
     }
 }
