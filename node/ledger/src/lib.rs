@@ -18,6 +18,8 @@ mod account;
 pub mod address;
 mod chain_config;
 pub mod embedded;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod get_method;
 pub mod liteserver;
 pub mod message;

@@ -181,6 +181,20 @@ impl FaucetAnswer {
     }
 }
 
+/// Reads a body as every answer there is: for fuzzers.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn read_any(body: &[u8]) {
+    let address = TonAddress { workchain: 0, hash: [0; 32] };
+    let account = Envelope::open::<AccountAnswer>(body, 200);
+    let _ = account.and_then(|answer| answer.into_state(address));
+    let transactions = Envelope::open::<Vec<TransactionAnswer>>(body, 200);
+    for answer in transactions.into_iter().flatten() {
+        let _ = answer.into_summary();
+    }
+    let _ = Envelope::open::<ConfigAnswer>(body, 200).and_then(|answer| answer.global_id());
+    let _ = Envelope::open::<FaucetAnswer>(body, 200).and_then(|answer| answer.balance());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,8 @@
 mod answers;
 
 pub(crate) use self::answers::exit_code;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::answers::read_any;
 
 use std::fmt;
 use std::time::Duration;

@@ -228,6 +228,34 @@ async fn no_changed_bit_of_a_proof_changes_what_is_read() {
     assert!(flips > 20_000 && harmless * 100 < flips, "{harmless} of {flips}");
 }
 
+/// What fuzzing starts from: `COCOON_MAKE_FIXTURES=1 cargo test … the_committed_answers` writes it anew.
+#[tokio::test]
+async fn the_committed_answers_are_this_chains() {
+    let chain = ledger();
+    let mut servers = Servers::default();
+    let server = servers.add(&chain).await;
+    let (alice, bob) = (wallet(1), wallet(2));
+    chain.faucet(alice.address(), ton(10)).await.unwrap();
+    send(&chain, &alice, &[Transfer::plain(bob.address(), ton(1))]).await.unwrap();
+    let block = newest(&server).await;
+    let newest = chain.account(alice.address()).await.unwrap().last_transaction.unwrap();
+    let (lt, hash) = (newest.lt, newest.hash);
+    for (name, query) in [
+        ("account", Query::AccountState { block, account: alice.address() }),
+        ("transactions", Query::Transactions { count: 16, account: alice.address(), lt, hash }),
+        ("config", Query::Config { block, parameters: None }),
+        ("header", Query::BlockHeader(block)),
+    ] {
+        let answer = ask(&server, query).await.encode();
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/liteserver");
+        let path = std::path::Path::new(folder).join(name).with_extension("tl");
+        if std::env::var_os("COCOON_MAKE_FIXTURES").is_some() {
+            std::fs::write(&path, &answer).unwrap();
+        }
+        assert!(std::fs::read(&path).unwrap() == answer, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn a_proof_of_something_else_is_refused() {
     let (chain, foreign) = (ledger(), ledger());
