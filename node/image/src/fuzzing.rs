@@ -28,13 +28,16 @@ pub(crate) fn host_inputs(data: &[u8]) {
         assert!(!operator.words.is_some_and(|words| words.contains('\n')), "words of two lines");
     }
     let Ok(line) = std::str::from_utf8(data) else { return };
-    if let Some(option) = model_option(line) {
-        assert!(!option.contains(char::is_whitespace), "an option of two words");
-        if let Ok(pin) = option.parse::<ModelPin>() {
-            let name = pin.name();
-            assert!((1..=64).contains(&name.len()), "a name that is no file's");
-            assert!(!name.contains('/') && !name.starts_with('.'), "a name that leads elsewhere");
-        }
+    if let Some(option) = model_option(line)
+        && let Ok(pin) = option.parse::<ModelPin>()
+    {
+        assert!(option.bytes().all(|byte| byte.is_ascii_graphic()), "a pin of two words");
+        let length = option.split(',').nth(1).unwrap_or_default();
+        let number = length.parse::<u64>().map(|number| number.to_string());
+        assert_eq!(number.as_deref(), Ok(length), "two spellings of one length");
+        let name = pin.name();
+        assert!((1..=64).contains(&name.len()), "a name that is no file's");
+        assert!(!name.contains('/') && !name.starts_with('.'), "a name that leads elsewhere");
     }
 }
 

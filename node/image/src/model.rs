@@ -76,9 +76,11 @@ impl FromStr for ModelPin {
         if !plain || name.len() > 64 || hash.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(ModelError::Pin);
         }
+        // One spelling for each length: neither `+1` nor `01`.
+        let length = bytes.parse::<u64>().ok().filter(|length| length.to_string() == bytes);
         Ok(Self {
             name: name.to_owned(),
-            bytes: bytes.parse().map_err(|_| ModelError::Pin)?,
+            bytes: length.ok_or(ModelError::Pin)?,
             hash: blake3::Hash::from_hex(hash).map_err(|_| ModelError::Pin)?,
         })
     }
@@ -148,6 +150,9 @@ mod tests {
         assert_eq!(model_option("quiet -- cocoon.model=a,1,b"), None);
         assert_eq!(model_option("cocoon.model=a,1,b cocoon.model=c,1,d"), None);
         assert_eq!(model_option(""), None);
+        // The kernel splits at a vertical tab too; what it leaves here is no pin.
+        let option = model_option("cocoon.model=a\u{b},1,b").unwrap();
+        assert!(option.parse::<ModelPin>().is_err());
     }
 
     #[test]
@@ -157,8 +162,8 @@ mod tests {
         assert_eq!((good.name(), good.bytes), ("smollm2-135m", 93));
         let long = "x".repeat(65);
         for bad in [
-            "", "m", "m,1", "m,1,00", "m,x,H", "m,1,H,", "../m,1,H", ".m,1,H", "M,1,H", ",1,H",
-            "-m,1,H", "LONG,1,H",
+            "", "m", "m,1", "m,1,00", "m,x,H", "m,1,H,", "m,+1,H", "m,01,H", "../m,1,H", ".m,1,H",
+            "M,1,H", ",1,H", "-m,1,H", "LONG,1,H",
         ] {
             let text = bad.replace('H', &hash).replace("LONG", &long);
             assert!(matches!(text.parse::<ModelPin>(), Err(ModelError::Pin)), "{bad}");

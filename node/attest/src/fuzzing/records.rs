@@ -50,7 +50,10 @@ pub fn records(data: &[u8]) {
     }
     spelled(data, Receipt::decode, Receipt::encode);
     spelled(data, SignedVoucher::decode, SignedVoucher::encode);
-    spelled(data, PayerState::decode, PayerState::encode);
+    // This one has a first version too, which is read, and written as the second.
+    if let Ok(state) = PayerState::decode(data) {
+        spelled(&state.encode(), PayerState::decode, PayerState::encode);
+    }
     spelled(data, PayeeState::decode, PayeeState::encode);
     spelled(data, Posting::decode, Posting::encode);
     spelled(data, Logged::decode, Logged::encode);

@@ -106,7 +106,12 @@ pub fn service_answers(data: &[u8]) {
             Evidence::Tdx { .. } => {
                 serde_json::from_slice::<QuoteCollateralV3>(&fetched.endorsements).is_ok()
             }
-            _ => SnpEndorsements::from_bytes(&fetched.endorsements).is_ok(),
+            Evidence::Snp { .. }
+            | Evidence::None
+            | Evidence::SimulatedTdx { .. }
+            | Evidence::SimulatedSnp { .. } => {
+                SnpEndorsements::from_bytes(&fetched.endorsements).is_ok()
+            }
         };
         assert!(understood, "no verifier would read what was fetched");
     }
