@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     AttestRequest, AttestResponse, Evidence, EvidenceKind, GpuEvidence, GpuEvidenceKind,
     GpuEvidenceParts, IdentityBinding, IdentityRecord, NetworkId, Policy, PolicyId, RecordBinding,
-    SessionBinding, SessionRole, Tier, gpu_digest, gpu_nonce,
+    SessionBinding, SessionRole, Tier, gpu_digest, gpu_nonce, record_gpu_nonces,
 };
 use crate::identity::NodeId;
 use crate::units::Timestamp;
@@ -156,6 +156,15 @@ fn gpu_nonces() {
     each("gpu_nonce", |case| {
         let index = u16::try_from(case["index"].as_u64().unwrap()).unwrap();
         gpu_nonce(&array(&case["exporter"]), &array(&case["nonce"]), index).as_bytes().to_vec()
+    });
+}
+
+#[test]
+fn gpu_nonces_of_records() {
+    each("gpu_record_nonce", |case| {
+        let index = usize::try_from(case["index"].as_u64().unwrap()).unwrap();
+        let nonces = record_gpu_nonces(&array(&case["nonce"]), index + 1);
+        nonces[index].as_bytes().to_vec()
     });
 }
 

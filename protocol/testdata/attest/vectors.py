@@ -68,6 +68,10 @@ def gpu_nonce(case):
                   + lp(struct.pack(">H", case["index"])))
 
 
+def gpu_record_nonce(case):
+    return sha256(lp(b"cocoon-node/gpu/record/v1") + lp(case["nonce"]) + lp(struct.pack(">H", case["index"])))
+
+
 def gpu_digest(case):
     if not case["gpus"]:
         return bytes(32)
@@ -270,6 +274,7 @@ def cases():
     yield "gpu_nonce", gpu_nonce, [
         {"exporter": pattern(32, 6), "nonce": pattern(32, 7), "index": index} for index in (0, 1, 7, 256, 65535)
     ]
+    yield "gpu_record_nonce", gpu_record_nonce, [{"nonce": pattern(32, 7), "index": index} for index in (0, 1, 7, 256)]
     yield "gpu_digest", gpu_digest, [{"gpus": some} for some in ([], gpus[:1], gpus, gpus[::-1], swapped)]
     bare = {"version": 1, "trust": "production"}
     tdx_image = {
