@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cocoon_gateway::{Health, JobRequest, JobStream, Jobs, ModelListing, model_hash_in};
-use cocoon_protocol::attest::Tier;
+use cocoon_protocol::attest::{Policy, Tier};
 use cocoon_protocol::identity::{JobId, ModelHash, Network, NodeId};
 use cocoon_protocol::job::{JobError, JobSpec};
 use cocoon_protocol::record::Account;
@@ -34,8 +34,8 @@ pub(crate) struct JobDefaults {
     pub(crate) network: Network,
     /// The lowest tier, unless a request asks for another.
     pub(crate) minimum_tier: Tier,
-    /// Whether the attestation policy lists any state of a GPU.
-    pub(crate) lists_gpus: bool,
+    /// The attestation policy that sessions are judged by.
+    pub(crate) policy: Policy,
     /// The most that a request may cost; a request can only lower it.
     pub(crate) max_cost: NanoTon,
     /// The most that a million tokens may cost.
@@ -71,11 +71,18 @@ impl NodeJobs {
         }
     }
 
+    /// What a session must prove to serve the request: providers are chosen by that, for whoever
+    /// offers less would be dialled only to be refused.
+    fn demanded(&self, request: &JobRequest) -> Tier {
+        let asked = request.minimum_tier.unwrap_or(self.defaults.minimum_tier);
+        self.defaults.policy.demanded(asked)
+    }
+
     /// Sets aside what the request may cost, and runs it.
     async fn start(&self, request: JobRequest) -> Result<JobStream, JobError> {
         let model = self.resolve(&request.model)?;
-        let asked = request.minimum_tier.unwrap_or(self.defaults.minimum_tier);
-        if asked == Tier::Confidential && !self.defaults.lists_gpus {
+        let asked = self.demanded(&request);
+        if asked == Tier::Confidential && !self.defaults.policy.lists_gpus() {
             // Every provider would be refused, and remembered as one that proves nothing.
             return Err(JobError::PolicyForbidsTier { asked });
         }
@@ -101,14 +108,14 @@ impl NodeJobs {
         (account, max_cost): (Account, NanoTon),
         mut held: Held<'_>,
     ) -> Result<JobStream, JobError> {
-        let salt = random()?;
+        let (salt, minimum_tier) = (random()?, self.demanded(&request));
         let demand = Demand {
             model,
             model_name: request.model,
             network: self.defaults.network.global_id(),
             prompt_at_most: request.prompt.tokens_at_most(),
             max_completion: request.max_completion,
-            minimum_tier: request.minimum_tier.unwrap_or(self.defaults.minimum_tier),
+            minimum_tier,
             max_cost: Some(max_cost),
             max_price: self.defaults.max_price,
             account,

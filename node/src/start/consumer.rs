@@ -75,10 +75,13 @@ pub(crate) fn parts(
         // Nothing is listed, so nothing is trusted: only `open` providers can serve.
         None => Policy::closed(),
     };
-    if config.minimum_tier == Tier::Confidential && !policy.lists_gpus() {
+    let demanded = policy.demanded(config.minimum_tier);
+    if demanded == Tier::Confidential && !policy.lists_gpus() {
         tracing::warn!(
-            "`minimum_tier` is confidential, and the policy lists no state of a GPU: requests are \
-             refused unless they ask for a lower tier; add [gpu] with golden values to the policy"
+            minimum_tier = %config.minimum_tier,
+            "requests need tier confidential, by `minimum_tier` or by the policy, and the policy lists \
+             no state of a GPU: they are refused unless they ask for a lower tier; add [gpu] with \
+             golden values to the policy"
         );
     }
     let key = Arc::clone(&purse.vault_key);
@@ -98,7 +101,7 @@ pub(crate) fn parts(
 pub(crate) async fn serve(
     config: &Config,
     foundation: &Foundation,
-    (names, lists_gpus): (BTreeMap<String, ModelHash>, bool),
+    (names, policy): (BTreeMap<String, ModelHash>, Policy),
     driver: &DriverHandle,
     net: &NetHandle,
     (budget, mut keys): (&Arc<Budget>, Vec<ApiKey>),
@@ -117,7 +120,7 @@ pub(crate) async fn serve(
         defaults: JobDefaults {
             network: config.network,
             minimum_tier: config.minimum_tier,
-            lists_gpus,
+            policy,
             max_cost: config.max_cost,
             max_price: config.max_price,
         },

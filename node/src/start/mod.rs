@@ -194,7 +194,7 @@ pub(crate) async fn start(
     tasks.spawn_worker("driver", Driver::new(node, world, driver.clone()).run(inbox));
     tasks.spawn_leaf(Box::pin(sessions.run(events, driver.clone())));
     if let Some(parts) = &consuming {
-        let ids = (names(&catalogue), parts.sessions.appraiser.policy().lists_gpus());
+        let ids = (names(&catalogue), parts.sessions.appraiser.policy().clone());
         let work = consumer::serve(config, foundation, ids, &driver, &net, (&budget, keys), tasks);
         work.await.map_err(StartError::Consumer)?;
     }

@@ -137,6 +137,32 @@ fn who_asks_for_attested_of_a_machine_with_gpus_gets_that_and_its_label() {
 }
 
 #[test]
+fn who_must_prove_gpus_by_the_policy_is_chosen_by_that_and_nobody_else_is_dialled() {
+    let network = Network::start();
+    let required = DEV.replace("[gpu]\n", "[gpu]\nrequired = true\n");
+    assert_ne!(required, DEV);
+    let policy = network.write("required.toml", &required);
+    let mut without = network.provide("without", &[]);
+    let consumer = network.consume_under("consumer", policy.to_str().unwrap(), &[]);
+    consumer.run(&["wallet", "fund", "5 TON"]).success();
+    let error = consumer.chat(&words(ECHO, 20)).refusal(403);
+    assert_eq!(error["code"], "tier_not_available", "{error}");
+    let why =
+        "the tier `confidential` is not available; the best offered for this model is `attested`";
+    assert!(error["message"].as_str().unwrap().contains(why), "{error}");
+    // Tier `open` is without evidence, and needs no GPU for it.
+    consumer.chat_with(&[("X-Cocoon-Tier", "open")], &words(ECHO, 5)).whole();
+    let with = network.provide("with", &GPUS);
+    let answer = consumer.chat(&words(ECHO, 20));
+    assert!(answer.head.contains("x-cocoon-tier: confidential"), "{}", answer.head);
+    answer.whole();
+    assert_eq!(tiers(&with), ["confidential"]);
+    assert_eq!(tiers(&without), ["open"]);
+    let (_, log) = without.terminate_with_log();
+    assert_eq!(log.matches("accepted a session").count(), 1, "{log}");
+}
+
+#[test]
 fn a_session_gives_way_to_one_that_proves_more_and_no_answer_is_lost() {
     let network = Network::start();
     let slow = [&GPUS[..], &["--echo-delay", "20 ms"]].concat();

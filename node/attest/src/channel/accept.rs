@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::Clock;
 use crate::appraiser::Appraiser;
 use crate::certificate::SessionCertificate;
-use crate::channel::challenge::{Challenger, demanded};
+use crate::channel::challenge::Challenger;
 use crate::channel::connect::first_challenge;
 use crate::channel::error::{ChannelError, Misbehaviour, from_io};
 use crate::channel::frame::{FrameReader, Kind, write_frame};
@@ -130,7 +130,7 @@ impl ConsumerDemand {
             peer,
             role: SessionRole::Client,
             network: self.network,
-            want: demanded(Tier::Attested, self.appraiser.policy()),
+            want: self.appraiser.policy().demanded(Tier::Attested),
             appraiser: Arc::clone(&self.appraiser),
             capabilities: None,
             clock: self.clock.clone(),

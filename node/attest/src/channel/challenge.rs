@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cocoon_protocol::attest::{
     AttestRequest, AttestResponse, Evidence, GpuAppraisal, GpuEvidence, IdentityBinding,
-    NONCE_BYTES, NetworkId, Policy, REPORT_DATA_BYTES, Refusal, SessionBinding, SessionRole, Tier,
-    Verdict, tier_with_gpus,
+    NONCE_BYTES, NetworkId, REPORT_DATA_BYTES, Refusal, SessionBinding, SessionRole, Tier, Verdict,
+    tier_with_gpus,
 };
 use cocoon_protocol::identity::{Domain, NodeId};
 use cocoon_protocol::limits;
@@ -30,19 +30,11 @@ pub(super) struct Challenger {
     pub(super) role: SessionRole,
     pub(super) network: NetworkId,
     pub(super) appraiser: Arc<Appraiser>,
-    /// The lowest tier that will do, as [`demanded`] says; also the one that the session is of.
+    /// The lowest tier that will do, as the policy demands it; also the one that the session is of.
     pub(super) want: Tier,
     pub(super) capabilities: Option<[u8; 32]>,
     pub(super) clock: Clock,
     pub(super) certificate: SessionCertificate,
-}
-
-/// The tier that is asked for where a caller accepts `minimum`: never below the policy's own, and
-/// `confidential` where the policy lets no session with evidence be anything less.
-pub(super) fn demanded(minimum: Tier, policy: &Policy) -> Tier {
-    let want = minimum.max(policy.minimum_tier());
-    let golden_only = policy.gpu().is_some_and(|it| it.required && it.identity_only.is_none());
-    if want == Tier::Attested && golden_only { Tier::Confidential } else { want }
 }
 
 impl Challenger {

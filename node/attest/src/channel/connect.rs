@@ -18,7 +18,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 use crate::Clock;
 use crate::appraiser::Appraiser;
 use crate::channel::accept::first_answer;
-use crate::channel::challenge::{Challenger, demanded};
+use crate::channel::challenge::Challenger;
 use crate::channel::error::{ChannelError, Misbehaviour, from_io};
 use crate::channel::frame::{FrameReader, Kind, write_frame};
 use crate::channel::identity::ChannelIdentity;
@@ -124,7 +124,7 @@ where
         peer: options.dialled,
         role: SessionRole::Server,
         network: options.network,
-        want: demanded(options.minimum_tier, options.appraiser.policy()),
+        want: options.appraiser.policy().demanded(options.minimum_tier),
         appraiser: Arc::clone(&options.appraiser),
         capabilities: options.capabilities,
         clock: options.clock.clone(),

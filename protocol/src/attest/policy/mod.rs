@@ -112,6 +112,15 @@ impl Policy {
         self.minimum_tier
     }
 
+    /// The tier that a session must prove where its caller accepts `minimum`: never below the policy's
+    /// own, and `confidential` where the policy lets no session with evidence be anything less. Who
+    /// chooses providers by a lower tier than this dials some that were never to be accepted.
+    pub fn demanded(&self, minimum: Tier) -> Tier {
+        let want = minimum.max(self.minimum_tier());
+        let golden_only = self.gpu().is_some_and(|it| it.required && it.identity_only.is_none());
+        if want == Tier::Attested && golden_only { Tier::Confidential } else { want }
+    }
+
     /// Its rules for every vendor.
     pub const fn rules(&self) -> &Rules {
         &self.rules
@@ -190,6 +199,7 @@ impl TryFrom<PolicyFile> for Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attest::gpu::GpuIdentityOnly;
     use crate::units::Millis;
     use serde_json::{Value, json};
 
@@ -320,6 +330,33 @@ mod tests {
         }
         let zero = with("/tdx/image/0/mrowner", json!(hex::encode([0; 48])));
         assert_eq!(parse(zero).unwrap().id(), base);
+    }
+
+    #[test]
+    fn a_session_must_prove_what_the_policy_makes_of_the_tier_asked_for() {
+        let under = |minimum: Tier, gpu: Option<GpuRules>| {
+            let rules = Rules { gpu, ..Rules::default() };
+            let policy = Policy { minimum_tier: minimum, rules, ..Policy::closed() };
+            [Tier::Open, Tier::Attested, Tier::Confidential].map(|asked| policy.demanded(asked))
+        };
+        let (open, attested, confidential) = (Tier::Open, Tier::Attested, Tier::Confidential);
+        assert_eq!(under(open, None), [open, attested, confidential]);
+        assert_eq!(under(attested, None), [attested, attested, confidential]);
+        assert_eq!(under(confidential, None), [confidential; 3]);
+        let gpu = |required, identity_only| GpuRules {
+            required,
+            architectures: BTreeSet::new(),
+            allow_missing_fwid: false,
+            revoked_keys: BTreeSet::new(),
+            identity_only,
+            golden: Vec::new(),
+        };
+        assert_eq!(under(open, Some(gpu(true, None))), [open, confidential, confidential]);
+        assert_eq!(under(attested, Some(gpu(true, None))), [confidential; 3]);
+        assert_eq!(under(open, Some(gpu(false, None))), [open, attested, confidential]);
+        let identity = GpuIdentityOnly { drivers: BTreeSet::new(), vbios: BTreeSet::new() };
+        let unlisted = gpu(true, Some(identity));
+        assert_eq!(under(open, Some(unlisted)), [open, attested, confidential]);
     }
 
     #[test]
