@@ -172,7 +172,7 @@ fn a_provider_whose_ledger_is_behind_is_greeted_again() {
 #[test]
 fn refused_evidence_ends_the_job_with_the_reason_and_sends_nothing() {
     let mut world = World::new();
-    world.refuse_sessions = true;
+    world.refuse_from = Some(Tier::Open);
     let job = world.submit(1);
     world.run();
     assert_eq!(world.consumer.consumer().unwrap().jobs(), 1, "others may yet be found");
@@ -250,9 +250,11 @@ fn a_job_that_runs_is_not_interrupted_for_one_that_needs_a_better_session() {
     let running = world.submit_with(1, |demand| demand.minimum_tier = Tier::Open);
     world.run();
     assert!(matches!(world.last_news(running), JobNews::Started { .. }));
+    let success = world.success();
     let waiting = world.submit(2);
     world.run();
     assert!(!world.readers.contains_key(&waiting));
+    assert_eq!(world.success().to_bits(), success.to_bits(), "nobody asked it for more");
     assert_eq!(world.opened, [Tier::Open]);
     world.slow_reader = false;
     let completion = world.readers[&running].received;
@@ -262,6 +264,122 @@ fn a_job_that_runs_is_not_interrupted_for_one_that_needs_a_better_session() {
     world.tick(Millis::from_secs(2));
     world.cost(waiting);
     assert_eq!(world.opened, [Tier::Open, Tier::Attested]);
+}
+
+fn confidential(demand: &mut Demand) {
+    demand.minimum_tier = Tier::Confidential;
+}
+
+/// A provider that offers tier `confidential`, and proves less.
+fn boaster() -> World {
+    let mut world = World::new();
+    world.proves(Tier::Confidential);
+    world.refuse_from = Some(Tier::Confidential);
+    world
+}
+
+fn refused() -> JobError {
+    JobError::AttestationRefused { provider: key(2).id(), reason: "debug guest".into() }
+}
+
+#[test]
+fn a_failed_raise_takes_along_who_needed_it_and_nobody_else() {
+    let mut world = boaster();
+    let served = world.submit(1);
+    world.run();
+    world.cost(served);
+    let better = world.submit_with(2, confidential);
+    let waits = world.submit(3);
+    world.run();
+    world.cost(waits);
+    let dials = [Tier::Attested, Tier::Confidential, Tier::Attested];
+    assert_eq!(world.opened, dials);
+    world.tick(Millis::from_secs(5));
+    assert_eq!(*world.failure(better), refused());
+    assert_eq!(world.avoided, 0, "it serves well what it proves");
+    // Nobody asks it again for a while, and who would have is told why.
+    let again = world.submit_with(4, confidential);
+    world.run();
+    world.tick(Millis::from_secs(5));
+    assert_eq!(*world.failure(again), refused());
+    assert_eq!(world.opened, dials);
+    let content = world.submit(5);
+    world.run();
+    world.cost(content);
+    // It may have become better.
+    world.refuse_from = None;
+    world.tick(limits::OFFER_LIFETIME);
+    let later = world.submit_with(6, confidential);
+    world.run();
+    world.cost(later);
+    assert_eq!(world.opened.last(), Some(&Tier::Confidential));
+}
+
+#[test]
+fn who_waits_for_a_first_session_of_a_higher_tier_is_served_in_its_own() {
+    let mut world = boaster();
+    let better = world.submit_with(1, confidential);
+    while world.opened.is_empty() {
+        world.step();
+    }
+    let open = world.submit_with(2, |demand| demand.minimum_tier = Tier::Open);
+    let attested = world.submit(3);
+    world.run();
+    world.cost(open);
+    world.cost(attested);
+    assert_eq!(world.opened, [Tier::Confidential, Tier::Attested], "what proves more serves all");
+    world.tick(Millis::from_secs(5));
+    assert_eq!(*world.failure(better), refused());
+}
+
+#[test]
+fn who_proves_nothing_of_what_it_offers_is_let_go() {
+    let mut world = boaster();
+    let job = world.submit_with(1, confidential);
+    world.run();
+    assert_eq!(world.avoided, 1);
+    world.tick(Millis::from_secs(5));
+    assert_eq!(*world.failure(job), refused());
+}
+
+#[test]
+fn a_provider_that_offers_less_meanwhile_is_not_dialled_for_more() {
+    let mut world = boaster();
+    let attested = world.submit(2);
+    while world.opened.is_empty() {
+        world.step();
+    }
+    let success = world.success();
+    let better = world.submit_with(1, confidential);
+    world.proves(Tier::Attested);
+    world.offer_arrives();
+    world.run();
+    world.cost(attested);
+    assert_eq!(world.opened, [Tier::Attested]);
+    assert!(world.success() > success * 0.9, "honest: {} {success}", world.success());
+    world.tick(Millis::from_secs(5));
+    let error = JobError::TierNotAvailable { asked: Tier::Confidential, best: Tier::Attested };
+    assert_eq!(*world.failure(better), error);
+}
+
+#[test]
+fn a_provider_that_offers_less_while_it_is_dialled_is_not_blamed() {
+    let mut world = boaster();
+    let better = world.submit_with(1, confidential);
+    while world.opened.is_empty() {
+        world.step();
+    }
+    let success = world.success();
+    world.proves(Tier::Attested);
+    world.offer_arrives();
+    world.run();
+    assert!(world.success() > success * 0.8, "honest: {} {success}", world.success());
+    assert_eq!(world.avoided, 0);
+    let attested = world.submit(2);
+    world.run();
+    world.cost(attested);
+    world.tick(Millis::from_secs(5));
+    assert_eq!(*world.failure(better), refused());
 }
 
 #[test]

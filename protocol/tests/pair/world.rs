@@ -81,8 +81,11 @@ pub(crate) struct World {
     pub(crate) free: NanoTon,
     /// How many reads the provider's ledger is behind.
     pub(crate) ledger_lag: u32,
-    pub(crate) refuse_sessions: bool,
-    /// The tier that each session was to prove.
+    /// Evidence is refused for this tier and above.
+    pub(crate) refuse_from: Option<Tier>,
+    /// How often the provider was let go.
+    pub(crate) avoided: u32,
+    /// The tier that each session was to prove, also of those that were refused.
     pub(crate) opened: Vec<Tier>,
     pub(crate) engine: BTreeMap<JobId, Generating>,
     pub(crate) length: Tokens,
@@ -154,7 +157,8 @@ impl World {
             allocation: None,
             free: NanoTon::from_nano(950_000_000),
             ledger_lag: 0,
-            refuse_sessions: false,
+            refuse_from: None,
+            avoided: 0,
             opened: Vec::new(),
             engine: BTreeMap::new(),
             length: Tokens::new(100),
@@ -255,11 +259,15 @@ impl World {
                     self.mail.push_back((Side::Consumer, Input::Offer(Arc::new(offer))));
                 }
             }
-            Effect::Avoid { peer } => assert_eq!(peer, provider_id),
+            Effect::Avoid { peer } => {
+                assert_eq!(peer, provider_id);
+                self.avoided += 1;
+            }
             Effect::Publish(offer) => self.offer = Some(offer),
             Effect::OpenSession { peer, minimum_tier } => {
                 assert_eq!(peer, provider_id);
-                if self.refuse_sessions {
+                self.opened.push(minimum_tier);
+                if self.refuse_from.is_some_and(|tier| minimum_tier >= tier) {
                     let failure = SessionFailure::Refused { reason: "debug guest".into() };
                     self.mail.push_back((Side::Consumer, Input::SessionFailed { peer, failure }));
                     return;
@@ -270,7 +278,6 @@ impl World {
                     let closed = Input::SessionClosed { peer, accepted: false };
                     self.mail.push_back((Side::Consumer, closed));
                 }
-                self.opened.push(minimum_tier);
                 let offer = self.offer.as_ref().and_then(|offer| offer.verify(self.now).ok());
                 let proved = Proved {
                     tier: minimum_tier,
@@ -512,6 +519,32 @@ impl World {
         change(&mut demand);
         self.give(Side::Consumer, Input::Submit { job, demand, draw: 0 });
         job
+    }
+
+    /// From now on the provider proves this tier, and offers it.
+    pub(crate) fn proves(&mut self, tier: Tier) {
+        self.give(Side::Provider, Input::Proves { tier });
+        if self.offered_tier() < tier {
+            self.tick(limits::OFFER_LIFETIME);
+        }
+        assert_eq!(self.offered_tier(), tier);
+    }
+
+    /// The tier of the newest offer that was published.
+    pub(crate) fn offered_tier(&self) -> Tier {
+        self.offer.as_ref().unwrap().verify(self.now).unwrap().offer().tier
+    }
+
+    /// The consumer hears of the newest offer.
+    pub(crate) fn offer_arrives(&mut self) {
+        let offer = self.offer.as_ref().unwrap().verify(self.now).unwrap();
+        self.give(Side::Consumer, Input::Offer(Arc::new(offer)));
+    }
+
+    /// The provider's chance of success, as the consumer expects it.
+    pub(crate) fn success(&self) -> f64 {
+        let reputation = self.consumer.consumer().unwrap().reputation();
+        reputation.standing(key(2).id(), MODEL, self.now).success
     }
 
     pub(crate) fn last_news(&self, job: JobId) -> &JobNews {

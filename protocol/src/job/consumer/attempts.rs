@@ -14,11 +14,12 @@ use crate::units::{Millis, NanoTon, Timestamp, Tokens};
 
 impl Consumer {
     /// This provider will not serve the job. Before anything was streamed the next one is tried.
+    /// Without an experience it was not even asked.
     pub(super) fn attempt_failed(
         &mut self,
         job: JobId,
         error: JobError,
-        experience: Experience,
+        experience: impl Into<Option<Experience>>,
         now: Timestamp,
         out: &mut Output,
     ) {
@@ -29,13 +30,18 @@ impl Consumer {
             return;
         };
         let took = found.took(now);
-        self.reputation.record(peer, found.demand.model, experience, took, now);
+        if let Some(experience) = experience.into() {
+            self.reputation.record(peer, found.demand.model, experience, took, now);
+        }
         found.tried.insert(peer);
         let patience = self.policy.patience();
         // A provider that proves nothing has taken a session's time, and neither prompt nor money.
         // A job's attempts are for those who got it, or a few liars would be the end of it; its time
         // is its bound.
-        let unproved = matches!(error, JobError::AttestationRefused { .. });
+        let unproved = matches!(
+            error,
+            JobError::AttestationRefused { .. } | JobError::TierNotAvailable { .. }
+        );
         found.unproved = found.unproved.saturating_add(usize::from(unproved));
         let latest = found.submitted.after(patience.queue);
         let again = match patience.retry {

@@ -8,6 +8,8 @@ mod attempts;
 mod jobs;
 mod preparing;
 mod running;
+mod sessions;
+mod unproved;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use crate::channel::ChannelId;
 use crate::channel::funds::Funds;
 use crate::flat::FlatMap;
 use crate::identity::{JobId, NodeId};
-use crate::input::{LedgerFailure, Proved, SessionFailure};
+use crate::input::{LedgerFailure, Proved};
 use crate::job::{FinishReason, JobError, ProviderRefusal, RunningJob};
 use crate::limits;
 use crate::offer::{Book, VerifiedOffer};
@@ -28,6 +30,7 @@ use crate::selection::{Balanced, Candidate, Demand, Patience, Policy};
 use crate::units::{Millis, NanoTon, Timestamp, Tokens};
 use crate::wire::SessionMessage;
 use jobs::Jobs;
+use unproved::Unproved;
 
 /// How long a job waits for the first offer of its model.
 const LOOK_FOR: Millis = Millis::from_secs(5);
@@ -136,6 +139,8 @@ impl Job {
 enum Session {
     /// It must prove this tier at least.
     Opening(Tier),
+    /// The same, in the place of one that served and was not asked for as much.
+    Raising(Tier),
     /// It was to prove `asked`.
     Ready { proved: Proved, asked: Tier },
 }
@@ -146,6 +151,7 @@ pub struct Consumer {
     book: Book,
     reputation: Reputation,
     sessions: FlatMap<NodeId, Session>,
+    unproved: Unproved,
     funds: Funds,
     jobs: Jobs,
     policy: Arc<dyn Policy>,
@@ -165,6 +171,7 @@ impl Consumer {
             book: Book::default(),
             reputation: Reputation::default(),
             sessions: FlatMap::new(),
+            unproved: Unproved::new(),
             funds,
             jobs: Jobs::default(),
             draining: false,
@@ -174,6 +181,11 @@ impl Consumer {
     /// The offers known.
     pub const fn book(&self) -> &Book {
         &self.book
+    }
+
+    /// What it has experienced with providers.
+    pub const fn reputation(&self) -> &Reputation {
+        &self.reputation
     }
 
     /// The vault and channels.
@@ -217,7 +229,7 @@ impl Consumer {
     /// The sessions that we opened and that are ready.
     pub fn sessions(&self) -> impl Iterator<Item = (NodeId, Proved)> {
         self.sessions.iter().filter_map(|(peer, session)| match session {
-            Session::Opening(_) => None,
+            Session::Opening(_) | Session::Raising(_) => None,
             Session::Ready { proved, .. } => Some((*peer, *proved)),
         })
     }
@@ -306,80 +318,6 @@ impl Consumer {
         if !matches!(found.stage, Stage::Running(_)) {
             let reason = "the request was given up by whoever had sent it".to_owned();
             self.fail(job, JobError::Unreachable { reason }, out);
-        }
-    }
-
-    /// A session is ready.
-    pub fn session_ready(
-        &mut self,
-        peer: NodeId,
-        proved: Proved,
-        now: Timestamp,
-        out: &mut Output,
-    ) {
-        let asked = match self.sessions.get(&peer) {
-            Some(Session::Opening(asked) | Session::Ready { asked, .. }) => *asked,
-            None => proved.tier,
-        };
-        self.sessions.insert(peer, Session::Ready { proved, asked });
-        self.advance_with(peer, now, out);
-    }
-
-    /// A session did not come about: its jobs go elsewhere.
-    pub fn session_failed(
-        &mut self,
-        peer: NodeId,
-        failure: &SessionFailure,
-        now: Timestamp,
-        out: &mut Output,
-    ) {
-        self.sessions.remove(&peer);
-        if matches!(failure, SessionFailure::Refused { .. }) {
-            // Offers cost nothing: whoever makes many that prove nothing would fill what we know.
-            self.book.remove(peer);
-            out.effects.push(Effect::Avoid { peer });
-        }
-        let (error, experience) = match failure {
-            SessionFailure::Unreachable { reason } => {
-                (JobError::Unreachable { reason: reason.clone() }, Experience::Failed)
-            }
-            SessionFailure::Busy => {
-                let retry_after = Millis::from_secs(1);
-                let busy = ProviderRefusal::Busy { retry_after };
-                (JobError::Refused(busy), Experience::Refused)
-            }
-            SessionFailure::Refused { reason } => {
-                let reason = reason.clone();
-                let error = JobError::AttestationRefused { provider: peer, reason };
-                (error, Experience::Misbehaved)
-            }
-        };
-        self.leave_provider(peer, &error, experience, now, out);
-    }
-
-    /// A session is over: running jobs are lost, the others go elsewhere.
-    pub fn session_closed(&mut self, peer: NodeId, now: Timestamp, out: &mut Output) {
-        if matches!(self.sessions.get(&peer), Some(Session::Opening(_))) {
-            // The one that is being replaced: nothing ran in it.
-            return;
-        }
-        self.sessions.remove(&peer);
-        self.funds.session_closed(peer);
-        let reason = "the provider closed the session".to_owned();
-        let error = JobError::Unreachable { reason };
-        self.leave_provider(peer, &error, Experience::Failed, now, out);
-    }
-
-    fn leave_provider(
-        &mut self,
-        peer: NodeId,
-        error: &JobError,
-        experience: Experience,
-        now: Timestamp,
-        out: &mut Output,
-    ) {
-        for job in self.jobs.with(peer) {
-            self.attempt_failed(job, error.clone(), experience, now, out);
         }
     }
 

@@ -4,6 +4,7 @@
 //! prompt is sent before the money is.
 //! Must not: know what happens after the request is out.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::{Consumer, Session, Stage, ledger_error};
@@ -39,12 +40,18 @@ impl Consumer {
             return;
         };
         if let Stage::Looking { until } = found.stage {
+            let asked = found.demand.minimum_tier;
+            let mut avoid = Cow::Borrowed(&found.tried);
+            let unproved: Vec<_> = self.unproved.at(asked, now).collect();
+            if !unproved.is_empty() {
+                avoid.to_mut().extend(unproved.iter().map(|(peer, _)| *peer));
+            }
             let view = View {
                 demand: &found.demand,
                 book: &self.book,
                 reputation: &self.reputation,
                 funds: Some(&self.funds),
-                avoid: &found.tried,
+                avoid: &avoid,
                 under_way: self.jobs.chosen(),
                 draw: found.draw,
                 now,
@@ -71,6 +78,7 @@ impl Consumer {
                 }
                 Ok(None) => return,
                 Err(error) => {
+                    let error = self.explained(job, error, now);
                     self.fail(job, error, out);
                     return;
                 }
@@ -118,7 +126,7 @@ impl Consumer {
         let peer = candidate.provider;
         let minimum_tier = found.demand.minimum_tier;
         match self.sessions.get(&peer) {
-            Some(Session::Opening(_)) => return,
+            Some(Session::Opening(_) | Session::Raising(_)) => return,
             Some(Session::Ready { proved, asked }) if proved.tier < *asked => {
                 let (asked, best) = (*asked, proved.tier);
                 let error = JobError::TierNotAvailable { asked, best };
@@ -139,6 +147,9 @@ impl Consumer {
                 }
             }
             None => {
+                if !self.still_offers(job, peer, minimum_tier, now, out) {
+                    return;
+                }
                 self.sessions.insert(peer, Session::Opening(minimum_tier));
                 out.effects.push(Effect::OpenSession { peer, minimum_tier });
                 return;
@@ -181,6 +192,9 @@ impl Consumer {
         now: Timestamp,
         out: &mut Output,
     ) {
+        if !self.still_offers(job, peer, minimum_tier, now, out) {
+            return;
+        }
         let runs = |job: &JobId| {
             self.jobs.get(*job).is_some_and(|found| match found.stage {
                 Stage::Requested { .. } | Stage::Running(_) => true,
@@ -190,11 +204,51 @@ impl Consumer {
         if self.jobs.with(peer).iter().any(runs) {
             let retry_after = Millis::from_secs(1);
             let error = JobError::Refused(ProviderRefusal::Busy { retry_after });
-            self.attempt_failed(job, error, Experience::Refused, now, out);
+            // Nobody asked it: there is nothing to remember.
+            self.attempt_failed(job, error, None, now, out);
             return;
         }
         self.funds.session_closed(peer);
-        self.sessions.insert(peer, Session::Opening(minimum_tier));
+        self.sessions.insert(peer, Session::Raising(minimum_tier));
         out.effects.push(Effect::OpenSession { peer, minimum_tier });
+    }
+
+    /// Whether the provider offers this tier still. Its offer may have changed since the job chose
+    /// it: who says honestly that it proves less now is not dialled only to be refused.
+    fn still_offers(
+        &mut self,
+        job: JobId,
+        peer: NodeId,
+        asked: Tier,
+        now: Timestamp,
+        out: &mut Output,
+    ) -> bool {
+        let error = match self.book.offer(peer).map(|offer| offer.tier) {
+            Some(offered) if offered >= asked => return true,
+            Some(best) => JobError::TierNotAvailable { asked, best },
+            None => JobError::Refused(ProviderRefusal::StaleOffer),
+        };
+        self.attempt_failed(job, error, Experience::Refused, now, out);
+        false
+    }
+
+    /// There may be a provider of what the job needs that did not prove it lately: then that is why
+    /// there is none.
+    fn explained(&self, job: JobId, error: JobError, now: Timestamp) -> JobError {
+        let missing =
+            matches!(error, JobError::NoProvider { .. } | JobError::TierNotAvailable { .. });
+        let Some(demand) = self.jobs.get(job).map(|found| &found.demand).filter(|_| missing) else {
+            return error;
+        };
+        let asked = demand.minimum_tier;
+        let offers = |peer: NodeId| {
+            let offer = self.book.offer(peer).filter(|offer| offer.tier >= asked);
+            offer.is_some_and(|offer| offer.model(demand.model).is_some())
+        };
+        let refused = self.unproved.at(asked, now).find(|(peer, _)| offers(*peer));
+        refused.map_or(error, |(provider, reason)| {
+            let reason = reason.to_owned();
+            JobError::AttestationRefused { provider, reason }
+        })
     }
 }

@@ -64,7 +64,7 @@ impl Consumer {
         }
         let proved = match self.sessions.get(&peer) {
             Some(Session::Ready { proved, .. }) => *proved,
-            Some(Session::Opening(_)) | None => return,
+            Some(Session::Opening(_) | Session::Raising(_)) | None => return,
         };
         let (candidate, requested) = (candidate.clone(), *sent);
         let prices = candidate.prices;
