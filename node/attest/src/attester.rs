@@ -3,12 +3,17 @@
 //! Owns: the trait and its errors. Must not: decide what a quote is over; the channel does.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cocoon_protocol::attest::{Evidence, EvidenceKind, ReportData};
 use cocoon_protocol::units::Timestamp;
 
 use crate::gpu::GpuAttester;
+
+/// Longer than this neither a TEE nor its GPUs take to answer, unless a driver hangs: a quote takes some
+/// 50 ms, and eight GPUs one after the other take seconds. Whoever challenges waits a third of it.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A quote and what a verifier needs to check it.
 #[derive(Clone, Debug)]
@@ -39,6 +44,11 @@ pub enum QuoteError {
     /// More peers wait for quotes than can be served in time.
     #[error("too many peers ask for quotes at the moment")]
     Busy,
+    /// The TEE or a GPU was asked and gave no answer at all.
+    #[error(
+        "the TEE or a GPU does not answer: its driver may hang; restart the guest if that does not pass"
+    )]
+    TimedOut,
     /// A GPU made no evidence, and one that proves nothing makes the others' worthless.
     #[error("the GPUs made no evidence; `cocoon-node tee detect` says what they lack")]
     Gpus,

@@ -16,8 +16,9 @@ use cocoon_protocol::units::Timestamp;
 use crate::attester::{Attester, QuoteError, Quoted};
 use crate::nvidia;
 
-/// The GPUs of this machine. Implementations may block for seconds; the channel calls them on a
-/// blocking thread, one call at a time.
+/// The GPUs of this machine. Implementations may block for seconds, and for ever where a driver hangs; the
+/// channel calls them on a blocking thread, one call at a time, and waits no longer than
+/// [`crate::ANSWER_TIMEOUT`].
 pub trait GpuAttester: Send + Sync + fmt::Debug {
     /// How many GPUs there are: all that the engine may use, and at most [`limits::GPUS`].
     fn count(&self) -> usize;

@@ -92,7 +92,7 @@ pub use advisory_file::{
     ADVISORY_FILE_BYTES, AdvisoryFileError, read_advisories, read_newer_advisories, sign_advisories,
 };
 pub use appraiser::Appraiser;
-pub use attester::{Attester, QuoteError, Quoted};
+pub use attester::{ANSWER_TIMEOUT, Attester, QuoteError, Quoted};
 pub use examination::{
     Check, Examination, FileAppraisal, FileExamination, GpuExamination, Standing,
 };

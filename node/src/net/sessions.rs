@@ -14,7 +14,7 @@ use cocoon_attest::channel::{
 use cocoon_attest::{Appraiser, Clock};
 use cocoon_overlay::{Refusal, Want};
 use cocoon_protocol::Input;
-use cocoon_protocol::attest::{EvidenceKind, NetworkId, Tier};
+use cocoon_protocol::attest::{NetworkId, Refusal as Unproved, Tier};
 use cocoon_protocol::channel::VaultPublicKey;
 use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::input::{Proved, SessionFailure};
@@ -188,10 +188,9 @@ impl Sessions {
             match accepted.await {
                 Err(error) => tracing::info!(%peer, %error, "a session did not come about"),
                 Ok(channel) => {
-                    let shown = channel.kind() != EvidenceKind::None;
                     let proved = Proved {
                         tier: channel.tier(),
-                        simulated: shown && provider.simulated,
+                        simulated: channel.simulated(),
                         evidence_digest: channel.evidence_digest(),
                         manifest: None,
                     };
@@ -270,6 +269,11 @@ fn net_failure(error: &NetError) -> SessionFailure {
 fn channel_failure(error: &ChannelError) -> SessionFailure {
     let reason = |text: &dyn std::fmt::Display| text.to_string();
     match error {
+        // It has shown nothing that is wrong, only nothing: it may be busy, or its TEE or GPUs out of
+        // order. Whoever is refused is taken for a liar, and forgotten.
+        ChannelError::Refused(Unproved::TimedOut | Unproved::Unable) => {
+            SessionFailure::Unreachable { reason: reason(error) }
+        }
         ChannelError::Refused(refusal) => SessionFailure::Refused { reason: reason(refusal) },
         ChannelError::AttestationDemanded | ChannelError::RefusedByProvider => {
             SessionFailure::Refused { reason: reason(error) }
@@ -283,5 +287,20 @@ fn channel_failure(error: &ChannelError) -> SessionFailure {
         | ChannelError::Certificate
         | ChannelError::FrameTooLong
         | ChannelError::Closed => SessionFailure::Unreachable { reason: reason(error) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_that_shows_nothing_wrong_is_not_taken_for_a_liar() {
+        for silent in [Unproved::TimedOut, Unproved::Unable] {
+            let failure = channel_failure(&ChannelError::Refused(silent));
+            assert!(matches!(failure, SessionFailure::Unreachable { .. }), "{failure:?}");
+        }
+        let failure = channel_failure(&ChannelError::Refused(Unproved::NotFresh));
+        assert!(matches!(failure, SessionFailure::Refused { .. }), "{failure:?}");
     }
 }

@@ -61,7 +61,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let AcceptOptions { peer, demand, tasks } = options;
-    let issued = Box::pin(identity.current()).await?;
+    let issued = Box::pin(identity.current_in_time()).await?;
     let deadline = limits::ATTEST_TIMEOUT.to_duration();
     let config = if demand.is_some() { &issued.demanding } else { &issued.config };
     // Boxed: a handshake's state is large, and callers keep many of these futures.
@@ -110,6 +110,7 @@ where
         peer,
         kind: answered.kind,
         tier: answered.tier,
+        simulated: answered.simulated,
         evidence_digest: answered.evidence_digest,
         verdict,
         sender,

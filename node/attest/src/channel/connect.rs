@@ -58,7 +58,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let own = match &options.identity {
-        Some(identity) => Some((Arc::clone(identity), Box::pin(identity.current()).await?)),
+        Some(identity) => Some((Arc::clone(identity), Box::pin(identity.current_in_time()).await?)),
         None => None,
     };
     let deadline = limits::ATTEST_TIMEOUT.to_duration();

@@ -18,12 +18,13 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::server::ServerConfig;
 use rustls::sign::CertifiedKey;
 use tokio::sync::{Mutex, Semaphore};
+use tokio::time::timeout;
 
 use crate::Clock;
-use crate::attester::{Attester, QuoteError, Quoted};
+use crate::attester::{ANSWER_TIMEOUT, Attester, QuoteError, Quoted};
 use crate::certificate;
 use crate::channel::error::ChannelError;
-use crate::channel::quota::QuoteQuota;
+use crate::channel::quota::{QUOTE, QUOTE_WITH_GPUS, QuoteQuota};
 use crate::channel::tls;
 use crate::gpu::{self, GpuAttester};
 
@@ -56,16 +57,35 @@ pub struct IdentityOptions {
 pub struct ChannelIdentity {
     options: IdentityOptions,
     issued: Mutex<Option<Arc<Issued>>>,
-    /// TEEs make one quote at a time; a queue here is fairer than one in a driver.
-    quoting: Arc<Semaphore>,
-    /// Those who wait for a quote or have theirs made.
-    queue: Arc<Semaphore>,
+    /// Where quotes are made.
+    quotes: Desk,
+    /// Where GPUs are asked: a desk of their own, so that neither those who wait for seconds nor one
+    /// call of a driver that never returns keeps anybody from a quote.
+    pub(super) gpus: Desk,
     quota: std::sync::Mutex<QuoteQuota>,
 }
 
 /// Quotes that may be wanted at a time. At about 50 ms each the last of them is ready well within
 /// the ten seconds that its challenger waits; one more would be made for nobody.
 const QUOTE_QUEUE: usize = 128;
+/// Those who may wait for evidence of GPUs at a time. Where it takes a second, as many are served within
+/// the ten seconds that a challenger waits, and some more where it takes less.
+pub(super) const GPU_QUEUE: usize = 16;
+
+/// One thing that is asked on blocking threads: one call at a time, for a queue here is fairer than one
+/// in a driver.
+pub(super) struct Desk {
+    /// Those who wait for their turn or have it.
+    pub(super) queue: Arc<Semaphore>,
+    /// The one whose turn it is. A call that never returns keeps it.
+    turn: Arc<Semaphore>,
+}
+
+impl Desk {
+    fn new(queue: usize) -> Self {
+        Self { queue: Arc::new(Semaphore::new(queue)), turn: Arc::new(Semaphore::new(1)) }
+    }
+}
 
 /// A certificate in use.
 pub(super) struct Issued {
@@ -114,8 +134,8 @@ impl ChannelIdentity {
         Self {
             options,
             issued: Mutex::default(),
-            quoting: Arc::new(Semaphore::new(1)),
-            queue: Arc::new(Semaphore::new(QUOTE_QUEUE)),
+            quotes: Desk::new(QUOTE_QUEUE),
+            gpus: Desk::new(GPU_QUEUE),
             quota: std::sync::Mutex::default(),
         }
     }
@@ -127,6 +147,12 @@ impl ChannelIdentity {
     /// When the TEE makes no quote; sessions fail for the same reason.
     pub async fn prepare(&self) -> Result<(), ChannelError> {
         self.current().await.map(drop)
+    }
+
+    /// As [`Self::current`], for a session whose other end waits as long as for any other step.
+    pub(super) async fn current_in_time(&self) -> Result<Arc<Issued>, ChannelError> {
+        let current = timeout(limits::ATTEST_TIMEOUT.to_duration(), self.current());
+        current.await.map_err(|_| QuoteError::TimedOut)?
     }
 
     /// The certificate for a new session: the present one, or a new one with a new key.
@@ -193,11 +219,13 @@ impl ChannelIdentity {
         let options = &self.options;
         let now = options.clock.now();
         let quotes = request.want > Tier::Open && options.attester.kind() != EvidenceKind::None;
-        if quotes && !self.take_quota(peer, now) {
+        // Without a TEE that vouches for them, GPUs prove nothing and are not asked.
+        let asks_gpus = quotes && request.gpu && options.attester.gpus().is_some();
+        let cost = if asks_gpus { QUOTE_WITH_GPUS } else { QUOTE };
+        if quotes && !self.take_quota(peer, cost, now) {
             return Err(QuoteError::Quota);
         }
-        // Without a TEE that vouches for them, GPUs prove nothing and are not asked.
-        let gpus = match quotes && request.gpu {
+        let gpus = match asks_gpus {
             true => self.ask_gpus(request, exporter).await?,
             false => Vec::new(),
         };
@@ -238,8 +266,8 @@ impl ChannelIdentity {
         Ok(Answered { response, kind, tier, simulated, evidence_digest })
     }
 
-    fn take_quota(&self, peer: NodeId, now: Timestamp) -> bool {
-        self.quota.lock().unwrap_or_else(PoisonError::into_inner).take(peer, now)
+    fn take_quota(&self, peer: NodeId, cost: u32, now: Timestamp) -> bool {
+        self.quota.lock().unwrap_or_else(PoisonError::into_inner).take(peer, cost, now)
     }
 
     /// Evidence of the GPUs, each asked with its own nonce of this very session.
@@ -255,11 +283,12 @@ impl ChannelIdentity {
         let work = move |attester: &dyn Attester| {
             attester.gpus().map_or(Ok(Vec::new()), |gpus| gpu::ask(gpus, &nonces))
         };
-        self.at_the_tee(work).await
+        self.at(&self.gpus, work).await
     }
 
     async fn quote(&self, report_data: ReportData, now: Timestamp) -> Result<Quoted, QuoteError> {
-        let quoted = self.at_the_tee(move |attester| attester.quote(&report_data, now)).await?;
+        let quoted =
+            self.at(&self.quotes, move |attester| attester.quote(&report_data, now)).await?;
         if quoted.evidence.quote().len() > limits::EVIDENCE_BYTES {
             return Err(QuoteError::TooLarge);
         }
@@ -267,14 +296,17 @@ impl ChannelIdentity {
     }
 
     /// Does `work` on a blocking thread, one at a time, in a queue of bounded length.
-    async fn at_the_tee<T: Send + 'static>(
+    async fn at<T: Send + 'static>(
         &self,
+        desk: &Desk,
         work: impl FnOnce(&dyn Attester) -> Result<T, QuoteError> + Send + 'static,
     ) -> Result<T, QuoteError> {
         let attester = Arc::clone(&self.options.attester);
-        let place = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| QuoteError::Busy)?;
-        let turn = Arc::clone(&self.quoting).acquire_owned().await;
-        let turn = turn.map_err(|_| QuoteError::Unavailable)?;
+        let place = Arc::clone(&desk.queue).try_acquire_owned().map_err(|_| QuoteError::Busy)?;
+        let turn = Arc::clone(&desk.turn).acquire_owned();
+        // Whoever has waited as long as a challenger does would be served for nobody.
+        let turn = timeout(limits::ATTEST_TIMEOUT.to_duration(), turn).await;
+        let turn = turn.map_err(|_| QuoteError::Busy)?.map_err(|_| QuoteError::Unavailable)?;
         let make = move || {
             let made = work(&*attester);
             // Here and not outside: whoever stops waiting does not stop the TEE, and the next
@@ -282,7 +314,8 @@ impl ChannelIdentity {
             drop((turn, place));
             made
         };
-        tokio::task::spawn_blocking(make).await.map_err(|_| QuoteError::Unavailable)?
+        let made = timeout(ANSWER_TIMEOUT, tokio::task::spawn_blocking(make)).await;
+        made.map_err(|_| QuoteError::TimedOut)?.map_err(|_| QuoteError::Unavailable)?
     }
 }
 
@@ -323,7 +356,7 @@ mod tests {
         asking.abort();
         assert!(asking.await.unwrap_err().is_cancelled());
         // Nobody waits for the quote, but it is still being made.
-        assert_eq!(identity.quoting.available_permits(), 0);
+        assert_eq!(identity.quotes.turn.available_permits(), 0);
         go_on.send(()).unwrap();
         go_on.send(()).unwrap();
         assert_eq!(ask(&identity, &issued).await, Ok(()));
@@ -336,7 +369,7 @@ mod tests {
         go_on.send(()).unwrap();
         let issued = identity.current().await.unwrap();
         let crowd = u32::try_from(QUOTE_QUEUE).unwrap();
-        let crowd = Arc::clone(&identity.queue).try_acquire_many_owned(crowd).unwrap();
+        let crowd = Arc::clone(&identity.quotes.queue).try_acquire_many_owned(crowd).unwrap();
         go_on.send(()).unwrap();
         assert_eq!(ask(&identity, &issued).await, Err(QuoteError::Busy));
         drop(crowd);

@@ -81,6 +81,7 @@ pub struct AcceptedChannel {
     peer: NodeId,
     kind: EvidenceKind,
     tier: Tier,
+    simulated: bool,
     evidence_digest: [u8; 32],
     verdict: Option<Verdict>,
     sender: FrameSender,
@@ -102,6 +103,11 @@ impl AcceptedChannel {
     /// further than `attested`. A consumer that was content names the same.
     pub const fn tier(&self) -> Tier {
         self.tier
+    }
+
+    /// Whether any of that evidence is a simulation's: of the TEE, or of the GPUs where they were asked.
+    pub const fn simulated(&self) -> bool {
+        self.simulated
     }
 
     /// SHA-256 of that evidence; the consumer's verdict names the same.

@@ -1,4 +1,4 @@
-//! How many quotes one peer may have made: a token bucket for each.
+//! How much work one peer may cause the TEE and its GPUs: a token bucket for each.
 //!
 //! Owns: the buckets and their bound. Must not: hinder tier `open`, which needs no quote.
 
@@ -17,6 +17,12 @@ const BURST: u32 = 8;
 /// Peers remembered: one for each session, four times over. When full, the fullest bucket is
 /// forgotten, which is worth least; so strangers cannot lock anybody out.
 const PEERS: usize = 4 * limits::SESSIONS;
+
+/// Tokens that a quote costs.
+pub(super) const QUOTE: u32 = 1;
+/// Tokens that a quote costs which covers the evidence of GPUs: these are asked one after the other and
+/// take seconds, so that one peer may have them asked twice at once, and then once in eight seconds.
+pub(super) const QUOTE_WITH_GPUS: u32 = 4;
 
 /// A bucket: the tokens that it had at a time. Between refills the time does not move, so that no
 /// part of a token is lost.
@@ -45,15 +51,15 @@ pub(super) struct QuoteQuota {
 }
 
 impl QuoteQuota {
-    /// Takes one quote from `peer`'s bucket; false when it is empty.
-    pub(super) fn take(&mut self, peer: NodeId, now: Timestamp) -> bool {
+    /// Takes `cost` from `peer`'s bucket; false when there is less in it, which stays there.
+    pub(super) fn take(&mut self, peer: NodeId, cost: u32, now: Timestamp) -> bool {
         if self.peers.len() >= PEERS && !self.peers.contains_key(&peer) {
             self.forget(now);
         }
         let bucket = self.peers.entry(peer).or_insert(Bucket { at: now, tokens: BURST });
         *bucket = bucket.refilled(now);
-        let left = bucket.tokens.checked_sub(1);
-        bucket.tokens = left.unwrap_or(0);
+        let left = bucket.tokens.checked_sub(cost);
+        bucket.tokens = left.unwrap_or(bucket.tokens);
         left.is_some()
     }
 
@@ -88,33 +94,46 @@ mod tests {
         let mut quota = QuoteQuota::default();
         let after = |millis| NOW.after(Millis::new(millis));
         for _ in 0..BURST {
-            assert!(quota.take(peer(1), NOW));
+            assert!(quota.take(peer(1), QUOTE, NOW));
         }
-        assert!(!quota.take(peer(1), NOW));
-        assert!(quota.take(peer(2), NOW));
+        assert!(!quota.take(peer(1), QUOTE, NOW));
+        assert!(quota.take(peer(2), QUOTE, NOW));
         // Asking does not push the next token away.
         for millis in [500, 1_000, 1_999] {
-            assert!(!quota.take(peer(1), after(millis)));
+            assert!(!quota.take(peer(1), QUOTE, after(millis)));
         }
-        assert!(quota.take(peer(1), after(2_000)));
-        assert!(!quota.take(peer(1), after(3_999)));
-        assert!(quota.take(peer(1), after(4_000)));
+        assert!(quota.take(peer(1), QUOTE, after(2_000)));
+        assert!(!quota.take(peer(1), QUOTE, after(3_999)));
+        assert!(quota.take(peer(1), QUOTE, after(4_000)));
+    }
+
+    #[test]
+    fn gpus_cost_more_and_leave_what_does_not_suffice() {
+        let mut quota = QuoteQuota::default();
+        for _ in 0..BURST / QUOTE_WITH_GPUS {
+            assert!(quota.take(peer(1), QUOTE_WITH_GPUS, NOW));
+        }
+        assert!(!quota.take(peer(1), QUOTE, NOW));
+        let later = NOW.after(REFILL);
+        assert!(!quota.take(peer(1), QUOTE_WITH_GPUS, later));
+        assert!(quota.take(peer(1), QUOTE, later));
     }
 
     #[test]
     fn a_long_pause_is_worth_one_burst_and_no_more() {
         let mut quota = QuoteQuota::default();
-        assert!(quota.take(peer(1), NOW));
+        assert!(quota.take(peer(1), QUOTE, NOW));
         let later = NOW.after(Millis::from_secs(1_000_000));
-        let granted = (0..100).filter(|_| quota.take(peer(1), later)).count();
+        let granted = (0..100).filter(|_| quota.take(peer(1), QUOTE, later)).count();
         assert_eq!(granted, usize::try_from(BURST).unwrap());
     }
 
     #[test]
     fn a_clock_that_is_set_back_makes_no_tokens() {
         let mut quota = QuoteQuota::default();
-        let granted =
-            |quota: &mut QuoteQuota, now| (0..100).filter(|_| quota.take(peer(1), now)).count();
+        let granted = |quota: &mut QuoteQuota, now| {
+            (0..100).filter(|_| quota.take(peer(1), QUOTE, now)).count()
+        };
         assert_eq!(granted(&mut quota, NOW.after(Millis::from_secs(3_600))), 8);
         assert_eq!(granted(&mut quota, NOW), 0);
         assert_eq!(granted(&mut quota, NOW.after(REFILL)), 1);
@@ -124,19 +143,19 @@ mod tests {
     fn strangers_never_grow_it_nor_lock_anybody_out() {
         let mut quota = QuoteQuota::default();
         for number in 0..PEERS + 100 {
-            assert!(quota.take(peer(number), NOW));
+            assert!(quota.take(peer(number), QUOTE, NOW));
         }
         assert_eq!(quota.peers.len(), PEERS);
-        assert!(quota.take(peer(usize::MAX), NOW));
+        assert!(quota.take(peer(usize::MAX), QUOTE, NOW));
     }
 
     #[test]
     fn a_flood_of_strangers_does_not_refill_who_has_used_its_share() {
         let mut quota = QuoteQuota::default();
-        while quota.take(peer(usize::MAX), NOW) {}
+        while quota.take(peer(usize::MAX), QUOTE, NOW) {}
         for number in 0..2 * PEERS {
-            quota.take(peer(number), NOW);
+            quota.take(peer(number), QUOTE, NOW);
         }
-        assert!(!quota.take(peer(usize::MAX), NOW));
+        assert!(!quota.take(peer(usize::MAX), QUOTE, NOW));
     }
 }

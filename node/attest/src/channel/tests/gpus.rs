@@ -5,15 +5,17 @@
 use std::sync::Mutex;
 
 use super::*;
+use crate::channel::identity::{GPU_QUEUE, Issued};
 use crate::simulated::{
     SimulatedAttester, SimulatedGpu, SimulatedGpus, SimulatedGuest, dev_policy,
 };
-use crate::{GpuAttester, QuoteError, WithGpus, parse_policy};
+use crate::{ANSWER_TIMEOUT, GpuAttester, QuoteError, WithGpus, parse_policy};
 use cocoon_protocol::attest::{
     AttestResponse, GpuEvidence, GpuIdentityOnly, GpuNonce, GpuRefusal, GpuRules, GpuStanding,
     Rules, SessionBinding, SessionRole, Trust,
 };
 use cocoon_protocol::identity::Domain;
+use cocoon_protocol::limits;
 
 fn policy() -> Policy {
     parse_policy(&dev_policy()).unwrap()
@@ -367,4 +369,105 @@ async fn a_confidential_session_lives_on_fresh_gpu_evidence_and_ends_with_it() {
     assert_eq!(receiver.recv().await, Err(refused));
     drop((sender, receiver));
     assert!(echo.await.unwrap().is_err());
+}
+
+/// GPUs whose driver does not return until the test lets it go.
+#[derive(Debug)]
+struct Stuck {
+    began: tokio::sync::mpsc::Sender<()>,
+    go_on: Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Stuck {
+    fn new() -> (Self, tokio::sync::mpsc::Receiver<()>, std::sync::mpsc::Sender<()>) {
+        let (began, begun) = tokio::sync::mpsc::channel(8);
+        let (let_go, go_on) = std::sync::mpsc::channel();
+        (Self { began, go_on: Mutex::new(go_on) }, begun, let_go)
+    }
+}
+
+impl GpuAttester for Stuck {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn evidence(&self, nonces: &[GpuNonce]) -> Result<Vec<GpuEvidence>, QuoteError> {
+        let _ = self.began.try_send(());
+        let _ = self.go_on.lock().unwrap().recv();
+        gpus(1).evidence(nonces)
+    }
+}
+
+/// Asks a provider for a session of `tier`, as the peer with this number.
+async fn ask(identity: &ChannelIdentity, issued: &Issued, number: u8, tier: Tier) -> Answer {
+    let gpu = tier == Tier::Confidential;
+    let request = AttestRequest { nonce: [1; 32], want: tier, gpu, policy: policy().id() };
+    let asker = (SessionRole::Server, NodeId::from_bytes([number; 32]));
+    identity.answer(asker, &request, &[2; 32], issued).await.map(|it| it.tier)
+}
+
+type Answer = Result<Tier, QuoteError>;
+
+#[tokio::test(start_paused = true)]
+async fn gpus_that_never_answer_keep_nobody_from_a_quote() {
+    let (stuck, mut began, go_on) = Stuck::new();
+    let identity = world_with(stuck).identity();
+    let issued = identity.current().await.unwrap();
+    let asking = |number| {
+        let (identity, issued) = (Arc::clone(&identity), Arc::clone(&issued));
+        tokio::spawn(async move { ask(&identity, &issued, number, Tier::Confidential).await })
+    };
+    let attested = Ok(Tier::Attested);
+    let first = asking(1);
+    began.recv().await.unwrap();
+    assert_eq!(ask(&identity, &issued, 2, Tier::Attested).await, attested);
+    tokio::time::advance(ANSWER_TIMEOUT).await;
+    assert_eq!(first.await.unwrap(), Err(QuoteError::TimedOut));
+    // The call is still out: no other is made beside it, and whoever wants one is not kept.
+    let second = asking(3);
+    tokio::task::yield_now().await;
+    tokio::time::advance(limits::ATTEST_TIMEOUT.to_duration()).await;
+    assert_eq!(second.await.unwrap(), Err(QuoteError::Busy));
+    assert_eq!(ask(&identity, &issued, 2, Tier::Attested).await, attested);
+    go_on.send(()).unwrap();
+    go_on.send(()).unwrap();
+    assert_eq!(ask(&identity, &issued, 4, Tier::Confidential).await, Ok(Tier::Confidential));
+}
+
+#[tokio::test]
+async fn a_crowd_that_asks_gpus_keeps_nobody_from_a_quote() {
+    let identity = world().identity();
+    let issued = identity.current().await.unwrap();
+    let crowd = u32::try_from(GPU_QUEUE).unwrap();
+    let crowd = Arc::clone(&identity.gpus.queue).try_acquire_many_owned(crowd).unwrap();
+    assert_eq!(ask(&identity, &issued, 1, Tier::Confidential).await, Err(QuoteError::Busy));
+    assert_eq!(ask(&identity, &issued, 1, Tier::Attested).await, Ok(Tier::Attested));
+    drop(crowd);
+    assert_eq!(ask(&identity, &issued, 2, Tier::Confidential).await, Ok(Tier::Confidential));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_peer_has_gpus_asked_less_often_than_a_tee() {
+    let identity = world().identity();
+    let issued = identity.current().await.unwrap();
+    let granted = async |number, tier| {
+        let mut granted = 0;
+        while ask(&identity, &issued, number, tier).await.is_ok() {
+            granted += 1;
+        }
+        granted
+    };
+    assert_eq!(granted(1, Tier::Attested).await, 8);
+    assert_eq!(granted(2, Tier::Confidential).await, 2);
+}
+
+#[tokio::test]
+async fn a_session_is_simulated_as_far_as_what_was_asked_for() {
+    for (tier, simulated) in
+        [(Tier::Open, false), (Tier::Attested, true), (Tier::Confidential, true)]
+    {
+        let (near, far) = world().try_open(tier).await;
+        assert_eq!(far.unwrap().simulated(), simulated);
+        assert_eq!(near.unwrap().verdict().simulated, simulated);
+    }
 }

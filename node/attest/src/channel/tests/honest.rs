@@ -192,3 +192,16 @@ async fn a_session_ends_with_its_certificate() {
     let lasted = world.consumer_clock.clock.now().since(begin);
     assert!(lasted > Millis::from_secs(5 * 3600) && lasted < Millis::from_secs(7 * 3600));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_is_never_made_holds_up_no_session() {
+    let (tee, mut began, go_on) = Slow::new();
+    let world = World { attester: Arc::new(tee), ..World::open() };
+    let (_near, far) = duplex(64 * 1024);
+    let accepting = tokio::spawn(accept(far, world.identity(), world.accept_options()));
+    began.recv().await.unwrap();
+    tokio::time::advance(cocoon_protocol::limits::ATTEST_TIMEOUT.to_duration()).await;
+    let timed_out = ChannelError::Quote(QuoteError::TimedOut);
+    assert_eq!(accepting.await.unwrap().unwrap_err(), timed_out);
+    drop(go_on);
+}
