@@ -1,17 +1,20 @@
 //! Whether the GPUs that an offer was made with still prove themselves.
 //!
 //! Owns: the note of every answer that they give, the trial again and again, and the tier that follows
-//! for the offer. Must not: touch a session: one whose GPUs fail ends by itself, for its consumer hears
+//! for the offer, which falls also while a call of theirs is out for too long. Must not: touch a session: one whose GPUs fail ends by itself, for its consumer hears
 //! that they cannot answer.
 
 use std::fmt;
-use std::sync::Arc;
+use std::future::pending;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cocoon_attest::{Clock, GpuAttester, QuoteError, try_gpus};
+use cocoon_attest::{ANSWER_TIMEOUT, Clock, GpuAttester, QuoteError, try_gpus};
 use cocoon_protocol::Input;
 use cocoon_protocol::attest::{GpuEvidence, GpuNonce, Tier};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::driver::event::DriverHandle;
 use crate::shutdown::Tasks;
@@ -25,6 +28,10 @@ const WHILE_BAD: Duration = Duration::from_secs(60);
 pub(crate) struct NotedGpus {
     gpus: Arc<dyn GpuAttester>,
     good: watch::Sender<bool>,
+    /// Sessions and trials ask in turn, and nobody notes anything out of turn.
+    turn: Mutex<()>,
+    /// Since when the present call is out.
+    asked: watch::Sender<Option<Instant>>,
 }
 
 impl fmt::Debug for NotedGpus {
@@ -36,20 +43,40 @@ impl fmt::Debug for NotedGpus {
 impl NotedGpus {
     /// GPUs that have passed their trial.
     pub(crate) fn new(gpus: Arc<dyn GpuAttester>) -> Arc<Self> {
-        Arc::new(Self { gpus, good: watch::Sender::new(true) })
+        let (good, asked) = (watch::Sender::new(true), watch::Sender::new(None));
+        Arc::new(Self { gpus, good, turn: Mutex::default(), asked })
     }
 
     fn note(&self, good: bool) {
         self.good.send_if_modified(|before| std::mem::replace(before, good) != good);
     }
 
+    /// Asks the GPUs when it is this call's turn, and notes what `noted` finds in the answer, if anything.
+    /// An answer that comes too late for any session is as good as none.
+    fn ask<T>(
+        &self,
+        call: impl FnOnce(&dyn GpuAttester) -> T,
+        noted: impl FnOnce(&T) -> Option<bool>,
+    ) -> T {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let began = Instant::now();
+        self.asked.send_replace(Some(began));
+        let answer = call(&*self.gpus);
+        let late = began.elapsed() >= ANSWER_TIMEOUT;
+        self.asked.send_replace(None);
+        if let Some(good) = if late { Some(false) } else { noted(&answer) } {
+            self.note(good);
+        }
+        drop(turn);
+        answer
+    }
+
     /// Tries them all again.
     fn try_again(&self, clock: &Clock) {
-        let tried = try_gpus(&*self.gpus, clock.now());
+        let tried = self.ask(|gpus| try_gpus(gpus, clock.now()), |tried| Some(tried.is_ok()));
         if let Err(error) = &tried {
             tracing::warn!(error = error as &dyn std::error::Error, "the GPUs fail their trial");
         }
-        self.note(tried.is_ok());
     }
 
     /// Tells the driver of every change until the node ends.
@@ -61,23 +88,58 @@ impl NotedGpus {
     }
 
     async fn run(self: Arc<Self>, clock: Clock, driver: DriverHandle) {
-        let mut changes = self.good.subscribe();
+        let (mut changes, mut calls) = (self.good.subscribe(), self.asked.subscribe());
         let mut told = true;
+        // One trial at a time: beside one that hangs, another would hang too.
+        let mut trial: Option<JoinHandle<()>> = None;
+        let mut next = Instant::now() + WHILE_GOOD;
         loop {
             let good = *changes.borrow_and_update();
             if good != told {
                 told = good;
                 driver.send(Input::Proves { tier: tier(good) }).await;
+                next = Instant::now() + pause(good);
             }
-            let pause = if good { WHILE_GOOD } else { WHILE_BAD };
-            if tokio::time::timeout(pause, changes.changed()).await.is_err() {
-                let (gpus, clock) = (Arc::clone(&self), clock.clone());
-                let tried = tokio::task::spawn_blocking(move || gpus.try_again(&clock)).await;
-                if tried.is_err() {
+            let overdue = calls.borrow_and_update().map(|began| began + ANSWER_TIMEOUT);
+            tokio::select! {
+                _ = changes.changed() => {}
+                _ = calls.changed() => {}
+                () = until(overdue), if good => {
+                    tracing::error!("the GPUs' driver does not answer");
                     self.note(false);
+                }
+                ended = ended(&mut trial) => {
+                    trial = None;
+                    next = Instant::now() + pause(good);
+                    if !ended {
+                        self.note(false);
+                    }
+                }
+                () = tokio::time::sleep_until(next), if trial.is_none() => {
+                    let (gpus, clock) = (Arc::clone(&self), clock.clone());
+                    trial = Some(tokio::task::spawn_blocking(move || gpus.try_again(&clock)));
                 }
             }
         }
+    }
+}
+
+const fn pause(good: bool) -> Duration {
+    if good { WHILE_GOOD } else { WHILE_BAD }
+}
+
+async fn until(then: Option<Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then).await,
+        None => pending().await,
+    }
+}
+
+/// Whether the trial that runs came to its end; waits for ever where none runs.
+async fn ended(trial: &mut Option<JoinHandle<()>>) -> bool {
+    match trial {
+        Some(trial) => trial.await.is_ok(),
+        None => pending().await,
     }
 }
 
@@ -102,12 +164,8 @@ impl GpuAttester for NotedGpus {
     }
 
     fn evidence(&self, nonces: &[GpuNonce]) -> Result<Vec<GpuEvidence>, QuoteError> {
-        let made = self.gpus.evidence(nonces);
         // What lets the offer rise again is a trial: failures now and then would make it flap.
-        if made.is_err() {
-            self.note(false);
-        }
-        made
+        self.ask(|gpus| gpus.evidence(nonces), |made| made.is_err().then_some(false))
     }
 }
 
@@ -118,7 +176,7 @@ mod tests {
     use cocoon_attest::simulated::{SimulatedGpu, SimulatedGpus};
     use cocoon_protocol::attest::gpu_nonces;
     use cocoon_protocol::units::Timestamp;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     /// GPUs that somebody switches off and on.
     #[derive(Debug)]
@@ -164,5 +222,91 @@ mod tests {
         let told = inbox.recv().await.unwrap();
         assert!(matches!(told, Event::Input(Input::Proves { tier: Tier::Attested })));
         following.abort();
+    }
+    /// GPUs whose driver does not return until the test lets it go, and how many calls are out.
+    #[derive(Debug)]
+    struct Stuck {
+        began: tokio::sync::mpsc::Sender<()>,
+        go_on: Mutex<std::sync::mpsc::Receiver<bool>>,
+        out: AtomicUsize,
+    }
+
+    impl Stuck {
+        fn new() -> (Arc<Self>, tokio::sync::mpsc::Receiver<()>, std::sync::mpsc::Sender<bool>) {
+            let (began, begun) = tokio::sync::mpsc::channel(8);
+            let (let_go, go_on) = std::sync::mpsc::channel();
+            let out = AtomicUsize::new(0);
+            (Arc::new(Self { began, go_on: Mutex::new(go_on), out }), begun, let_go)
+        }
+    }
+
+    impl GpuAttester for Stuck {
+        fn count(&self) -> usize {
+            1
+        }
+
+        fn evidence(&self, nonces: &[GpuNonce]) -> Result<Vec<GpuEvidence>, QuoteError> {
+            assert_eq!(self.out.fetch_add(1, Ordering::SeqCst), 0, "two calls at a time");
+            let _ = self.began.try_send(());
+            let go_on = self.go_on.lock().unwrap_or_else(PoisonError::into_inner);
+            let good = go_on.recv().unwrap_or(false);
+            self.out.fetch_sub(1, Ordering::SeqCst);
+            match good {
+                true => SimulatedGpus::new(vec![SimulatedGpu::new(0)]).evidence(nonces),
+                false => Err(QuoteError::Gpus),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_offer_falls_while_a_call_of_its_gpus_does_not_return() {
+        let (stuck, mut began, go_on) = Stuck::new();
+        let noted = NotedGpus::new(stuck);
+        let (driver, mut inbox) = DriverHandle::new();
+        let clock = Clock::new(|| Timestamp::from_unix_secs(1_800_000_000));
+        let following = tokio::spawn(Arc::clone(&noted).run(clock, driver));
+        // The trial hangs: the clock stands still while it does, and is moved by hand.
+        began.recv().await.unwrap();
+        while noted.asked.borrow().is_none() {
+            tokio::task::yield_now().await;
+        }
+        let settle = async || {
+            for _ in 0..8 {
+                tokio::task::yield_now().await;
+            }
+        };
+        settle().await;
+        tokio::time::advance(ANSWER_TIMEOUT).await;
+        let told = inbox.recv().await.unwrap();
+        assert!(matches!(told, Event::Input(Input::Proves { tier: Tier::Attested })));
+        // No other trial is begun beside it, however long it takes.
+        tokio::time::advance(WHILE_GOOD).await;
+        settle().await;
+        assert!(began.try_recv().is_err());
+        // What came so late is worth nothing; the next trial counts.
+        go_on.send(true).unwrap();
+        go_on.send(true).unwrap();
+        began.recv().await.unwrap();
+        let told = inbox.recv().await.unwrap();
+        assert!(matches!(told, Event::Input(Input::Proves { tier: Tier::Confidential })));
+        following.abort();
+    }
+
+    #[test]
+    fn a_session_that_fails_during_a_trial_has_the_last_word() {
+        let (stuck, mut began, go_on) = Stuck::new();
+        let noted = NotedGpus::new(stuck);
+        let clock = Clock::new(|| Timestamp::from_unix_secs(1_800_000_000));
+        let nonces = gpu_nonces(&[1; 32], &[2; 32], 1);
+        std::thread::scope(|scope| {
+            let trial = scope.spawn(|| noted.try_again(&clock));
+            began.blocking_recv().unwrap();
+            let session = scope.spawn(|| noted.evidence(&nonces));
+            go_on.send(true).unwrap();
+            trial.join().unwrap();
+            go_on.send(false).unwrap();
+            assert_eq!(session.join().unwrap(), Err(QuoteError::Gpus));
+        });
+        assert!(!*noted.good.borrow());
     }
 }

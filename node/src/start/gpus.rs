@@ -7,14 +7,19 @@
 use std::fmt;
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::time::Duration;
 
-use cocoon_attest::{Clock, GpuAttester, GpuTrialError, record_gpus, try_gpus};
+use cocoon_attest::{ANSWER_TIMEOUT, Clock, GpuAttester, GpuTrialError, record_gpus, try_gpus};
 #[cfg(feature = "nvml")]
 use cocoon_attest::{NvidiaError, NvidiaGpus};
 use cocoon_protocol::attest::{GpuClaims, GpuEvidence};
 use cocoon_protocol::units::Timestamp;
 
 use crate::config::GpuAttesterChoice;
+
+/// How long the driver may take to start and every GPU to make its first evidence: a driver that no
+/// other program has started takes seconds for each GPU before it answers anything.
+const FIRST_TIMEOUT: Duration = ANSWER_TIMEOUT.saturating_mul(2);
 
 /// Why no GPU proves itself.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +45,9 @@ pub enum GpuError {
     /// Those that were found cannot be offered.
     #[error(transparent)]
     Trial(#[from] GpuTrialError),
+    /// The driver does not answer.
+    #[error("the driver of the GPUs was asked and does not answer")]
+    TimedOut,
     /// The trial was cut off.
     #[error("the trial of the GPUs was cut off")]
     Cut,
@@ -56,7 +64,7 @@ impl GpuError {
             Self::NotBuilt => true,
             #[cfg(feature = "nvml")]
             Self::OtherVendors => false,
-            Self::NoSimulation | Self::Trial(_) | Self::Cut => false,
+            Self::NoSimulation | Self::Trial(_) | Self::TimedOut | Self::Cut => false,
         }
     }
 
@@ -74,6 +82,10 @@ impl GpuError {
                  of GPUs: `--gpu-attester none`"
             }
             Self::NoSimulation => "build with `--features dev-tee`, or use `--gpu-attester auto`",
+            Self::TimedOut => {
+                "`nvidia-smi` hangs too where the driver does: restart the guest, or serve without \
+                 evidence of GPUs: `--gpu-attester none`"
+            }
             Self::Trial(_) | Self::Cut => {
                 "`cocoon-node tee detect` says what this machine can prove; `--gpu-attester none` \
                  serves without evidence of GPUs"
@@ -113,7 +125,8 @@ pub(crate) fn choose(choice: GpuAttesterChoice, simulated: NonZeroU16) -> Result
 /// Whether the engine finds devices by an interface that NVIDIA's driver does not answer for. The host
 /// could pass another vendor's GPU through, and prompts would leave for it under a tier that denies it.
 #[cfg(feature = "nvml")]
-const REACHES_OTHERS: bool = cfg!(any(feature = "vulkan", feature = "rocm", feature = "metal"));
+pub(crate) const REACHES_OTHERS: bool =
+    cfg!(any(feature = "vulkan", feature = "rocm", feature = "metal"));
 
 /// NVIDIA's GPUs in this machine.
 #[cfg(feature = "nvml")]
@@ -158,7 +171,7 @@ pub(crate) async fn recorded(
     now: Timestamp,
 ) -> Result<(Vec<GpuEvidence>, Vec<GpuClaims>), GpuError> {
     let work = move || Ok(record_gpus(&*choose(choice, simulated)?.attester, &nonce, now)?);
-    tokio::task::spawn_blocking(work).await.map_err(|_| GpuError::Cut)?
+    in_time(work).await
 }
 
 /// The GPUs that the settings choose, tried: each has just made evidence that verifies.
@@ -185,5 +198,35 @@ pub(crate) async fn offered(
         }
         Ok(gpus)
     };
-    tokio::task::spawn_blocking(work).await.map_err(|_| GpuError::Cut)?
+    in_time(work).await
+}
+
+/// Does `work` on a blocking thread, which is left behind when a driver never returns.
+async fn in_time<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, GpuError> + Send + 'static,
+) -> Result<T, GpuError> {
+    let done = tokio::time::timeout(FIRST_TIMEOUT, tokio::task::spawn_blocking(work)).await;
+    done.map_err(|_| GpuError::TimedOut)?.map_err(|_| GpuError::Cut)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_driver_that_never_answers_is_told_and_not_waited_for() {
+        let (let_go, stuck) = std::sync::mpsc::channel::<()>();
+        let (began, beginning) = tokio::sync::oneshot::channel();
+        let trial = tokio::spawn(in_time(move || {
+            let _ = began.send(());
+            let _ = stuck.recv();
+            Ok(())
+        }));
+        beginning.await.unwrap();
+        tokio::time::advance(FIRST_TIMEOUT).await;
+        let error = trial.await.unwrap().unwrap_err();
+        assert!(matches!(error, GpuError::TimedOut), "{error}");
+        assert!(!error.is_absence() && error.hint().contains("restart the guest"));
+        drop(let_go);
+    }
 }

@@ -16,6 +16,7 @@ use cocoon_protocol::attest::{Evidence, EvidenceKind, GpuClaims, GpuEvidence, Re
 use cocoon_protocol::units::Timestamp;
 
 use super::super::output::utc;
+use super::super::run::{PATIENCE, to_the_end};
 use super::super::{Context, Failure};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{AttesterChoice, Config, GpuAttesterChoice};
@@ -48,7 +49,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
     let folder = context.folder()?;
     let now = Timestamp::from_unix_secs(SystemClock.now().as_unix_secs());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let (made, claims) = runtime.block_on(make(context, &config, &folder, now))?;
+    let (made, claims) = to_the_end(runtime, make(context, &config, &folder, now), PATIENCE)?;
     let text = made.to_json().map_err(Failure::new)?;
     std::fs::write(&arguments.file, text)
         .with_context(|| format!("cannot write `{}`", arguments.file.display()))
