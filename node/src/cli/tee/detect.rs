@@ -12,6 +12,10 @@ use serde::Serialize;
 
 use super::super::{Context, Failure};
 use crate::endorsements::Client;
+#[cfg(feature = "nvml")]
+use crate::start::GpuError;
+#[cfg(feature = "nvml")]
+use crate::start::gpus::REACHES_OTHERS;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -45,6 +49,10 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
     // The driver has no root to be looked at below.
     if arguments.root == Path::new("/") {
         found = found.with_gpus();
+        #[cfg(feature = "nvml")]
+        if REACHES_OTHERS {
+            found = beside_others(found);
+        }
     }
     if arguments.online {
         let config = context.load_unchecked()?;
@@ -63,6 +71,23 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
         context.printer.line(line)?;
     }
     Ok(())
+}
+
+/// What was found, in a build whose engine may leave these GPUs for some that nobody asks: a provider
+/// offers none of them then.
+#[cfg(feature = "nvml")]
+fn beside_others(mut found: Detection) -> Detection {
+    if found.gpus > 0 {
+        let error = GpuError::OtherVendors;
+        found.steps.push(Step {
+            name: "GPU engine",
+            standing: Standing::Lacking,
+            found: error.to_string(),
+            next: error.hint().to_owned(),
+        });
+        found.gpus = 0;
+    }
+    found
 }
 
 /// The tier that `--provide` would offer, if what can be asked makes evidence that holds.
@@ -167,5 +192,17 @@ mod tests {
         assert!(said(None, 8).contains("nothing"));
         let nothing = Detection { steps: Vec::new(), tee: None, gpus: 0 };
         assert!(lines(&nothing)[1].contains("its owner can read every prompt"));
+    }
+    #[cfg(feature = "nvml")]
+    #[test]
+    fn gpus_that_a_provider_would_refuse_are_not_promised() {
+        let tee = Some((Tee::Tdx, Interface::Tsm));
+        let found = beside_others(Detection { steps: Vec::new(), tee, gpus: 2 });
+        assert_eq!(tier(&found), Tier::Attested);
+        assert_eq!(found.steps[0].standing, Standing::Lacking);
+        assert!(found.steps[0].found.contains("other vendors"));
+        // Where there are none to ask, nothing is lacking.
+        let none = Detection { steps: Vec::new(), tee, gpus: 0 };
+        assert_eq!(beside_others(none.clone()), none);
     }
 }
