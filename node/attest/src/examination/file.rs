@@ -65,7 +65,8 @@ impl Appraiser {
             gpus.iter().enumerate().map(judged).collect::<Result<_, _>>()?;
         let expires = judged.iter().map(|gpu| gpu.expires).fold(appraisal.expires, Timestamp::min);
         let tier = if bound { tier_with_gpus(appraisal.tier, &judged) } else { appraisal.tier };
-        let asked = policy.minimum_tier();
+        // What a session with evidence is asked for: a policy may let none be less than `confidential`.
+        let asked = policy.demanded(Tier::Attested);
         if tier < asked {
             return Err(Refusal::TierTooLow { asked, earned: tier });
         }
@@ -182,6 +183,9 @@ mod tests {
         let asked = Tier::Confidential;
         let too_low = Err(Refusal::TierTooLow { asked, earned: Tier::Attested });
         assert_eq!(outcome(&policy(asked, |_| {}), &recorded(0)), too_low);
+        // GPUs that nothing binds to the guest are not those that are demanded.
+        let unbound = EvidenceFile { record: None, ..recorded(1) };
+        assert_eq!(outcome(&required, &unbound), too_low);
     }
 
     #[test]
