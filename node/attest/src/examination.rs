@@ -47,6 +47,32 @@ pub struct Check {
     pub reason: Option<String>,
 }
 
+/// How each of a verifier's steps went. It stops where it refuses, so that the first one that has not
+/// passed is the one that `refusal` is about. The step `unbound` had nothing to compare with. `words` are
+/// the step's name, what was found and what is wanted.
+fn course<S: Copy + PartialEq>(
+    steps: &[S],
+    passed: &[S],
+    unbound: Option<S>,
+    mut refusal: Option<String>,
+    words: impl Fn(S) -> (&'static str, Option<String>, Option<String>),
+) -> Vec<Check> {
+    let mut checks = Vec::with_capacity(steps.len());
+    for step in steps {
+        let (standing, reason) = if passed.contains(step) {
+            let compared = unbound != Some(*step);
+            (if compared { Standing::Passed } else { Standing::NotChecked }, None)
+        } else if let Some(reason) = refusal.take() {
+            (Standing::Failed, Some(reason))
+        } else {
+            (Standing::NotReached, None)
+        };
+        let (check, found, wanted) = words(*step);
+        checks.push(Check { check, standing, found, wanted, reason });
+    }
+    checks
+}
+
 /// A verdict on evidence outside of a session.
 #[derive(Clone, Debug)]
 pub struct Examination {
@@ -74,31 +100,11 @@ pub(crate) struct Examined<'a> {
 
 impl Examined<'_> {
     pub(crate) fn report(self) -> Examination {
-        let passed = self.trace.passed();
-        let mut refused = self.outcome.as_ref().err();
-        let mut checks = Vec::new();
-        for step in Step::all(self.kind) {
-            let standing = match refused {
-                _ if *step == Step::Binding && !self.bound && passed.contains(step) => {
-                    Standing::NotChecked
-                }
-                _ if passed.contains(step) => Standing::Passed,
-                // The verifier stops where it refuses: this is the first that has not passed.
-                Some(_) => Standing::Failed,
-                None => Standing::NotReached,
-            };
-            let reason = match standing {
-                Standing::Failed => refused.take().map(ToString::to_string),
-                Standing::Passed | Standing::NotReached | Standing::NotChecked => None,
-            };
-            checks.push(Check {
-                check: step.as_str(),
-                standing,
-                found: self.found(*step),
-                wanted: self.wanted(*step),
-                reason,
-            });
-        }
+        let refusal = self.outcome.as_ref().err().map(ToString::to_string);
+        let unbound = (!self.bound).then_some(Step::Binding);
+        let checks = course(Step::all(self.kind), self.trace.passed(), unbound, refusal, |step| {
+            (step.as_str(), self.found(step), self.wanted(step))
+        });
         let measured = self.claims.as_ref().map(Claims::measured);
         Examination { kind: self.kind, checks, outcome: self.outcome, measured }
     }

@@ -8,7 +8,7 @@ use cocoon_protocol::attest::{
     Trace, Trust,
 };
 
-use super::{Check, Standing};
+use super::{Check, course};
 
 /// A verdict on one GPU.
 #[derive(Clone, Debug)]
@@ -40,31 +40,12 @@ pub(crate) struct ExaminedGpu<'a> {
 
 impl ExaminedGpu<'_> {
     pub(crate) fn report(self) -> GpuExamination {
+        let refusal = self.outcome.as_ref().err().map(ToString::to_string);
+        let unbound = self.nonce.is_none().then_some(GpuStep::Binding);
         let passed = self.witness.trace.passed();
-        let mut refused = self.outcome.as_ref().err();
-        let mut checks = Vec::new();
-        for step in GpuStep::ALL {
-            let standing = match refused {
-                _ if step == GpuStep::Binding && self.nonce.is_none() && passed.contains(&step) => {
-                    Standing::NotChecked
-                }
-                _ if passed.contains(&step) => Standing::Passed,
-                // The verifier stops where it refuses: this is the first that has not passed.
-                Some(_) => Standing::Failed,
-                None => Standing::NotReached,
-            };
-            let reason = match standing {
-                Standing::Failed => refused.take().map(ToString::to_string),
-                Standing::Passed | Standing::NotReached | Standing::NotChecked => None,
-            };
-            checks.push(Check {
-                check: step.as_str(),
-                standing,
-                found: self.found(step),
-                wanted: self.wanted(step),
-                reason,
-            });
-        }
+        let checks = course(&GpuStep::ALL, passed, unbound, refusal, |step| {
+            (step.as_str(), self.found(step), self.wanted(step))
+        });
         GpuExamination { kind: self.kind, checks, outcome: self.outcome }
     }
 

@@ -10,6 +10,7 @@ use cocoon_protocol::attest::{
 use cocoon_protocol::units::Timestamp;
 
 use super::*;
+use crate::examination::Standing;
 use crate::nvidia::{Root, gpu_chain_from_pem, verify};
 use crate::{Appraiser, gpu_policy_entry, parse_policy};
 
