@@ -20,6 +20,14 @@ pub(crate) struct Deadlines<K>(FlatSet<(Timestamp, K)>);
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Entry(Option<Timestamp>);
 
+/// The earlier of two moments that there may be.
+pub(crate) fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, None) | (None, one) => one,
+    }
+}
+
 impl<K> Default for Deadlines<K> {
     fn default() -> Self {
         Self(FlatSet::default())

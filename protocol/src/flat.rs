@@ -6,6 +6,7 @@
 //! A B-tree gives its first entry a leaf for eleven. With values of a hundred bytes that is a
 //! kilobyte for a node's only session, and there are simulations of a million nodes.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What gives its memory back once it is empty. A tree does not: it keeps a leaf for eleven entries,
@@ -31,6 +32,24 @@ impl<K> Rest for BTreeSet<K> {
     }
 }
 
+/// Entries that are looked at one after another: to halve so few takes longer.
+const FEW: usize = 4;
+
+/// Where an entry is, or where it would be, as [`slice::binary_search_by`] has it.
+fn find<T>(list: &[T], order: impl Fn(&T) -> Ordering) -> Result<usize, usize> {
+    if list.len() > FEW {
+        return list.binary_search_by(order);
+    }
+    for (at, entry) in list.iter().enumerate() {
+        match order(entry) {
+            Ordering::Less => {}
+            Ordering::Equal => return Ok(at),
+            Ordering::Greater => return Err(at),
+        }
+    }
+    Err(list.len())
+}
+
 /// Entries by key, in the order of their keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FlatMap<K, V>(Vec<(K, V)>);
@@ -48,7 +67,7 @@ impl<K: Ord, V> FlatMap<K, V> {
     }
 
     fn find(&self, key: &K) -> Result<usize, usize> {
-        self.0.binary_search_by(|(known, _)| known.cmp(key))
+        find(&self.0, |(known, _)| known.cmp(key))
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
@@ -129,7 +148,7 @@ impl<K> Default for FlatSet<K> {
 impl<K: Ord> FlatSet<K> {
     /// Whether it is new.
     pub(crate) fn insert(&mut self, key: K) -> bool {
-        let Err(at) = self.0.binary_search(&key) else {
+        let Err(at) = find(&self.0, |known| known.cmp(&key)) else {
             return false;
         };
         grow(&mut self.0);
@@ -139,7 +158,7 @@ impl<K: Ord> FlatSet<K> {
 
     /// Whether it was there.
     pub(crate) fn remove(&mut self, key: &K) -> bool {
-        let Ok(at) = self.0.binary_search(key) else {
+        let Ok(at) = find(&self.0, |known| known.cmp(key)) else {
             return false;
         };
         self.0.remove(at);

@@ -4,6 +4,7 @@
 //! Must not: know a clock, a socket or a file. `handle` is the only way in, [`Output`] the only way
 //! out; the caller makes `persist` durable before it carries out an effect.
 
+use crate::deadlines::earlier;
 use crate::input::Input;
 use crate::job::consumer::Consumer;
 use crate::job::provider::Provider;
@@ -64,8 +65,8 @@ impl Node {
         out
     }
 
-    /// The same, into an output that is empty but may have room from before: a caller that keeps it
-    /// allocates nothing for most inputs.
+    /// The same, behind what an output holds already: of its time-outs the last counts. A caller that
+    /// keeps the output and empties it allocates nothing for most inputs.
     pub fn handle_into(&mut self, input: Input, now: Timestamp, out: &mut Output) {
         if matches!(input, Input::Drain) {
             self.drain(now, out);
@@ -108,7 +109,7 @@ impl Node {
     fn next_timeout(&self) -> Option<Timestamp> {
         let consumer = self.consumer().and_then(Consumer::next_timeout);
         let provider = self.provider().and_then(Provider::next_timeout);
-        [consumer, provider].into_iter().flatten().min()
+        earlier(consumer, provider)
     }
 
     /// Handles what concerns a consumer; anything else has no receiver here and is dropped.

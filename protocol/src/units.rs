@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// Nano-units in one TON.
 const NANO_PER_TON: u64 = 1_000_000_000;
 /// Tokens that a [`PricePerMillion`] is quoted for.
-const TOKENS_PER_PRICE_UNIT: u128 = 1_000_000;
+const TOKENS_PER_PRICE_UNIT: u64 = 1_000_000;
 
 /// An amount of money, in nanoTON (10⁻⁹ TON).
 #[derive(
@@ -238,7 +238,26 @@ impl Prices {
             u128::from(price.0).checked_mul(u128::from(count.0))
         };
         let exact = part(self.prompt, prompt)?.checked_add(part(self.completion, completion)?)?;
-        u64::try_from(exact.div_ceil(TOKENS_PER_PRICE_UNIT)).ok().map(NanoTon)
+        match u64::try_from(exact) {
+            // Nearly always, and an instruction instead of a long division.
+            Ok(exact) => Some(NanoTon(exact.div_ceil(TOKENS_PER_PRICE_UNIT))),
+            Err(_) => {
+                let unit = u128::from(TOKENS_PER_PRICE_UNIT);
+                u64::try_from(exact.div_ceil(unit)).ok().map(NanoTon)
+            }
+        }
+    }
+
+    /// The most completion tokens that cost, with the prompt, at most `paid`; [`Tokens::MAX`] where
+    /// more cost no more, and `None` when not even the prompt is paid.
+    pub fn affordable(self, prompt: Tokens, paid: NanoTon) -> Option<Tokens> {
+        // Rounded up, the exact price is at most `paid` just when it is at most `paid` itself.
+        let exact = u128::from(paid.0).checked_mul(u128::from(TOKENS_PER_PRICE_UNIT))?;
+        let prompt = u128::from(self.prompt.0).checked_mul(u128::from(prompt.0))?;
+        let left = exact.checked_sub(prompt)?;
+        let price = u128::from(self.completion.0);
+        let tokens = left.checked_div(price).unwrap_or(u128::MAX);
+        Some(Tokens(u32::try_from(tokens).unwrap_or(u32::MAX)))
     }
 }
 

@@ -8,21 +8,7 @@ use crate::units::{NanoTon, Prices, Tokens};
 /// The most completion tokens whose cost, with the prompt's, is covered by `paid`; `None` when not
 /// even the prompt is.
 pub fn covered(prices: Prices, prompt: Tokens, paid: NanoTon) -> Option<Tokens> {
-    let covers = |completion| prices.cost(prompt, completion).is_some_and(|cost| cost <= paid);
-    if !covers(Tokens::ZERO) {
-        return None;
-    }
-    // The cost grows with the count, so the boundary is found by halving.
-    let (mut low, mut high) = (0, limits::MAX_COMPLETION.get());
-    while low < high {
-        let middle = low.midpoint(high.saturating_add(1)).max(low.saturating_add(1));
-        if covers(Tokens::new(middle)) {
-            low = middle;
-        } else {
-            high = middle.saturating_sub(1);
-        }
-    }
-    Some(Tokens::new(low))
+    prices.affordable(prompt, paid).map(|tokens| tokens.min(limits::MAX_COMPLETION))
 }
 
 /// Completion tokens that a provider may generate in total once `paid` has come: what is covered

@@ -10,11 +10,15 @@
 //! when a step reads a pointer, the step before has asked for it some microseconds ago, and nothing
 //! waits. A slot's events need some hundred kilobytes, which the processor's second cache holds.
 
-use simnet_host::{Alarm, Coming, Host, HostId, Observer};
+use std::ops::Range;
+
+use simnet_host::{Coming, Host, HostId, Observer};
 
 use crate::event::Event;
-use crate::near::{ask, ask_for};
+use crate::near::{ask, ask_for, touch};
 use crate::overlay::{Overlay, index};
+use crate::session::Parcel;
+use crate::wheel;
 
 /// Pointers from an event to the last thing that is looked at, one after another.
 const STEPS: usize = 6;
@@ -34,106 +38,123 @@ pub(crate) struct Ahead {
     slot: usize,
     /// Events of it that each step has reached.
     reached: [usize; STEPS],
-    /// Whom the events are for, as far as the second step has come.
-    hosts: Vec<u32>,
+    /// Whom the events are for, and what they are to them, as far as the second step has come.
+    hosts: Vec<(u32, Coming)>,
     /// Events handled since the last look.
     handled: u32,
 }
 
+/// What is looked at.
+#[derive(Clone, Copy)]
+pub(crate) struct Sight<'a> {
+    pub(crate) overlay: &'a Overlay,
+    pub(crate) hosts: &'a [Host],
+    pub(crate) observer: &'a dyn Observer,
+}
+
 impl Ahead {
     /// Before an event is handled.
-    pub(crate) fn step(&mut self, overlay: &Overlay, hosts: &[Host], observer: &dyn Observer) {
-        let last = overlay.wheel.left() == 0;
+    #[inline]
+    pub(crate) fn step(&mut self, sight: Sight<'_>) {
+        let last = sight.overlay.wheel.left() == 0;
         self.handled += 1;
-        if self.handled < EVERY && !last {
-            return;
+        if self.handled >= EVERY || last {
+            self.look(sight, last);
         }
+    }
+
+    fn look(&mut self, sight: Sight<'_>, last: bool) {
         self.handled = 0;
-        let Some((slot, count)) = overlay.wheel.coming() else { return };
+        let Some((slot, coming)) = sight.overlay.wheel.coming() else { return };
         if slot != self.slot {
             self.slot = slot;
             self.reached = [0; STEPS];
             self.hosts.clear();
         }
-        if last {
-            // The slot comes next: what is not done yet is done now.
-            for step in 0..STEPS {
-                self.advance(step, count, overlay, hosts, observer);
-            }
-        } else {
-            for step in (0..STEPS).rev() {
-                let before = step.checked_sub(1).and_then(|before| self.reached.get(before));
-                let from = self.reached.get(step).copied().unwrap_or(count);
-                let to = before.copied().unwrap_or(count).min(from + TOGETHER);
-                self.advance(step, to, overlay, hosts, observer);
+        // What has just been asked for is on its way, so the last step goes first. Only when the slot
+        // comes next, what is not done yet is done now, in order.
+        let few = if last { usize::MAX } else { TOGETHER };
+        for turn in 0..STEPS {
+            let step = if last { turn } else { STEPS - 1 - turn };
+            let from = self.reached.get(step).copied().unwrap_or(0);
+            let before = step.checked_sub(1).and_then(|before| self.reached.get(before));
+            let to = before.copied().unwrap_or(coming.len()).min(from.saturating_add(few));
+            if from < to {
+                self.advance(step, from..to, coming, sight);
+                if let Some(reached) = self.reached.get_mut(step) {
+                    *reached = to;
+                }
             }
         }
     }
 
-    /// Takes a step for all events up to this one.
+    /// Takes a step for these events.
     fn advance(
         &mut self,
         step: usize,
-        to: usize,
-        overlay: &Overlay,
-        hosts: &[Host],
-        observer: &dyn Observer,
+        places: Range<usize>,
+        coming: wheel::Coming<'_, Event>,
+        Sight { overlay, hosts, observer }: Sight<'_>,
     ) {
-        let Some(reached) = self.reached.get_mut(step) else { return };
-        let from = std::mem::replace(reached, to.max(*reached));
-        for place in from..to {
-            let Some(event) = overlay.wheel.coming_event(place) else { return };
-            if step == 0 {
-                overlay.approach(*event);
-                continue;
+        match step {
+            0 => coming.events(places).for_each(|event| overlay.approach(*event)),
+            1 => {
+                for event in coming.events(places) {
+                    let host = overlay.host_of(*event).unwrap_or(NOBODY);
+                    let coming = meaning(*event);
+                    self.hosts.push((host, coming));
+                    if let Some(machine) = hosts.get(index(host)) {
+                        ask_for(machine);
+                        if coming != Coming::Text {
+                            overlay.approach_host(host);
+                            observer.places(HostId(host), 0).into_iter().for_each(touch);
+                        }
+                    }
+                }
             }
-            if step == 1 {
-                self.hosts.push(overlay.host_of(*event).unwrap_or(NOBODY));
-            }
-            let Some(host) = self.hosts.get(place).copied().filter(|it| *it != NOBODY) else {
-                continue;
-            };
-            let Some(machine) = hosts.get(index(host)) else { continue };
-            let coming = coming(*event);
-            // A text is neither answered nor recorded.
-            let speaks = coming != Coming::Text;
-            match step {
-                1 => {
-                    overlay.approach_message(*event);
-                    overlay.approach_host(host, speaks);
-                    ask_for(machine);
-                    if speaks {
-                        observer.approach(HostId(host), 0, &mut ask);
+            _ => {
+                let ahead = self.hosts.get(places).unwrap_or_default();
+                let known = ahead.iter().filter_map(|it| Some((hosts.get(index(it.0))?, *it)));
+                for (machine, (host, coming)) in known {
+                    match step {
+                        2 => {
+                            machine.approach(0, coming, &mut ask);
+                            if coming == Coming::Other {
+                                overlay.approach_sessions(host);
+                            }
+                        }
+                        3 => {
+                            machine.approach(1, coming, &mut ask);
+                            match coming {
+                                Coming::Text => {}
+                                Coming::Written => {
+                                    observer.places(HostId(host), 1).into_iter().for_each(touch);
+                                }
+                                Coming::Other => {
+                                    overlay.approach_peers(host);
+                                    observer.places(HostId(host), 1).into_iter().for_each(touch);
+                                }
+                            }
+                        }
+                        4 => machine.approach(2, coming, &mut ask),
+                        _ => {
+                            machine.approach(3, coming, &mut ask);
+                            if coming == Coming::Written {
+                                machine.sessions_served().for_each(|it| overlay.approach_served(it));
+                            }
+                        }
                     }
                 }
-                2 => {
-                    overlay.approach_sessions(host, coming == Coming::Other);
-                    machine.approach(0, coming, &mut ask);
-                }
-                3 => {
-                    if speaks {
-                        overlay.approach_peers(host);
-                        observer.approach(HostId(host), 1, &mut ask);
-                    }
-                    machine.approach(1, coming, &mut ask);
-                }
-                4 => {
-                    if speaks {
-                        overlay.approach_paths(host);
-                    }
-                    machine.approach(2, coming, &mut ask);
-                }
-                _ => machine.approach(3, coming, &mut ask),
             }
         }
     }
 }
 
 /// What an event is to its host.
-const fn coming(event: Event) -> Coming {
+const fn meaning(event: Event) -> Coming {
     match event {
         Event::Message { to_provider: false, .. } => Coming::Text,
-        Event::Alarm { alarm: Alarm::Engine(_), .. } => Coming::Written,
+        Event::Alarm { alarm: simnet_host::Alarm::Engine(_), .. } => Coming::Written,
         Event::Alarm { .. }
         | Event::Message { .. }
         | Event::Down { .. }
@@ -152,11 +173,12 @@ const fn coming(event: Event) -> Coming {
 
 impl Overlay {
     /// What an event names.
+    #[inline]
     fn approach(&self, event: Event) {
         match event {
-            Event::Message { session, message, .. } => {
+            Event::Message { session, parcel, .. } => {
                 self.sessions.approach(session);
-                self.messages.approach(message);
+                self.parcels.approach(parcel);
             }
             Event::Down { session, .. }
             | Event::Knock { session, .. }
@@ -173,20 +195,17 @@ impl Overlay {
         }
     }
 
-    /// The message that an event brings.
-    fn approach_message(&self, event: Event) {
-        if let Event::Message { message, .. } = event
-            && let Some(message) = self.messages.get(message)
-        {
-            ask_for(&**message);
-        }
-    }
-
-    /// The host that an event is for.
+    /// The host that an event is for. Asks for its message on the way.
+    #[inline]
     fn host_of(&self, event: Event) -> Option<u32> {
         match event {
-            Event::Message { session, to_provider, .. }
-            | Event::Down { session, to_provider, .. } => {
+            Event::Message { session, to_provider, parcel, .. } => {
+                if let Some(Parcel::Message(message)) = self.parcels.get(parcel) {
+                    ask_for(&**message);
+                }
+                self.sessions.get(session).map(|session| session.end(to_provider).0)
+            }
+            Event::Down { session, to_provider, .. } => {
                 self.sessions.get(session).map(|session| session.end(to_provider).0)
             }
             Event::Knock { session, .. } => self.sessions.get(session).map(|it| it.provider),
@@ -204,20 +223,17 @@ impl Overlay {
     }
 
     /// A host's place in the network.
-    fn approach_host(&self, host: u32, speaks: bool) {
+    fn approach_host(&self, host: u32) {
         if let Some(station) = self.stations.get(index(host)) {
             ask_for(station);
-        }
-        if speaks {
-            self.paths.approach(host);
         }
     }
 
     /// What a host's place in the network points to.
-    fn approach_sessions(&self, host: u32, with_tables: bool) {
+    fn approach_sessions(&self, host: u32) {
         let Some(station) = self.stations.get(index(host)) else { return };
-        ask(station.sessions.as_ptr().cast(), size_of_val(&*station.sessions));
-        if let Some(tables) = station.tables.as_ref().filter(|_| with_tables) {
+        touch(station.sessions.as_ptr().cast());
+        if let Some(tables) = &station.tables {
             ask_for(&**tables);
         }
     }
@@ -227,18 +243,6 @@ impl Overlay {
         let Some(station) = self.stations.get(index(host)) else { return };
         for (_, handle) in station.sessions.iter().rev().take(SESSIONS) {
             self.sessions.approach(*handle);
-        }
-    }
-
-    /// Where a host's peers are.
-    fn approach_paths(&self, host: u32) {
-        let Some(station) = self.stations.get(index(host)) else { return };
-        for (_, handle) in station.sessions.iter().rev().take(SESSIONS) {
-            if let Some(session) = self.sessions.get(*handle) {
-                let other =
-                    if session.consumer == host { session.provider } else { session.consumer };
-                self.paths.approach(other);
-            }
         }
     }
 }

@@ -9,7 +9,7 @@ use cocoon_protocol::identity::{ModelHash, NodeId};
 use cocoon_protocol::offer::SignedOffer;
 use cocoon_protocol::output::LedgerCommand;
 use cocoon_protocol::wire::SessionMessage;
-use simnet_host::{Alarm, Clock, Fabric, HostId, Ledger, Observation, Observer, SessionId};
+use simnet_host::{Alarm, Clock, Fabric, HostId, Ledger, Observation, Observer, Piece, SessionId};
 use simnet_scenario::Moment;
 
 use crate::directory::Key;
@@ -67,6 +67,10 @@ impl Fabric for Carrier<'_> {
 
     fn send(&mut self, session: SessionId, message: SessionMessage, padding: u32) {
         self.overlay.send(self.host, session, message, padding);
+    }
+
+    fn send_piece(&mut self, session: SessionId, piece: Piece, padding: u32) {
+        self.overlay.send_piece(self.host, session, piece, padding);
     }
 
     fn hang_up(&mut self, session: SessionId) {

@@ -15,7 +15,7 @@ pub(crate) enum Event {
     /// A host's alarm rings.
     Alarm { host: u32, life: Life, alarm: Alarm },
     /// A message of a session reaches one of its ends.
-    Message { session: u32, serial: u16, to_provider: bool, message: u32 },
+    Message { session: u32, serial: u16, to_provider: bool, parcel: u32 },
     /// The end of a session reaches one of its ends.
     Down { session: u32, serial: u16, to_provider: bool },
     /// A dial has got as far as its provider.

@@ -5,21 +5,33 @@
 
 /// Bytes that memory comes in.
 const LINE: usize = 64;
-/// Lines of one thing that are asked for at most.
-const MOST: usize = 8;
+/// Bytes of one thing that are asked for at most.
+const MOST: usize = 512;
 
 /// Asks for what lies at a place: so many bytes of it, but at most half a kilobyte. The place need
-/// not be valid: the processor takes no notice of one that is not.
-#[inline]
+/// not be valid: the processor takes no notice of one that is not. Of a length that the compiler knows
+/// nothing is left but the instructions themselves.
+#[inline(always)]
 pub(crate) fn ask(place: *const u8, bytes: usize) {
-    let lines = (place.addr() % LINE + bytes).div_ceil(LINE).min(MOST);
-    for line in 0..lines {
-        hint(place.wrapping_add(line * LINE));
+    let bytes = bytes.min(MOST);
+    let mut at = 0;
+    while at < bytes {
+        hint(place.wrapping_add(at));
+        at += LINE;
+    }
+    if !bytes.is_multiple_of(LINE) || !place.addr().is_multiple_of(LINE) {
+        hint(place.wrapping_add(bytes.saturating_sub(1)));
     }
 }
 
+/// Asks for the line that a place lies in.
+#[inline(always)]
+pub(crate) fn touch(place: *const u8) {
+    hint(place);
+}
+
 /// Asks for a thing.
-#[inline]
+#[inline(always)]
 pub(crate) fn ask_for<T>(thing: &T) {
     ask(std::ptr::from_ref(thing).cast(), size_of::<T>());
 }

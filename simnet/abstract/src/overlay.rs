@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::offer::VerifiedOffer;
-use cocoon_protocol::wire::SessionMessage;
 use simnet_host::{HostSpec, SessionId};
 use simnet_scenario::{Moment, Scenario, Seed};
 
@@ -17,7 +16,7 @@ use crate::draws::Draws;
 use crate::event::{Event, Life};
 use crate::path::Paths;
 use crate::poison::Poison;
-use crate::session::{Session, State};
+use crate::session::{Parcel, Session, State};
 use crate::slab::Slab;
 use crate::tables::{Action, Millis, Tables};
 use crate::traffic::{Protocol, Traffic};
@@ -93,7 +92,7 @@ pub(crate) struct Overlay {
     pub(crate) draws: Draws,
     pub(crate) traffic: Traffic,
     pub(crate) sessions: Slab<Session>,
-    pub(crate) messages: Slab<Box<SessionMessage>>,
+    pub(crate) parcels: Slab<Parcel>,
     pub(crate) actions: Vec<Action>,
     /// Control streams.
     pub(crate) subscriptions: u64,
@@ -134,7 +133,7 @@ impl Overlay {
             draws: Draws::new(seed.bytes("overlay", 0)),
             traffic: Traffic::default(),
             sessions: Slab::default(),
-            messages: Slab::default(),
+            parcels: Slab::default(),
             actions: Vec::new(),
             subscriptions: 0,
             running: 0,
@@ -156,12 +155,6 @@ impl Overlay {
     /// A host's tables.
     pub(crate) fn tables(&mut self, host: u32) -> Option<&mut Tables> {
         self.station(host).and_then(|station| station.tables.as_deref_mut())
-    }
-
-    /// Whether a host knows a session.
-    pub(crate) fn knows(&self, host: u32, handle: u32) -> bool {
-        let station = self.stations.get(index(host));
-        station.is_some_and(|it| it.sessions.iter().any(|(_, known)| *known == handle))
     }
 
     /// Accounts for what a network of this size sends besides the messages of the model.
@@ -408,6 +401,9 @@ impl Overlay {
             if dialling {
                 self.sessions.take(handle);
             } else {
+                if let Some(session) = self.sessions.get_mut(handle) {
+                    session.set_known(name.is_accepted(), false);
+                }
                 self.close(host, name, handle, parting);
             }
         }

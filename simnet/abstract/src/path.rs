@@ -33,6 +33,15 @@ struct Place {
     public: bool,
 }
 
+/// The way from one host to another, as far as it does not change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    /// One way for a small packet, without jitter.
+    pub(crate) one_way_us: u32,
+    /// Picoseconds a byte on the slower of the two accesses.
+    pub(crate) slowest: u32,
+}
+
 /// The ways between all hosts.
 #[derive(Debug)]
 pub(crate) struct Paths {
@@ -80,13 +89,6 @@ impl Paths {
         }
     }
 
-    /// Asks for the memory of a host's place.
-    pub(crate) fn approach(&self, host: u32) {
-        if let Some(place) = self.places.get(index(host)) {
-            crate::near::ask_for(place);
-        }
-    }
-
     /// Whether anybody can dial the host.
     pub(crate) fn is_public(&self, host: u32) -> bool {
         self.places.get(index(host)).is_some_and(|place| place.public)
@@ -103,20 +105,30 @@ impl Paths {
     }
 
     /// Whether anything passes between two hosts.
+    #[inline]
     pub(crate) fn connected(&self, a: u32, b: u32) -> bool {
+        if self.cuts.is_empty() {
+            return true;
+        }
         let side = |inside: &[bool], host| inside.get(index(host)).copied().unwrap_or(false);
         self.cuts.iter().all(|(_, inside)| side(inside, a) == side(inside, b))
     }
 
-    /// One way for a small packet, in nanoseconds, without jitter.
-    pub(crate) fn one_way(&self, from: u32, to: u32) -> u64 {
+    /// The way from one host to another.
+    pub(crate) fn way(&self, from: u32, to: u32) -> Way {
         let (Some(from), Some(to)) = (self.places.get(index(from)), self.places.get(index(to)))
         else {
-            return 0;
+            return Way { one_way_us: 0, slowest: 0 };
         };
         let way = usize::from(from.region) * self.regions + usize::from(to.region);
         let way = self.ways.get(way).copied().unwrap_or(0);
-        (u64::from(way) + u64::from(from.last_mile_us) + u64::from(to.last_mile_us)) * 1_000
+        let miles = from.last_mile_us.saturating_add(to.last_mile_us);
+        Way { one_way_us: way.saturating_add(miles), slowest: from.up.max(to.down) }
+    }
+
+    /// One way for a small packet, in nanoseconds, without jitter.
+    pub(crate) fn one_way(&self, from: u32, to: u32) -> u64 {
+        u64::from(self.way(from, to).one_way_us) * 1_000
     }
 
     /// There and back, in nanoseconds, without jitter.
@@ -126,10 +138,13 @@ impl Paths {
 
     /// One way for a message of so many bytes on the wire, in nanoseconds.
     pub(crate) fn flight(&self, from: u32, to: u32, bytes: u64, draws: &mut Draws) -> u64 {
-        let way = self.one_way(from, to);
-        let access = |host: u32| self.places.get(index(host)).copied();
-        let slowest = access(from).map_or(0, |it| it.up).max(access(to).map_or(0, |it| it.down));
-        let sending = u64::from(slowest) * bytes / 1_000;
+        self.fly(self.way(from, to), bytes, draws)
+    }
+
+    /// The same, for a way that is known.
+    pub(crate) fn fly(&self, way: Way, bytes: u64, draws: &mut Draws) -> u64 {
+        let sending = u64::from(way.slowest) * bytes / 1_000;
+        let way = u64::from(way.one_way_us) * 1_000;
         let jitter = way / 1_000 * draws.below(self.jitter_ppm.max(1)) / 1_000;
         let packets = bytes.div_ceil(PACKET).max(1);
         let mut more = 0;

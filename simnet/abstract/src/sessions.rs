@@ -6,14 +6,20 @@ use std::time::Duration;
 
 use cocoon_protocol::attest::Tier;
 use cocoon_protocol::wire::SessionMessage;
-use simnet_host::SessionId;
+use simnet_host::{Piece, SessionId};
 
 use crate::event::{Answer, Event};
 use crate::overlay::{
     ATTESTING_NS, DIAL_TIMEOUT, HANDSHAKE_BYTES, HANDSHAKE_NS, Overlay, Parting, index,
 };
-use crate::session::{self, Session, State};
+use crate::session::{self, Parcel, Session, State, Ways};
 use crate::traffic::Protocol;
+
+/// The place of an accepted session, from its name.
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+const fn handle_in(name: SessionId) -> u32 {
+    (name.0 >> 1) as u32
+}
 
 impl Overlay {
     /// A consumer dials a provider.
@@ -49,6 +55,8 @@ impl Overlay {
     fn prepare(&mut self, consumer: u32, dialled: SessionId, provider: u32) -> Option<(u32, u16)> {
         self.serials = self.serials.wrapping_add(1);
         let serial = self.serials;
+        let ways =
+            Ways::new(self.paths.way(provider, consumer), self.paths.way(consumer, provider));
         let station = self.stations.get_mut(index(consumer))?;
         let consumer_life = station.life;
         let session = self.sessions.insert(Session {
@@ -58,6 +66,8 @@ impl Overlay {
             provider_life: 0,
             serial,
             state: State::Dialling,
+            known: [true, false],
+            ways,
             dialled,
             accepted: SessionId::accepted(0),
             last: [self.now; 2],
@@ -69,11 +79,13 @@ impl Overlay {
     /// A provider accepts a session: its own name for it.
     pub(crate) fn accept(&mut self, handle: u32) -> Option<SessionId> {
         self.accepted += 1;
-        let accepted = SessionId::accepted(self.accepted);
+        // The name leads to the place: nine of ten messages are sent under one.
+        let accepted = SessionId::accepted(self.accepted << 32 | u64::from(handle));
         let session = self.sessions.get_mut(handle)?;
         let station = self.stations.get_mut(index(session.provider))?;
         session.provider_life = station.life;
         session.accepted = accepted;
+        session.set_known(true, true);
         session.state = State::Open;
         if station.sessions.len() == station.sessions.capacity() {
             station.sessions.reserve_exact(1 + station.sessions.len() / 4);
@@ -82,15 +94,29 @@ impl Overlay {
         Some(accepted)
     }
 
+    /// Asks for the memory of a session that a provider has accepted.
+    pub(crate) fn approach_served(&self, name: SessionId) {
+        self.sessions.approach(handle_in(name));
+    }
+
     /// The session that a host knows by this name.
     pub(crate) fn handle_of(&self, host: u32, name: SessionId) -> Option<u32> {
+        if name.is_accepted() {
+            let handle = handle_in(name);
+            let session = self.sessions.get(handle)?;
+            let known = session.provider == host && session.accepted == name;
+            return (known && session.is_known(true)).then_some(handle);
+        }
         let station = self.stations.get(index(host))?;
         // Sessions are few, and the newest is the likeliest.
         station.sessions.iter().rev().find(|(known, _)| *known == name).map(|(_, handle)| *handle)
     }
 
     /// A host no longer knows a session.
-    pub(crate) fn forget(&mut self, host: u32, name: SessionId) {
+    pub(crate) fn forget(&mut self, host: u32, name: SessionId, handle: u32) {
+        if let Some(session) = self.sessions.get_mut(handle) {
+            session.set_known(name.is_accepted(), false);
+        }
         let Some(station) = self.stations.get_mut(index(host)) else { return };
         if let Some(at) = station.sessions.iter().position(|(known, _)| *known == name) {
             station.sessions.remove(at);
@@ -108,8 +134,24 @@ impl Overlay {
         message: SessionMessage,
         padding: u32,
     ) {
-        let Some(handle) = self.handle_of(host, name) else { return };
         let bytes = session::length(&message, padding);
+        self.post(host, name, bytes, || Parcel::Message(Box::new(message)));
+    }
+
+    /// A host sends a piece of an answer.
+    pub(crate) fn send_piece(&mut self, host: u32, name: SessionId, piece: Piece, padding: u32) {
+        self.post(host, name, session::piece_length(padding), || Parcel::Piece(piece));
+    }
+
+    /// Sends a parcel of so many bytes on its way.
+    fn post(
+        &mut self,
+        host: u32,
+        name: SessionId,
+        bytes: u64,
+        parcel: impl FnOnce() -> Parcel,
+    ) {
+        let Some(handle) = self.handle_of(host, name) else { return };
         self.traffic.add(Protocol::Session, bytes);
         let now = self.now;
         let Some(session) = self.sessions.get_mut(handle) else { return };
@@ -118,17 +160,18 @@ impl Overlay {
         if session.state != State::Open || !self.paths.connected(host, other) {
             return;
         }
-        let flight = self.paths.flight(host, other, crate::path::on_wire(bytes), &mut self.draws);
+        let way = session.way(to_provider);
+        let flight = self.paths.fly(way, crate::path::on_wire(bytes), &mut self.draws);
         let at = session.arrival(to_provider, now.after(Duration::from_nanos(flight)));
         let serial = session.serial;
-        let message = self.messages.insert(Box::new(message));
-        self.wheel.push(at, Event::Message { session: handle, serial, to_provider, message });
+        let parcel = self.parcels.insert(parcel());
+        self.wheel.push(at, Event::Message { session: handle, serial, to_provider, parcel });
     }
 
     /// A host ends a session: the other end hears of it after what was sent.
     pub(crate) fn hang_up(&mut self, host: u32, name: SessionId) {
         let Some(handle) = self.handle_of(host, name) else { return };
-        self.forget(host, name);
+        self.forget(host, name, handle);
         self.close(host, name, handle, Parting::Goodbye);
     }
 

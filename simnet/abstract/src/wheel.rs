@@ -11,6 +11,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::ops::Range;
 
 use simnet_scenario::Moment;
 
@@ -56,6 +57,27 @@ impl<T> PartialEq for Entry<T> {
 }
 
 impl<T> Eq for Entry<T> {}
+
+/// What a coming slot has by now.
+#[derive(Clone, Copy, Debug)]
+pub struct Coming<'a, T>(&'a [Entry<T>]);
+
+impl<'a, T> Coming<'a, T> {
+    /// How many events.
+    pub const fn len(self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those of these places.
+    pub fn events(self, places: Range<usize>) -> impl Iterator<Item = &'a T> {
+        self.0.get(places).unwrap_or_default().iter().map(|entry| &entry.event)
+    }
+}
 
 /// Events in the order of their times.
 #[derive(Debug)]
@@ -175,16 +197,11 @@ impl<T: Copy> Wheel<T> {
         self.present.len()
     }
 
-    /// The next slot that holds anything, as far as it lies in the present turn, and how many events it
-    /// has by now; for a caller that wants their data on the way.
-    pub fn coming(&self) -> Option<(usize, usize)> {
+    /// The next slot that holds anything, as far as it lies in the present turn, and what it has by
+    /// now, in the order in which it was added; for a caller that wants the events' data on the way.
+    pub fn coming(&self) -> Option<(usize, Coming<'_, T>)> {
         let coming = self.coming?;
-        self.slots.get(coming).map(|list| (coming, list.len()))
-    }
-
-    /// An event of that slot, in the order in which they were added.
-    pub fn coming_event(&self, at: usize) -> Option<&T> {
-        self.slots.get(self.coming?)?.get(at).map(|entry| &entry.event)
+        self.slots.get(coming).map(|list| (coming, Coming(list)))
     }
 
     /// Goes on to the next slot that holds anything, which may be in a later turn. False when that

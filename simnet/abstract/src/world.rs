@@ -10,12 +10,12 @@ use simnet_host::script::HostEvent;
 use simnet_host::{Clock, DialFailure, Host, HostId, HostSpec, Ledger, Observer, Sample, Stimulus};
 use simnet_scenario::{Moment, Scenario, Seed};
 
-use crate::approach::Ahead;
+use crate::approach::{Ahead, Sight};
 use crate::calibration::Values;
 use crate::carrier::Carrier;
 use crate::event::{Answer, Event, Life};
 use crate::overlay::{DIAL_TIMEOUT, Overlay, Parting, millis};
-use crate::session::{State, evidence_bytes};
+use crate::session::{Parcel, State, evidence_bytes};
 use crate::tables::Action;
 use crate::trace::Trace;
 use crate::traffic::Protocol;
@@ -76,7 +76,8 @@ impl<'a> World<'a> {
 
     /// Brings the memory near that the next events will need.
     pub(crate) fn approach(&mut self) {
-        self.ahead.step(&self.overlay, &self.hosts, &*self.observer);
+        let Self { overlay, hosts, observer, ahead, .. } = self;
+        ahead.step(Sight { overlay, hosts, observer: &**observer });
     }
 
     /// A host, and the world as it sees it.
@@ -163,8 +164,8 @@ impl<'a> World<'a> {
                     self.happen(host, Stimulus::Alarm(alarm));
                 }
             }
-            Event::Message { session, serial, to_provider, message } => {
-                self.on_message(session, serial, to_provider, message);
+            Event::Message { session, serial, to_provider, parcel } => {
+                self.on_message(session, serial, to_provider, parcel);
             }
             Event::Down { session, serial, to_provider } => {
                 self.on_down(session, serial, to_provider);
@@ -211,29 +212,27 @@ impl<'a> World<'a> {
         }
     }
 
-    fn on_message(&mut self, handle: u32, serial: u16, to_provider: bool, message: u32) {
-        let Some(message) = self.overlay.messages.take(message) else { return };
-        let session = self.overlay.sessions.get(handle).filter(|it| it.serial == serial);
-        let Some(session) = session else { return };
-        let ((host, life), name) = (session.end(to_provider), session.name(to_provider));
-        // An end that has hung up gets nothing more.
-        let known = self.overlay.lives(host, life) && self.overlay.knows(host, handle);
-        if known {
-            self.happen(host, Stimulus::Heard { session: name, message });
-        }
+    fn on_message(&mut self, handle: u32, serial: u16, to_provider: bool, parcel: u32) {
+        let Some(parcel) = self.overlay.parcels.take(parcel) else { return };
+        let found = self.overlay.sessions.get(handle).filter(|it| it.serial == serial);
+        // An end that has hung up, or that lives no more, gets nothing more.
+        let Some(found) = found.filter(|it| it.is_known(to_provider)) else { return };
+        let ((host, _), session) = (found.end(to_provider), found.name(to_provider));
+        let stimulus = match parcel {
+            Parcel::Piece(piece) => Stimulus::Piece { session, piece },
+            Parcel::Message(message) => Stimulus::Heard { session, message },
+        };
+        self.happen(host, stimulus);
     }
 
     fn on_down(&mut self, handle: u32, serial: u16, to_provider: bool) {
         let session = self.overlay.sessions.get(handle).filter(|it| it.serial == serial);
         let Some(session) = session else { return };
-        let ((host, life), name) = (session.end(to_provider), session.name(to_provider));
-        let (other, other_life) = session.end(!to_provider);
-        let known = self.overlay.lives(host, life) && self.overlay.knows(host, handle);
+        let ((host, _), name) = (session.end(to_provider), session.name(to_provider));
+        let (known, other_knows) = (session.is_known(to_provider), session.is_known(!to_provider));
         if known {
-            self.overlay.forget(host, name);
+            self.overlay.forget(host, name, handle);
         }
-        let other_knows =
-            self.overlay.lives(other, other_life) && self.overlay.knows(other, handle);
         if !other_knows {
             self.overlay.sessions.take(handle);
         }
@@ -283,7 +282,7 @@ impl<'a> World<'a> {
             }
             return;
         }
-        if !self.overlay.knows(consumer, handle) {
+        if !session.is_known(false) {
             return;
         }
         let provider = self.hosts.get(index(session.provider));
@@ -299,7 +298,7 @@ impl<'a> World<'a> {
             (Answer::Busy, _) => DialFailure::Busy,
             (Answer::Open | Answer::Unreachable, _) => DialFailure::Unreachable,
         };
-        self.overlay.forget(consumer, name);
+        self.overlay.forget(consumer, name, handle);
         self.overlay.sessions.take(handle);
         if let Some((peer, _)) = shown {
             self.happen(consumer, Stimulus::DialFailed { session: name, peer, failure });

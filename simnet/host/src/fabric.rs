@@ -10,7 +10,7 @@ use cocoon_protocol::wire::SessionMessage;
 use simnet_scenario::Moment;
 
 use crate::observation::Observation;
-use crate::stimulus::Alarm;
+use crate::stimulus::{Alarm, Piece};
 
 /// A host's number in the population. Stays the same across its restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,6 +62,14 @@ pub trait Fabric {
     /// is not worth simulating still costs its transmission. A message in a session that is over
     /// is lost.
     fn send(&mut self, session: SessionId, message: SessionMessage, padding: u32);
+
+    /// Send a piece of an answer: nine of ten messages are one. A fabric that carries them as what they
+    /// are need not make a message of each.
+    fn send_piece(&mut self, session: SessionId, piece: Piece, padding: u32) {
+        let Piece { job, completion } = piece;
+        let text = String::new();
+        self.send(session, SessionMessage::JobChunk { job, text, completion }, padding);
+    }
 
     /// Messages of this session that wait because its peer does not read. A fabric that does not
     /// model such peers says none.

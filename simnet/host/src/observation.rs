@@ -271,6 +271,11 @@ pub struct Sample {
     pub traffic: Vec<(&'static str, u64)>,
 }
 
+/// Lines of memory that will be needed soon; null for none.
+pub type Places = [*const u8; 2];
+/// None.
+pub const NOWHERE: Places = [std::ptr::null(); 2];
+
 /// Whoever watches a run. Called in the order of the run, never concurrently.
 pub trait Observer {
     /// The run begins with these hosts, in the order of their numbers. Called once, before the
@@ -293,10 +298,11 @@ pub trait Observer {
         let _unused_by_most = (at, block);
     }
 
-    /// Names the memory that it will need to hear a fact of this host, as places and bytes. The first
+    /// Names the lines of memory that it will need to hear a fact of this host, null for none. The first
     /// step is followed by a second, which may read what the first has named.
-    fn approach(&self, host: HostId, step: u8, ask: &mut dyn FnMut(*const u8, usize)) {
-        let _unused_by_most = (host, step, ask);
+    fn places(&self, host: HostId, step: u8) -> Places {
+        let _unused_by_most = (host, step);
+        NOWHERE
     }
 
     /// Whether the run should end here: an invariant is broken. Asked after every event.

@@ -35,6 +35,16 @@ pub struct Order {
     pub draw: u64,
 }
 
+/// A piece of an answer. Its letters are not simulated; that it came, and how long the answer is with
+/// it, is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Of which job.
+    pub job: JobId,
+    /// Tokens of the completion so far.
+    pub completion: Tokens,
+}
+
 /// A moment that a host asked to be woken at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Alarm {
@@ -113,6 +123,14 @@ pub enum Stimulus {
         session: SessionId,
         /// What.
         message: Box<SessionMessage>,
+    },
+    /// A piece of an answer in a session: what a message with an empty text would say, from a fabric
+    /// that does not make one of each.
+    Piece {
+        /// Which.
+        session: SessionId,
+        /// What.
+        piece: Piece,
     },
     /// An alarm that the host had set.
     Alarm(Alarm),

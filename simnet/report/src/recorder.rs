@@ -19,7 +19,7 @@ use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::job::FinishReason;
 use cocoon_protocol::offer::Load;
 use cocoon_protocol::units::Prices;
-use simnet_host::{FailureKind, HostId, Observation, Observer, Outcome, Sample};
+use simnet_host::{FailureKind, HostId, NOWHERE, Observation, Observer, Outcome, Places, Sample};
 use simnet_scenario::Moment;
 
 use crate::describe::Description;
@@ -513,8 +513,9 @@ impl Observer for Recorder {
         }
     }
 
-    fn approach(&self, HostId(host): HostId, step: u8, ask: &mut dyn FnMut(*const u8, usize)) {
-        self.accounts.approach(host, step, ask);
+    fn places(&self, HostId(host): HostId, step: u8) -> Places {
+        let [_, none] = NOWHERE;
+        [self.accounts.place(host, step), none]
     }
 
     fn sample(&mut self, sample: &Sample) {

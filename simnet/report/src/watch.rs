@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use simnet_host::invariant::{Bounds, Invariants, Violation};
-use simnet_host::{BlockReport, HostId, HostSpec, Ledger, Observation, Observer, Outcome, Sample};
+use simnet_host::{
+    BlockReport, HostId, HostSpec, Ledger, NOWHERE, Observation, Observer, Outcome, Places, Sample,
+};
 use simnet_scenario::{Moment, Scenario, Seed};
 
 use crate::{Description, Destination, Options, Recorder, Results, TableError};
@@ -97,13 +99,15 @@ impl Observer for Watch {
         }
     }
 
-    fn approach(&self, host: HostId, step: u8, ask: &mut dyn FnMut(*const u8, usize)) {
+    fn places(&self, host: HostId, step: u8) -> Places {
+        let [mut recorded, mut judged] = NOWHERE;
         if let Some(Ok(recorder)) = &self.recorder {
-            recorder.approach(host, step, ask);
+            [recorded, _] = recorder.places(host, step);
         }
         if let Some(invariants) = &self.invariants {
-            invariants.approach(host, step, ask);
+            [judged, _] = invariants.places(host, step);
         }
+        [recorded, judged]
     }
 
     fn is_over(&self) -> bool {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::attest::Tier;
 use crate::channel::ChannelId;
 use crate::channel::funds::Funds;
+use crate::deadlines::earlier;
 use crate::flat::FlatMap;
 use crate::identity::{JobId, NodeId};
 use crate::input::{LedgerFailure, Proved};
@@ -434,7 +435,7 @@ impl Consumer {
     /// When `handle_timeout` may have something to do; never later than when it has.
     pub fn next_timeout(&self) -> Option<Timestamp> {
         let jobs = self.jobs.next_deadline();
-        [jobs, self.funds.next_timeout(), self.book.next_expiry()].into_iter().flatten().min()
+        earlier(jobs, earlier(self.funds.next_timeout(), self.book.next_expiry()))
     }
 
     /// Takes nothing new.

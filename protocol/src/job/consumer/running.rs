@@ -96,7 +96,8 @@ impl Consumer {
 
     /// Text reached its reader: half a step of it is paid at a time.
     pub fn delivered(&mut self, job: JobId, completion: Tokens, now: Timestamp, out: &mut Output) {
-        let Some(Job { stage: Stage::Running(running), .. }) = self.jobs.get_mut(job) else {
+        let Some(Job { stage: Stage::Running(running), demand, .. }) = self.jobs.get_mut(job)
+        else {
             return;
         };
         let first = running.first_token.is_none();
@@ -106,22 +107,19 @@ impl Consumer {
         if first || fresh >= limits::JOB_PACE {
             running.progress = (now, running.received);
         }
+        let (peer, received) = (running.candidate.provider, running.received);
+        let too_much = received > running.candidate.max_completion;
+        let pays = !running.cancelled && meter::payment_due(received, running.paid_for);
+        // A long answer at a slow pace is known long before its end.
+        let pace = (demand.model, now.since(running.first_token.unwrap_or(now)));
         if first {
             self.jobs.reschedule(job, &self.policy.patience());
         }
-        let Some(Job { stage: Stage::Running(running), demand, .. }) = self.jobs.get_mut(job)
-        else {
-            return;
-        };
-        if running.received > running.candidate.max_completion {
-            let peer = running.candidate.provider;
+        if too_much {
             self.broken(peer, job, "it sends more tokens than were asked for", now, out);
-        } else if !running.cancelled && meter::payment_due(running.received, running.paid_for) {
-            // A long answer at a slow pace is known long before its end.
-            let begun = running.first_token.unwrap_or(now);
-            let (peer, further) = (running.candidate.provider, now.since(begun));
-            let tokens = running.received;
-            self.reputation.pace(peer, demand.model, further, tokens, now);
+        } else if pays {
+            let (model, further) = pace;
+            self.reputation.pace(peer, model, further, received, now);
             self.pay(job, now, out);
         }
     }

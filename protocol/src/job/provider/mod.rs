@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::attest::Tier;
 use crate::channel::{ChannelId, Payee, PayeeState};
-use crate::deadlines::{Deadlines, Entry};
+use crate::deadlines::{Deadlines, Entry, earlier};
 use crate::flat::{FlatMap, Rest as _};
 use crate::identity::{JobId, NodeId, NodeKey, ReceiptHash, TonAddress};
 use crate::input::{Proved, RequestedJob};
@@ -519,12 +519,13 @@ impl Provider {
 
     /// Tokens went out.
     pub fn generated(&mut self, peer: NodeId, job: JobId, completion: Tokens, now: Timestamp) {
-        if let Some(serving) = self.jobs.get_mut(&(peer, job))
+        let key = (peer, job);
+        if let Some(serving) = self.jobs.get_mut(&key)
             && let Stage::Running { generated, since, .. } = &mut serving.stage
         {
             *generated = completion.max(*generated);
             *since = now;
-            self.plan((peer, job));
+            self.deadlines.set(key, &mut serving.due, unpaid_at(&serving.stage));
         }
     }
 
@@ -710,7 +711,7 @@ impl Provider {
         };
         let watch = self.watched.after(self.config.watch_every);
         let watch = (!self.channels.is_empty()).then_some(watch);
-        [renew, watch, self.deadlines.next()].into_iter().flatten().min()
+        earlier(renew, earlier(watch, self.deadlines.next()))
     }
 }
 

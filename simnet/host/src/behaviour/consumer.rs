@@ -19,7 +19,7 @@ use simnet_scenario::{Moment, Seed};
 use super::{Behaviour, drawn};
 use crate::fabric::{Fabric, HostId, SessionId};
 use crate::host::HostSpec;
-use crate::stimulus::{Alarm, Stimulus};
+use crate::stimulus::{Alarm, Piece, Stimulus};
 
 /// Messages that a behaviour holds back at most; beyond, it is honest.
 const HELD: usize = 4_096;
@@ -75,11 +75,18 @@ impl FreeRider {
 
 impl Behaviour for FreeRider {
     fn meet(&mut self, stimulus: Stimulus, _: &mut dyn Fabric) -> Option<Stimulus> {
-        if let Stimulus::Heard { message, .. } = &stimulus
-            && let SessionMessage::JobChunk { job, completion, .. } = &**message
-            && let Some((_, tokens, _)) = self.job(*job)
+        let piece = match &stimulus {
+            Stimulus::Piece { piece, .. } => Some(*piece),
+            Stimulus::Heard { message, .. } => match **message {
+                SessionMessage::JobChunk { job, completion, .. } => Some(Piece { job, completion }),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some(Piece { job, completion }) = piece
+            && let Some((_, tokens, _)) = self.job(job)
         {
-            *tokens = *completion;
+            *tokens = completion;
         }
         Some(stimulus)
     }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use cocoon_protocol::output::Effect;
 use cocoon_protocol::record::Record;
 use cocoon_protocol::wire::SessionMessage;
-use cocoon_protocol::{Input, Output};
+use cocoon_protocol::Input;
 use simnet_scenario::Moment;
 
-use super::process::{Batch, Claim, Commit, End, Paid, Process, Waiting};
+use super::process::{Batch, Claim, Commit, End, Paid, Process};
 use super::spare;
 use super::spec::HostSpec;
 use crate::fabric::{Fabric, SessionId};
@@ -71,6 +71,7 @@ impl Shell<'_> {
             Stimulus::SessionAccepted { session, peer } => self.session_accepted(session, peer),
             Stimulus::SessionDown { session } => self.session_down(session),
             Stimulus::Heard { session, message } => self.heard(session, *message),
+            Stimulus::Piece { session, piece } => self.piece(session, piece),
             Stimulus::Alarm(alarm) => self.alarm(alarm),
             Stimulus::Ledger(answer) => self.ledger_answers(*answer),
         }
@@ -113,12 +114,10 @@ impl Shell<'_> {
     }
 
     fn call_for_timeout(&mut self) {
-        let mut output = spare::output();
+        let mut batch = spare::batch();
         let now = self.process.clock.timestamp(self.now);
-        self.process.node.handle_timeout_into(now, &mut output);
+        self.process.node.handle_timeout_into(now, &mut batch.output);
         self.process.called = Some(self.now);
-        let mut batch = Batch::default();
-        batch.add(output, None, self.fabric);
         self.settle(batch);
     }
 
@@ -133,7 +132,7 @@ impl Shell<'_> {
             self.wait(session, input);
             return;
         }
-        let mut batch = Batch::default();
+        let mut batch = spare::batch();
         self.call(input, &mut batch);
         self.settle(batch);
     }
@@ -144,17 +143,13 @@ impl Shell<'_> {
     }
 
     fn wait(&mut self, session: Option<SessionId>, input: Input) {
-        if self.process.inbox.capacity() == 0 {
-            self.process.inbox = spare::inbox();
-        }
         let full = self.process.inbox.len() >= INBOX;
-        self.process.inbox.push_back(Waiting { input, session });
+        self.process.inbox.push(session, input);
         if !full {
             self.deepen(Queue::Inbox, self.process.inbox.len(), INBOX);
         } else if let Some(session) = session {
             // The readers of sessions wait, each with its peer's messages behind it.
-            let theirs = |waiting: &&Waiting| waiting.session == Some(session);
-            if self.process.inbox.iter().skip(INBOX).filter(theirs).count() > UNREAD {
+            if self.process.inbox.of_session_behind(session, INBOX) > UNREAD {
                 self.close(session);
             }
         }
@@ -162,37 +157,35 @@ impl Shell<'_> {
 
     fn drive(&mut self) {
         while self.process.commit.is_none() && self.process.end.is_none() {
-            let Some(first) = self.process.inbox.pop_front() else { break };
-            let mut batch = Batch::default();
-            self.call(first.input, &mut batch);
+            let Some(first) = self.process.inbox.pop() else { break };
+            let mut batch = spare::batch();
+            self.call(first, &mut batch);
             for _ in 1..BATCH {
-                let Some(next) = self.process.inbox.pop_front() else { break };
-                self.call(next.input, &mut batch);
-            }
-            if self.process.inbox.is_empty() {
-                // An idle host holds no buffer.
-                spare::emptied(std::mem::take(&mut self.process.inbox));
+                let Some(next) = self.process.inbox.pop() else { break };
+                self.call(next, &mut batch);
             }
             self.settle(batch);
         }
     }
 
+    /// Lets the protocol handle an input. Inlined, because an input is large and would be copied.
+    #[inline(always)]
     fn call(&mut self, input: Input, batch: &mut Batch) {
-        let claim = if let Input::Paid { peer, total, voucher } = &input {
-            let job = total.map(|total| (total.job, total.total));
-            Some(Claim { peer: *peer, channel: voucher.voucher().channel(), job })
-        } else {
-            None
-        };
-        let mut output = spare::output();
         let now = self.process.clock.timestamp(self.now);
-        self.process.node.handle_into(input, now, &mut output);
-        batch.add(output, claim, self.fabric);
+        if let Input::Paid { peer, total, voucher } = &input {
+            let job = total.map(|total| (total.job, total.total));
+            let claim = Claim { peer: *peer, channel: voucher.voucher().channel(), job };
+            let before = (batch.output.persist.len(), batch.output.effects.len());
+            self.process.node.handle_into(input, now, &mut batch.output);
+            batch.judge(claim, before, self.fabric);
+        } else {
+            self.process.node.handle_into(input, now, &mut batch.output);
+        }
     }
 
     /// Makes a batch's records durable, then carries out its effects.
-    fn settle(&mut self, batch: Batch) {
-        if batch.persist.is_empty() {
+    fn settle(&mut self, batch: Box<Batch>) {
+        if batch.output.persist.is_empty() {
             self.speak(batch, None);
             return;
         }
@@ -206,14 +199,14 @@ impl Shell<'_> {
         self.fabric.wake(self.now.after(fate.takes), Alarm::Store(number));
     }
 
-    fn durable(&mut self, mut batch: Batch, crash: Option<CrashPoint>) {
+    fn durable(&mut self, mut batch: Box<Batch>, crash: Option<CrashPoint>) {
         if crash == Some(CrashPoint::BeforeDurable) {
             self.process.end = Some(End::Crashed);
             return;
         }
-        let mut records = std::mem::take(&mut batch.persist);
         let (process, fabric) = (&mut *self.process, &mut *self.fabric);
-        let kept = self.store.keep(&self.spec.store, records.drain(..), |kept| {
+        let records = batch.output.persist.drain(..);
+        let kept = self.store.keep(&self.spec.store, records, |kept| {
             if let Kept::Interrupted { job, paid } = kept
                 && let Some(reading) = &mut process.reading
             {
@@ -224,30 +217,36 @@ impl Shell<'_> {
         if kept.is_err() {
             self.fabric.observe(Observation::Defect { rule: UNFAITHFUL });
         }
-        spare::records(records);
-        for Paid { peer, job } in std::mem::take(&mut batch.paid) {
+        for Paid { peer, job } in batch.paid.drain(..) {
             self.credited(peer, job);
         }
         self.speak(batch, crash);
     }
 
     /// Carries out a batch's effects, or as many as a crash lets out.
-    fn speak(&mut self, mut batch: Batch, crash: Option<CrashPoint>) {
+    fn speak(&mut self, mut batch: Box<Batch>, crash: Option<CrashPoint>) {
         let most = match crash {
             None => usize::MAX,
             Some(CrashPoint::BeforeDurable | CrashPoint::BeforeEffects) => 0,
             Some(CrashPoint::AfterEffects(most)) => usize::try_from(most).unwrap_or(usize::MAX),
         };
-        for effect in batch.effects.drain(..).take(most) {
-            self.carry_out(effect);
+        if !batch.output.effects.is_empty() {
+            for effect in batch.output.effects.drain(..).take(most) {
+                self.carry_out(effect);
+            }
         }
-        spare::effects(batch.effects);
+        let wake_at = batch.output.wake_at;
+        spare::done(batch);
         if crash.is_some() {
             self.process.end = Some(End::Crashed);
             return;
         }
-        self.process.wake_at = batch.wake_at;
-        self.arm();
+        // The same moment as before has its alarm, or one before it.
+        let new = self.process.wake_at != wake_at || !self.process.alarm.is_set();
+        self.process.wake_at = wake_at;
+        if new {
+            self.arm();
+        }
     }
 
     /// Sets the protocol's alarm.
@@ -289,35 +288,25 @@ impl Shell<'_> {
 }
 
 impl Batch {
-    fn add(&mut self, output: Output, claim: Option<Claim>, fabric: &mut dyn Fabric) {
-        let Output { persist, effects, wake_at } = output;
-        if let Some(Claim { peer, channel, job }) = claim {
-            let accepted = persist.iter().any(|record| matches!(record, Record::Payee(_)));
-            if accepted {
-                self.paid.push(Paid { peer, job });
-            }
-            let refused = |effect: &Effect| {
-                let Effect::Send { message, .. } = effect else { return false };
-                matches!(message, SessionMessage::PaymentRefused { .. })
-            };
-            if effects.iter().any(refused) {
-                fabric.observe(Observation::DoubleSpendRefused { channel });
-            }
+    /// What became of a payment, from what it added to the output behind so many records and effects.
+    fn judge(
+        &mut self,
+        Claim { peer, channel, job }: Claim,
+        (records, effects): (usize, usize),
+        fabric: &mut dyn Fabric,
+    ) {
+        let accepted = |record: &Record| matches!(record, Record::Payee(_));
+        if self.output.persist.iter().skip(records).any(accepted) {
+            self.paid.push(Paid { peer, job });
         }
-        self.wake_at = wake_at;
-        spare::records(extend(&mut self.persist, persist));
-        spare::effects(extend(&mut self.effects, effects));
+        let refused = |effect: &Effect| {
+            let Effect::Send { message, .. } = effect else { return false };
+            matches!(message, SessionMessage::PaymentRefused { .. })
+        };
+        if self.output.effects.iter().skip(effects).any(refused) {
+            fabric.observe(Observation::DoubleSpendRefused { channel });
+        }
     }
-}
-
-/// Takes a list over as it is where that is possible. An empty one comes back.
-fn extend<T>(list: &mut Vec<T>, mut more: Vec<T>) -> Vec<T> {
-    if list.is_empty() {
-        std::mem::swap(list, &mut more);
-    } else {
-        list.append(&mut more);
-    }
-    more
 }
 
 /// States what became durable.

@@ -12,6 +12,7 @@
 mod clock;
 mod driver;
 mod effects;
+mod inbox;
 mod process;
 mod reading;
 mod serving;
@@ -31,12 +32,13 @@ pub use spec::{ConsumerSpec, HostSpec, HotKey, ProviderSpec};
 
 use crate::behaviour::{Behaviour, Guise};
 use crate::evidence::Evidence;
-use crate::fabric::Fabric;
+use crate::fabric::{Fabric, SessionId};
 use crate::observation::{FailureKind, Observation};
 use crate::stimulus::{DialFailure, Stimulus};
 use crate::store::{CrashPoint, Store};
 use driver::Shell;
 use process::{End, Process};
+use serving::Serving;
 
 /// What a host's next stimulus is, as far as that says which memory it needs. A processor has only so
 /// many reads under way, so that what is not needed is better not asked for.
@@ -139,6 +141,12 @@ impl Host {
         }
     }
 
+    /// The sessions that its running jobs are served in, or the first of them.
+    pub fn sessions_served(&self) -> impl Iterator<Item = SessionId> {
+        let serving = self.process().and_then(|process| process.serving.as_deref());
+        serving.into_iter().flat_map(Serving::sessions).take(2)
+    }
+
     /// Makes the process die at a point of a commit, counted from the host's first ever; for tests
     /// that try them all.
     pub fn plan_crash(&mut self, commit: u64, point: CrashPoint) {
@@ -217,7 +225,8 @@ impl Host {
         if let Some(commit) = process.commit.take()
             && body.store.reached_disk(self.spec.seed, self.spec.id)
         {
-            let stated = body.store.keep(&self.spec.store, commit.batch.persist, |kept| {
+            let records = commit.batch.output.persist;
+            let stated = body.store.keep(&self.spec.store, records, |kept| {
                 driver::state(kept, fabric);
             });
             if stated.is_err() {

@@ -4,7 +4,6 @@
 //! Must not: hold anything for a role that the host has not got, or for work that it does not have:
 //! a million idle hosts fit in memory.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use cocoon_protocol::channel::ChannelId;
@@ -13,18 +12,16 @@ use cocoon_protocol::identity::JobId;
 use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::job::consumer::Consumer;
 use cocoon_protocol::job::provider::Provider;
-use cocoon_protocol::output::Effect;
-use cocoon_protocol::record::Record;
 use cocoon_protocol::units::{NanoTon, Timestamp};
-use cocoon_protocol::{Input, Node};
+use cocoon_protocol::{Node, Output};
 use simnet_scenario::Moment;
 
 use super::clock::Clock;
+use super::inbox::Inbox;
 use super::reading::Reading;
 use super::serving::Serving;
 use super::spec::{self, HostSpec};
 use super::{Coming, near};
-use crate::fabric::SessionId;
 use crate::store::{CrashPoint, Store};
 
 /// How a process ends by itself.
@@ -46,7 +43,7 @@ pub(super) struct Process {
     pub(super) alarm: AlarmClock,
     /// When it was last called for a time-out.
     pub(super) called: Option<Moment>,
-    pub(super) inbox: VecDeque<Waiting>,
+    pub(super) inbox: Inbox,
     pub(super) commit: Option<Box<Commit>>,
     /// What it has as a consumer.
     pub(super) reading: Option<Reading>,
@@ -58,20 +55,10 @@ pub(super) struct Process {
     pub(super) end: Option<End>,
 }
 
-/// Something for the protocol that waits for a commit.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) input: Input,
-    /// The session that it came in: its reader waits while the inbox is full.
-    pub(super) session: Option<SessionId>,
-}
-
 /// What one transaction is about.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) persist: Vec<Record>,
-    pub(super) effects: Vec<Effect>,
-    pub(super) wake_at: Option<Timestamp>,
+    pub(super) output: Output,
     pub(super) paid: Vec<Paid>,
 }
 
@@ -95,7 +82,7 @@ pub(super) struct Claim {
 #[derive(Debug)]
 pub(super) struct Commit {
     pub(super) number: u32,
-    pub(super) batch: Batch,
+    pub(super) batch: Box<Batch>,
     pub(super) crash: Option<CrashPoint>,
 }
 
@@ -115,6 +102,11 @@ impl AlarmClock {
         self.armed = Some(at);
         self.generation = self.generation.wrapping_add(1);
         Some(self.generation)
+    }
+
+    /// Whether one is set.
+    pub(super) const fn is_set(&self) -> bool {
+        self.armed.is_some()
     }
 
     /// Whether an alarm that came is the one that was set last.
@@ -182,7 +174,7 @@ impl Process {
             wake_at: None,
             alarm: AlarmClock::default(),
             called: None,
-            inbox: VecDeque::new(),
+            inbox: Inbox::default(),
             commit: None,
             reading: spec.consumer.as_ref().map(|_| Reading::default()),
             serving: spec.provider.as_ref().map(|it| Box::new(Serving::new(it))),
@@ -203,7 +195,7 @@ mod tests {
     fn an_idle_host_is_small() {
         assert!(size_of::<crate::Host>() <= 512, "{}", size_of::<crate::Host>());
         let idle = Process::start(&idle_consumer(), &Store::default()).unwrap();
-        assert_eq!(idle.inbox.capacity(), 0);
+        assert!(idle.inbox.is_empty());
         assert!(idle.serving.is_none() && idle.commit.is_none());
     }
 

@@ -33,7 +33,7 @@ use super::session::Dialled;
 use crate::fabric::SessionId;
 use crate::mutation::{Mutation, planted};
 use crate::observation::{FailureKind, Observation, Queue};
-use crate::stimulus::{Alarm, Order};
+use crate::stimulus::{Alarm, Order, Piece};
 
 /// Bytes of text for a token: English in vocabularies of 32,000 to 128,000 tokens.
 pub(super) const BYTES_PER_TOKEN: u32 = 4;
@@ -360,7 +360,8 @@ impl Shell<'_> {
     }
 
     /// Some text came from the provider.
-    pub(super) fn chunk(&mut self, from: SessionId, job: JobId, text: &str, completion: Tokens) {
+    pub(super) fn chunk(&mut self, from: SessionId, text: &str, piece: Piece) {
+        let Piece { job, completion } = piece;
         let now = self.now;
         let Some((peer, found)) = self.route(from, job) else { return };
         if !found.started {
@@ -435,7 +436,7 @@ impl Shell<'_> {
     /// The job that a message in this session is about, if the session's provider serves it.
     fn route(&mut self, from: SessionId, job: JobId) -> Option<(NodeId, &mut Job)> {
         let reading = self.process.reading.as_mut()?;
-        let peer = reading.dialled.iter().find(|it| it.session == from)?.peer;
+        let peer = reading.dialled.iter().find_map(|it| it.peer_in(from))?;
         let found = reading.job(job)?;
         (found.provider == Some(peer)).then_some((peer, found))
     }

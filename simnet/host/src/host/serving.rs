@@ -12,7 +12,7 @@ use cocoon_protocol::limits;
 use cocoon_protocol::output::EngineCommand;
 use cocoon_protocol::receipt::{Salt, prompt_commitment, sampling_digest};
 use cocoon_protocol::units::{NanoTon, Prices, Tokens};
-use cocoon_protocol::wire::{JobRequest, SessionMessage};
+use cocoon_protocol::wire::JobRequest;
 
 use super::driver::Shell;
 use super::process::AlarmClock;
@@ -25,7 +25,7 @@ use crate::engine::{Ask, Engine, Generated, JobKey};
 use crate::fabric::SessionId;
 use crate::mutation;
 use crate::observation::{Observation, Queue};
-use crate::stimulus::Alarm;
+use crate::stimulus::{Alarm, Piece};
 
 /// What a provider's process has beside the protocol's state.
 #[derive(Debug)]
@@ -110,6 +110,11 @@ impl Serving {
         if coming == Coming::Other {
             self.accepted.approach(ask);
         }
+    }
+
+    /// The sessions that running jobs are served in.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.jobs.iter().map(|job| job.session)
     }
 
     /// Whether another consumer may open a session.
@@ -300,15 +305,15 @@ impl Shell<'_> {
         let (peer, job) = key;
         let Some(found) = self.process.serving.as_mut().and_then(|it| it.job(key)) else { return };
         let fresh = completion.saturating_sub(found.sent);
-        let text = String::new();
-        found.text.update(&text, completion);
+        found.text.update("", completion);
         found.sent = completion;
         found.count();
         let (session, unpaid) = (found.session, completion.saturating_sub(found.covered));
         let (value, step, Account { owed, credited }) = (found.unpaid, found.step, found.account);
         let padding = fresh.get().saturating_mul(BYTES_PER_TOKEN);
-        let message = SessionMessage::JobChunk { job, text, completion };
-        self.send_in(session, message, padding);
+        if self.reads(session) {
+            self.fabric.send_piece(session, Piece { job, completion }, padding);
+        }
         let jobs = self.process.serving.iter().flat_map(|serving| &serving.jobs);
         let theirs = jobs.filter(|job| job.key.0 == peer).map(|job| job.unpaid);
         let peer_owes = theirs.fold(owed, NanoTon::saturating_add);

@@ -21,7 +21,7 @@ use crate::evidence::Evidence;
 use crate::fabric::SessionId;
 use crate::mutation::{Mutation, planted};
 use crate::observation::{Observation, Queue};
-use crate::stimulus::{Alarm, DialFailure};
+use crate::stimulus::{Alarm, DialFailure, Piece};
 
 /// Messages that wait to be written, as in the node. A peer that leaves more unread is not reading,
 /// and its session is closed.
@@ -43,6 +43,11 @@ pub(super) struct Dialled {
 }
 
 impl Dialled {
+    /// The peer, if this is the session and it is usable.
+    pub(super) fn peer_in(&self, session: SessionId) -> Option<NodeId> {
+        (self.open && self.session == session).then_some(self.peer)
+    }
+
     /// Whether it is usable, with this peer.
     pub(super) fn is_open_to(&self, peer: NodeId) -> bool {
         self.open && self.peer == peer
@@ -356,12 +361,30 @@ impl Shell<'_> {
     }
 
     /// Sends a message in a session.
-    pub(super) fn send_in(&mut self, session: SessionId, message: SessionMessage, padding: u32) {
-        if self.fabric.backlog(session) >= OUTBOUND {
-            self.close(session);
-            return;
+    fn send_in(&mut self, session: SessionId, message: SessionMessage, padding: u32) {
+        if self.reads(session) {
+            self.fabric.send(session, message, padding);
         }
-        self.fabric.send(session, message, padding);
+    }
+
+    /// Whether the peer takes what is sent; one that leaves too much unread loses its session.
+    pub(super) fn reads(&mut self, session: SessionId) -> bool {
+        let reads = self.fabric.backlog(session) < OUTBOUND;
+        if !reads {
+            self.close(session);
+        }
+        reads
+    }
+
+    /// A piece of an answer came in a session.
+    pub(super) fn piece(&mut self, session: SessionId, piece: Piece) {
+        if session.is_accepted() {
+            let Piece { job, completion } = piece;
+            let text = String::new();
+            self.heard(session, SessionMessage::JobChunk { job, text, completion });
+        } else {
+            self.chunk(session, "", piece);
+        }
     }
 
     /// A message came in a session.
@@ -375,7 +398,7 @@ impl Shell<'_> {
             })
         } else {
             let mut dialled = self.process.reading.iter().flat_map(|reading| &reading.dialled);
-            dialled.find(|it| it.session == session && it.open).map(|it| it.peer)
+            dialled.find_map(|it| it.peer_in(session))
         };
         let Some(peer) = known else { return };
         let understood = if session.is_accepted() {
@@ -417,7 +440,7 @@ impl Shell<'_> {
                 Input::PaymentRefused { peer, job }
             }
             SessionMessage::JobChunk { job, text, completion } => {
-                self.chunk(session, job, &text, completion);
+                self.chunk(session, &text, Piece { job, completion });
                 return Ok(None);
             }
             SessionMessage::JobFinished { job, receipt } => {

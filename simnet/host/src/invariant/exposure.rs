@@ -39,10 +39,8 @@ pub(super) struct Exposure {
 
 impl Exposure {
     /// Names the memory of a provider's entry.
-    pub(super) fn approach(&self, provider: HostId, ask: &mut dyn FnMut(*const u8, usize)) {
-        if let Some(step) = self.steps.get(provider) {
-            ask(std::ptr::from_ref(step).cast(), size_of::<NanoTon>());
-        }
+    pub(super) fn place(&self, provider: HostId) -> *const u8 {
+        self.steps.get(provider).map_or(std::ptr::null(), |step| std::ptr::from_ref(step).cast())
     }
 
     pub(super) fn exposed(&mut self, provider: HostId, job: Served, peer: Account) -> Verdict {

@@ -30,7 +30,7 @@ use simnet_scenario::{AdversaryKind, Moment, Scenario};
 use crate::fabric::HostId;
 use crate::host::HostSpec;
 use crate::ledger::{BlockReport, Ledger, LedgerFact};
-use crate::observation::{Observation, Observer};
+use crate::observation::{NOWHERE, Observation, Observer, Places};
 
 pub use liveness::Healing;
 
@@ -275,10 +275,9 @@ impl Invariants {
 }
 
 impl Observer for Invariants {
-    fn approach(&self, host: HostId, step: u8, ask: &mut dyn FnMut(*const u8, usize)) {
-        if step == 0 {
-            self.exposure.approach(host, ask);
-        }
+    fn places(&self, host: HostId, step: u8) -> Places {
+        let [place, none] = NOWHERE;
+        [if step == 0 { self.exposure.place(host) } else { place }, none]
     }
 
     fn end(&mut self, at: Moment, interrupted: bool, ledger: &Ledger) {

@@ -77,18 +77,14 @@ impl Accounts {
     }
 
     /// Names the memory of a host's entry, or of the counter that changes most.
-    pub(super) fn approach(&self, host: u32, step: u8, ask: &mut dyn FnMut(*const u8, usize)) {
+    pub(super) fn place(&self, host: u32, step: u8) -> *const u8 {
         let life = usize::try_from(host).ok().and_then(|it| self.lives.get(it));
         if step == 0 {
-            if let Some(life) = life {
-                ask(std::ptr::from_ref(life).cast(), size_of::<Life>());
-            }
-            return;
+            return life.map_or(std::ptr::null(), |life| std::ptr::from_ref(life).cast());
         }
         let place = life.and_then(|life| usize::try_from(life.account.checked_sub(1)?).ok());
-        if let Some(account) = place.and_then(|place| self.accounts.get(place)) {
-            ask(std::ptr::from_ref(&account.exposure).cast(), size_of::<u64>());
-        }
+        let account = place.and_then(|place| self.accounts.get(place));
+        account.map_or(std::ptr::null(), |it| std::ptr::from_ref(&it.exposure).cast())
     }
 
     pub(super) fn start(&mut self, host: u32, at: u64) {
