@@ -67,7 +67,12 @@ impl<K: Ord, V> FlatMap<K, V> {
     }
 
     fn find(&self, key: &K) -> Result<usize, usize> {
-        find(&self.0, |(known, _)| known.cmp(key))
+        match self.0.as_slice() {
+            // Most nodes have one job, one session, one channel; that two names are equal is told in a
+            // fraction of the time that their order takes.
+            [(only, _)] if only == key => Ok(0),
+            entries => find(entries, |(known, _)| known.cmp(key)),
+        }
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<&V> {

@@ -183,7 +183,7 @@ impl Overlay {
     }
 
     pub(crate) fn after(&mut self, nanos: u64, event: Event) {
-        self.wheel.push(self.now.after(Duration::from_nanos(nanos)), event);
+        self.wheel.push(self.now.after_nanos(nanos), event);
     }
 
     /// How long a connection's other end takes to notice that nobody is there any more.

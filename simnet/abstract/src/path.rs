@@ -144,11 +144,11 @@ impl Paths {
     /// The same, for a way that is known.
     pub(crate) fn fly(&self, way: Way, bytes: u64, draws: &mut Draws) -> u64 {
         let sending = u64::from(way.slowest) * bytes / 1_000;
-        let way = u64::from(way.one_way_us) * 1_000;
-        let jitter = way / 1_000 * draws.below(self.jitter_ppm.max(1)) / 1_000;
-        let packets = bytes.div_ceil(PACKET).max(1);
+        let micros = u64::from(way.one_way_us);
+        let way = micros * 1_000;
+        let jitter = micros * draws.below(self.jitter_ppm.max(1)) / 1_000;
         let mut more = 0;
-        if self.lost_ppm > 0 && draws.millionths() < self.lost_ppm * packets {
+        if self.lost_ppm > 0 && draws.millionths() < self.lost_ppm * packets(bytes) {
             more += way * 2;
         }
         if self.late_ppm > 0 && draws.millionths() < self.late_ppm {

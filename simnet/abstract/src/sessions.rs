@@ -2,8 +2,6 @@
 //!
 //! Owns: what becomes of a dial and of a message on its way. Must not: call a host; `world` does.
 
-use std::time::Duration;
-
 use cocoon_protocol::attest::Tier;
 use cocoon_protocol::wire::SessionMessage;
 use simnet_host::{Piece, SessionId};
@@ -162,7 +160,7 @@ impl Overlay {
         }
         let way = session.way(to_provider);
         let flight = self.paths.fly(way, crate::path::on_wire(bytes), &mut self.draws);
-        let at = session.arrival(to_provider, now.after(Duration::from_nanos(flight)));
+        let at = session.arrival(to_provider, now.after_nanos(flight));
         let serial = session.serial;
         let parcel = self.parcels.insert(parcel());
         self.wheel.push(at, Event::Message { session: handle, serial, to_provider, parcel });
@@ -192,7 +190,7 @@ impl Overlay {
             Parting::Goodbye if !cut => self.paths.one_way(host, other),
             Parting::Goodbye | Parting::Silent => silence.max(self.paths.one_way(host, other)),
         };
-        let at = session.arrival(to_provider, now.after(Duration::from_nanos(wait)));
+        let at = session.arrival(to_provider, now.after_nanos(wait));
         let serial = session.serial;
         self.wheel.push(at, Event::Down { session: handle, serial, to_provider });
     }

@@ -115,6 +115,10 @@ pub struct Engine {
     /// When `clock` was brought up to date.
     at: Moment,
     working: u32,
+    /// Speed of each job at work, in parts of [`ONE`].
+    share: u64,
+    /// Tokens that are sent together at that speed.
+    chunk: u32,
     jobs: Vec<Job>,
 }
 
@@ -150,8 +154,23 @@ impl Job {
 
 impl Engine {
     /// An engine with nothing to do.
-    pub const fn new(spec: EngineSpec) -> Self {
-        Self { spec, clock: 0, at: Moment::START, working: 0, jobs: Vec::new() }
+    pub fn new(spec: EngineSpec) -> Self {
+        let (share, chunk, jobs) = (ONE, 1, Vec::new());
+        let mut engine = Self { spec, clock: 0, at: Moment::START, working: 0, share, chunk, jobs };
+        engine.set_working(0);
+        engine
+    }
+
+    /// So many jobs are at work from now on.
+    fn set_working(&mut self, working: u32) {
+        self.working = working;
+        let others = u64::from(working.saturating_sub(1));
+        let step = 1_000 + u64::from(self.spec.contention).saturating_mul(others);
+        self.share = (ONE * 1_000 / step).max(1);
+        let flush = u64::try_from(self.spec.flush.as_nanos()).unwrap_or(u64::MAX);
+        let alone = scaled(flush, self.share);
+        let tokens = alone / self.spec.decode_ns.max(1);
+        self.chunk = u32::try_from(tokens).unwrap_or(u32::MAX).max(1);
     }
 
     /// Names the memory that it points to; see [`crate::Host::approach`].
@@ -211,7 +230,7 @@ impl Engine {
     /// Everything that is written or over by now, job by job in the order of admission.
     pub fn poll(&mut self, now: Moment, out: &mut Vec<Generated>) {
         self.advance(now);
-        let chunk = self.chunk();
+        let chunk = self.chunk;
         let mut ended = false;
         for at in 0..self.jobs.len() {
             let Some(job) = self.jobs.get(at) else { break };
@@ -243,7 +262,7 @@ impl Engine {
             } else if stands && let Some(job) = self.jobs.get_mut(at) {
                 job.written = completion;
                 job.state = State::Waiting;
-                self.working = self.working.saturating_sub(1);
+                self.set_working(self.working.saturating_sub(1));
             }
         }
         if ended {
@@ -257,11 +276,16 @@ impl Engine {
 
     /// When [`Self::poll`] has something to say, unless something happens before.
     pub fn next(&self) -> Option<Moment> {
-        let chunk = self.chunk();
-        let due = self.jobs.iter().filter_map(|job| self.due(job, chunk)).min()?;
-        let left = u128::from(due.saturating_sub(self.clock)) * u128::from(ONE);
-        let wall = left.div_ceil(u128::from(self.share()));
-        Some(self.at.after(Duration::from_nanos(u64::try_from(wall).unwrap_or(u64::MAX))))
+        let due = self.jobs.iter().filter_map(|job| self.due(job, self.chunk)).min()?;
+        let left = due.saturating_sub(self.clock);
+        let wall = match left.checked_mul(ONE) {
+            Some(left) => left.div_ceil(self.share),
+            None => {
+                let wall = (u128::from(left) * u128::from(ONE)).div_ceil(u128::from(self.share));
+                u64::try_from(wall).unwrap_or(u64::MAX)
+            }
+        };
+        Some(self.at.after_nanos(wall))
     }
 
     /// The clock at which a job has something to send or to end.
@@ -273,26 +297,10 @@ impl Engine {
         Some(since.saturating_add(tokens.saturating_mul(self.spec.decode_ns)))
     }
 
-    /// Tokens that are sent together at the present speed.
-    fn chunk(&self) -> u32 {
-        let flush = u64::try_from(self.spec.flush.as_nanos()).unwrap_or(u64::MAX);
-        let alone = u128::from(flush) * u128::from(self.share()) / u128::from(ONE);
-        let tokens = alone / u128::from(self.spec.decode_ns.max(1));
-        u32::try_from(tokens).unwrap_or(u32::MAX).max(1)
-    }
-
-    /// Speed of each job at work, in parts of [`ONE`].
-    fn share(&self) -> u64 {
-        let others = u64::from(self.working.saturating_sub(1));
-        let step = 1_000 + u64::from(self.spec.contention).saturating_mul(others);
-        (ONE * 1_000 / step).max(1)
-    }
-
     fn advance(&mut self, now: Moment) {
         if self.working > 0 {
-            let passed = u64::try_from(now.since(self.at).as_nanos()).unwrap_or(u64::MAX);
-            let alone = u128::from(passed) * u128::from(self.share()) / u128::from(ONE);
-            self.clock = self.clock.saturating_add(u64::try_from(alone).unwrap_or(u64::MAX));
+            let alone = scaled(now.nanos_since(self.at), self.share);
+            self.clock = self.clock.saturating_add(alone);
         }
         self.at = self.at.max(now);
     }
@@ -314,7 +322,7 @@ impl Engine {
         let reading = u64::from(job.ask.prompt.get()).saturating_mul(prefill_ns);
         let since = if begins { clock.saturating_add(reading) } else { clock };
         job.state = State::Working { since };
-        self.working += 1;
+        self.set_working(self.working.saturating_add(1));
     }
 
     fn remove(&mut self, key: JobKey) -> Option<Job> {
@@ -324,7 +332,7 @@ impl Engine {
             self.jobs = Vec::new();
         }
         if let State::Working { .. } = job.state {
-            self.working = self.working.saturating_sub(1);
+            self.set_working(self.working.saturating_sub(1));
         }
         if job.holds_place()
             && let Some(next) = self.jobs.iter().position(|job| !job.holds_place())
@@ -358,6 +366,11 @@ impl Engine {
 
 /// The full speed, in fixed point.
 const ONE: u64 = 1 << 16;
+
+/// What is left of a time at this share of the full speed.
+fn scaled(nanos: u64, share: u64) -> u64 {
+    u64::try_from(u128::from(nanos) * u128::from(share) / u128::from(ONE)).unwrap_or(u64::MAX)
+}
 
 #[cfg(test)]
 mod tests {

@@ -330,8 +330,9 @@ impl Recorder {
     fn money_fact(&mut self, at: u64, host: u32, fact: &Observation) {
         match *fact {
             Observation::Promised { channel, cumulative } => {
-                let provider = self.host(channel.provider);
-                let step = self.money.promised(&channel, host, provider, cumulative.as_nano());
+                let Self { names, about, money, .. } = self;
+                let provider = || names.host(&about.hosts, channel.provider);
+                let step = money.promised(&channel, host, provider, cumulative.as_nano());
                 if let Some(account) = self.account(host) {
                     account.spend += step;
                 }

@@ -157,10 +157,11 @@ impl Shell<'_> {
 
     fn drive(&mut self) {
         while self.process.commit.is_none() && self.process.end.is_none() {
-            let Some(first) = self.process.inbox.pop() else { break };
+            if self.process.inbox.is_empty() {
+                break;
+            }
             let mut batch = spare::batch();
-            self.call(first, &mut batch);
-            for _ in 1..BATCH {
+            for _ in 0..BATCH {
                 let Some(next) = self.process.inbox.pop() else { break };
                 self.call(next, &mut batch);
             }

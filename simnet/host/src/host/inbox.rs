@@ -49,6 +49,7 @@ impl Inbox {
     }
 
     /// Takes the first out.
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Input> {
         let waiting = self.0.as_mut()?;
         let first = waiting.pop_front();

@@ -35,7 +35,8 @@ pub(super) struct Jobs {
     open: BTreeMap<JobId, Moment>,
     /// In the order of submission; ended ones are dropped when they come up.
     order: VecDeque<(Moment, JobId)>,
-    /// The first of them, once it is known to be open: its age is asked for at every fact.
+    /// The first of them, once it is known to be open, and until when it is not too old: that is asked
+    /// at every fact.
     first: Option<(Moment, JobId)>,
 }
 
@@ -61,15 +62,20 @@ impl Jobs {
     }
 
     /// Looks whether the oldest job is too old.
+    #[inline]
     pub(super) fn age(&mut self, now: Moment) -> Verdict {
-        if self.first.is_some_and(|(at, _)| now.since(at) <= self.oldest) {
+        if self.first.is_some_and(|(until, _)| now <= until) {
             return Ok(());
         }
+        self.find_first(now)
+    }
+
+    fn find_first(&mut self, now: Moment) -> Verdict {
         self.first = None;
         while let Some((at, job)) = self.order.front().copied() {
             let open = self.open.get(&job) == Some(&at);
             if open && now.since(at) <= self.oldest {
-                self.first = Some((at, job));
+                self.first = Some((at.after(self.oldest), job));
                 break;
             }
             self.order.pop_front();

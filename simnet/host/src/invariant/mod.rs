@@ -187,8 +187,15 @@ impl Invariants {
         }
     }
 
+    #[inline]
     fn judge(&mut self, at: Moment, host: Option<HostId>, name: &'static str, verdict: Verdict) {
-        let Err(what) = verdict else { return };
+        if let Err(what) = verdict {
+            self.broken(at, host, name, what);
+        }
+    }
+
+    #[cold]
+    fn broken(&mut self, at: Moment, host: Option<HostId>, name: &'static str, what: String) {
         let count = self.counts.entry(name).or_default();
         *count = count.saturating_add(1);
         if self.first.is_none() {

@@ -36,6 +36,20 @@ impl Hasher for FirstBytes {
 
 pub(super) type Quick = BuildHasherDefault<FirstBytes>;
 
+/// The first eight bytes of something random.
+pub(super) fn head(bytes: &[u8; 32]) -> u64 {
+    bytes.first_chunk::<8>().map_or(0, |head| u64::from_be_bytes(*head))
+}
+
+/// What of a job is served and not paid, as stated last. Apart from the rest of the job, and small:
+/// it is looked for with every piece of text.
+#[derive(Clone, Copy, Debug)]
+struct Exposed {
+    value: u64,
+    /// Whose job it is, if it is an adversary's.
+    debtor: Option<u32>,
+}
+
 /// A job that has not ended.
 #[derive(Clone, Debug)]
 pub(super) struct OpenJob {
@@ -82,6 +96,8 @@ pub(super) struct Counts {
 #[derive(Debug)]
 pub(super) struct Jobs {
     open: HashMap<JobId, OpenJob, Quick>,
+    /// By the first bytes of jobs that are open.
+    exposed: HashMap<u64, Exposed, Quick>,
     next: u64,
     hostile_open: u64,
     pub(super) of_adversaries: u64,
@@ -119,6 +135,7 @@ impl Jobs {
     pub(super) fn new(regions: usize) -> Self {
         Self {
             open: HashMap::default(),
+            exposed: HashMap::default(),
             next: 0,
             hostile_open: 0,
             of_adversaries: 0,
@@ -216,9 +233,15 @@ impl Jobs {
 
     /// So much of it is served and not paid; whose it is, if it is an adversary's.
     pub(super) fn exposed(&mut self, job: &JobId, value: u64) -> Option<u32> {
-        let open = self.open.get_mut(job)?;
-        open.exposed = value;
-        open.hostile_consumer.then_some(open.consumer)
+        let head = head(job.as_bytes());
+        if let Some(exposed) = self.exposed.get_mut(&head) {
+            exposed.value = value;
+            return exposed.debtor;
+        }
+        let open = self.open.get(job)?;
+        let debtor = open.hostile_consumer.then_some(open.consumer);
+        self.exposed.insert(head, Exposed { value, debtor });
+        debtor
     }
 
     /// Counts a job that ended; `None` if it never was submitted.
@@ -228,7 +251,8 @@ impl Jobs {
         ended: &Ended,
         about: &Description,
     ) -> Option<OpenJob> {
-        let open = self.open.remove(job)?;
+        let mut open = self.open.remove(job)?;
+        open.exposed = self.exposed.remove(&head(job.as_bytes())).map_or(0, |it| it.value);
         if open.hostile_consumer {
             self.hostile_open -= 1;
         }
@@ -274,7 +298,12 @@ impl Jobs {
 
     /// The jobs that have not ended, by number.
     pub(super) fn take_unfinished(&mut self) -> Vec<OpenJob> {
-        let mut left: Vec<_> = self.open.drain().map(|it| it.1).collect();
+        let exposed = std::mem::take(&mut self.exposed);
+        let owing = |(job, open): (JobId, OpenJob)| {
+            let exposed = exposed.get(&head(job.as_bytes())).map_or(0, |it| it.value);
+            OpenJob { exposed, ..open }
+        };
+        let mut left: Vec<_> = self.open.drain().map(owing).collect();
         left.sort_unstable_by_key(|it| it.number);
         left
     }

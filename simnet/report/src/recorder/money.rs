@@ -6,53 +6,51 @@ use std::collections::HashMap;
 
 use cocoon_protocol::channel::ChannelId;
 
-use super::jobs::Quick;
+use super::jobs::{Quick, head};
 
-/// A host that is not known.
-const NOBODY: u32 = u32::MAX;
-
-/// A channel by numbers: vault, provider, epoch.
-type Key = (u32, u32, u32);
-
-#[derive(Clone, Copy, Debug, Default)]
+/// What was promised, held and paid in a channel, and between whom.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Channel {
     pub(super) promised: u64,
     pub(super) held: u64,
     pub(super) settled: u64,
+    /// Who has promised, once somebody has.
+    pub(super) consumer: Option<u32>,
+    pub(super) provider: Option<u32>,
+    pub(super) epoch: u32,
+    /// In the order of the first facts about them.
+    number: u32,
 }
 
-/// All channels.
+/// All channels, each under eight bytes: two of a run's are the same with a probability of one in ten
+/// million when there are two million of them. One look for a fact, and with a million hosts each look
+/// is a wait for memory.
 #[derive(Debug, Default)]
 pub(super) struct Money {
-    /// Vaults by the hash of their address: a number, in order of their first use.
-    vaults: HashMap<[u8; 32], u32, Quick>,
-    /// Whose vault it is, by the vault's number.
-    owners: Vec<u32>,
-    channels: HashMap<Key, Channel, Quick>,
+    channels: HashMap<u64, Channel, Quick>,
 }
 
-fn known(host: u32) -> Option<u32> {
-    (host != NOBODY).then_some(host)
+fn key(channel: &ChannelId) -> u64 {
+    let epoch = u64::from(channel.epoch).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    head(&channel.vault.hash) ^ head(channel.provider.as_bytes()).rotate_left(29) ^ epoch
 }
 
 impl Money {
-    fn vault(&mut self, channel: &ChannelId) -> u32 {
-        let next = u32::try_from(self.owners.len()).unwrap_or(NOBODY);
-        let number = *self.vaults.entry(channel.vault.hash).or_insert(next);
-        if number == next {
-            self.owners.push(NOBODY);
-        }
-        number
-    }
-
-    fn owner(&self, vault: u32) -> u32 {
-        let place = usize::try_from(vault).ok();
-        place.and_then(|it| self.owners.get(it)).copied().unwrap_or(NOBODY)
-    }
-
-    fn channel(&mut self, channel: &ChannelId, provider: u32) -> &mut Channel {
-        let vault = self.vault(channel);
-        self.channels.entry((vault, provider, channel.epoch)).or_default()
+    fn channel(
+        &mut self,
+        channel: &ChannelId,
+        provider: impl FnOnce() -> Option<u32>,
+    ) -> &mut Channel {
+        let number = u32::try_from(self.channels.len()).unwrap_or(u32::MAX);
+        self.channels.entry(key(channel)).or_insert_with(|| Channel {
+            promised: 0,
+            held: 0,
+            settled: 0,
+            consumer: None,
+            provider: provider(),
+            epoch: channel.epoch,
+            number,
+        })
     }
 
     /// A consumer's promise; how much more it is than before.
@@ -60,14 +58,11 @@ impl Money {
         &mut self,
         channel: &ChannelId,
         consumer: u32,
-        provider: Option<u32>,
+        provider: impl FnOnce() -> Option<u32>,
         cumulative: u64,
     ) -> u64 {
-        let vault = self.vault(channel);
-        if let Some(owner) = usize::try_from(vault).ok().and_then(|it| self.owners.get_mut(it)) {
-            *owner = consumer;
-        }
-        let entry = self.channel(channel, provider.unwrap_or(NOBODY));
+        let entry = self.channel(channel, provider);
+        entry.consumer = Some(consumer);
         let step = cumulative.saturating_sub(entry.promised);
         entry.promised += step;
         step
@@ -75,7 +70,7 @@ impl Money {
 
     /// A provider's best voucher; how much more it is than before.
     pub(super) fn held(&mut self, channel: &ChannelId, provider: u32, cumulative: u64) -> u64 {
-        let entry = self.channel(channel, provider);
+        let entry = self.channel(channel, || Some(provider));
         let step = cumulative.saturating_sub(entry.held);
         entry.held += step;
         step
@@ -88,19 +83,16 @@ impl Money {
         provider: u32,
         paid: u64,
     ) -> (Option<u32>, u64) {
-        let vault = self.vault(channel);
-        let owner = self.owner(vault);
-        let entry = self.channel(channel, provider);
+        let entry = self.channel(channel, || Some(provider));
         let step = paid.saturating_sub(entry.settled);
         entry.settled += step;
-        (known(owner), step)
+        (entry.consumer, step)
     }
 
     /// Every channel by consumer, provider and epoch.
-    pub(super) fn channels(&self) -> Vec<(Option<u32>, Option<u32>, u32, Channel)> {
-        let numbered = |(key, channel): (&Key, &Channel)| (self.owner(key.0), *key, *channel);
-        let mut all: Vec<_> = self.channels.iter().map(numbered).collect();
-        all.sort_unstable_by_key(|it| (it.0, it.1.1, it.1.2, it.1.0));
-        all.into_iter().map(|(owner, key, it)| (known(owner), known(key.1), key.2, it)).collect()
+    pub(super) fn channels(&self) -> Vec<Channel> {
+        let mut all: Vec<_> = self.channels.values().copied().collect();
+        all.sort_unstable_by_key(|it| (it.consumer, it.provider, it.epoch, it.number));
+        all
     }
 }

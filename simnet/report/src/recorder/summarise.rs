@@ -191,11 +191,11 @@ fn host_rows(recorder: &mut Recorder, end: u64) {
 }
 
 fn channel_rows(recorder: &mut Recorder) {
-    for (consumer, provider, epoch, channel) in recorder.money.channels() {
+    for channel in recorder.money.channels() {
         let row = [
-            consumer.into(),
-            provider.into(),
-            epoch.into(),
+            channel.consumer.into(),
+            channel.provider.into(),
+            channel.epoch.into(),
             channel.promised.into(),
             channel.held.into(),
             channel.settled.into(),
