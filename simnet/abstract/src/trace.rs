@@ -5,32 +5,44 @@
 use simnet_host::{HostId, Observation};
 use simnet_scenario::Moment;
 
-/// Bytes that are hashed at a time.
-const CHUNK: usize = 64 * 1024;
+/// Lines that are hashed at a time: 48 KiB, whose chunks the hash takes side by side.
+const LINES: usize = 2 * 1024;
+/// Bytes of a line: a moment and two numbers.
+const LINE: usize = 24;
 
 /// A hash that is fed with numbers.
 #[derive(Debug)]
 pub(crate) struct Trace {
     hasher: blake3::Hasher,
-    waiting: Vec<u8>,
+    lines: Box<[[u8; LINE]; LINES]>,
+    waiting: usize,
 }
 
 impl Trace {
     pub(crate) fn new() -> Self {
         let hasher = blake3::Hasher::new_derive_key("cocoon simnet trace of the abstract tier v1");
-        Self { hasher, waiting: Vec::with_capacity(CHUNK) }
+        Self { hasher, lines: Box::new([[0; LINE]; LINES]), waiting: 0 }
     }
 
     /// Something happened at a moment; the numbers say what.
-    pub(crate) fn add(&mut self, at: Moment, numbers: [u64; 2]) {
-        self.waiting.extend_from_slice(&at.as_nanos().to_le_bytes());
-        for number in numbers {
-            self.waiting.extend_from_slice(&number.to_le_bytes());
+    #[inline]
+    pub(crate) fn add(&mut self, at: Moment, [first, second]: [u64; 2]) {
+        let words = [at.as_nanos(), first, second];
+        if let Some(line) = self.lines.get_mut(self.waiting) {
+            for (place, word) in line.as_chunks_mut().0.iter_mut().zip(words) {
+                *place = word.to_le_bytes();
+            }
         }
-        if self.waiting.len() >= CHUNK - 64 {
-            self.hasher.update(&self.waiting);
-            self.waiting.clear();
+        self.waiting += 1;
+        if self.waiting == LINES {
+            self.hash();
         }
+    }
+
+    fn hash(&mut self) {
+        let lines = self.lines.get(..self.waiting).unwrap_or_default();
+        self.hasher.update(lines.as_flattened());
+        self.waiting = 0;
     }
 
     /// The ledger answers a host.
@@ -73,8 +85,7 @@ impl Trace {
 
     /// The hash over everything so far.
     pub(crate) fn finish(&mut self) -> [u8; 32] {
-        self.hasher.update(&self.waiting);
-        self.waiting.clear();
+        self.hash();
         *self.hasher.finalize().as_bytes()
     }
 }

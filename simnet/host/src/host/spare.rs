@@ -15,59 +15,51 @@ use crate::engine::Generated;
 
 /// Entries for which room is kept at most.
 const KEPT: usize = 64;
-/// Batches that are kept at most: one is with each commit that is under way.
-const BATCHES: usize = 32;
 
 thread_local! {
-    static BATCHES_KEPT: Cell<Vec<Box<Batch>>> = const { Cell::new(Vec::new()) };
+    static BATCH: Cell<Option<Box<Batch>>> = const { Cell::new(None) };
     static INBOX: Cell<Option<Box<VecDeque<Waiting>>>> = const { Cell::new(None) };
     static GENERATED: Cell<Vec<Generated>> = const { Cell::new(Vec::new()) };
 }
 
 /// An empty batch.
 pub(super) fn batch() -> Box<Batch> {
-    let mut kept = BATCHES_KEPT.take();
-    let batch = kept.pop();
-    BATCHES_KEPT.set(kept);
-    batch.unwrap_or_default()
+    BATCH.with(Cell::take).unwrap_or_default()
 }
 
 /// What is left of one.
 pub(super) fn done(mut batch: Box<Batch>) {
     let Batch { output, paid } = &mut *batch;
-    let small = output.persist.capacity() <= KEPT && output.effects.capacity() <= KEPT;
-    let mut kept = BATCHES_KEPT.take();
-    if small && kept.len() < BATCHES {
+    if output.persist.capacity() <= KEPT && output.effects.capacity() <= KEPT {
         output.persist.clear();
         output.effects.clear();
         output.wake_at = None;
         paid.clear();
-        kept.push(batch);
+        BATCH.with(|kept| kept.set(Some(batch)));
     }
-    BATCHES_KEPT.set(kept);
 }
 
 /// An empty list for what an engine has to say.
 pub(super) fn generated() -> Vec<Generated> {
-    GENERATED.take()
+    GENERATED.with(Cell::take)
 }
 
 /// What is left of it.
 pub(super) fn said(mut list: Vec<Generated>) {
     if list.capacity() > 0 && list.capacity() <= KEPT {
         list.clear();
-        GENERATED.set(list);
+        GENERATED.with(|kept| kept.set(list));
     }
 }
 
 /// An empty inbox.
 pub(super) fn inbox() -> Box<VecDeque<Waiting>> {
-    INBOX.take().unwrap_or_default()
+    INBOX.with(Cell::take).unwrap_or_default()
 }
 
 /// What is left of one.
 pub(super) fn emptied(inbox: Box<VecDeque<Waiting>>) {
     if inbox.is_empty() && inbox.capacity() <= KEPT {
-        INBOX.set(Some(inbox));
+        INBOX.with(|kept| kept.set(Some(inbox)));
     }
 }

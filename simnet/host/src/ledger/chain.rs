@@ -3,7 +3,8 @@
 //! Owns: wallets, vaults, the pool of messages, and a journal of the newest blocks.
 //! Must not: know who waits for what; the desk looks.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use cocoon_protocol::channel::settlement::{
     Command, Message, Parameters, Transfer, Vault, VaultError,
@@ -18,6 +19,31 @@ use super::fact::LedgerFact;
 use super::gas;
 use crate::fabric::HostId;
 use crate::mutation::{Mutation, planted};
+
+/// Addresses are hashes, so that their first bytes are one. A tree of a hundred thousand would be a
+/// dozen waits for memory at each look.
+type ByAddress<T> = HashMap<TonAddress, T, BuildHasherDefault<Head>>;
+
+/// The first eight bytes of an address.
+#[derive(Clone, Copy, Debug, Default)]
+struct Head(u64);
+
+impl Hasher for Head {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(head) = bytes.first_chunk::<8>() {
+            self.0 ^= u64::from_le_bytes(*head);
+        }
+    }
+
+    // The workchain, and the length of the hash: the same in all.
+    fn write_i8(&mut self, _: i8) {}
+
+    fn write_usize(&mut self, _: usize) {}
+}
 
 /// A vault's place in the list of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,9 +122,10 @@ struct Block {
 pub(super) struct Chain {
     books: Books,
     vaults: Vec<VaultAccount>,
-    vault_of: BTreeMap<TonAddress, VaultIndex>,
+    /// For finding only, like the next: neither has an order that means anything.
+    vault_of: ByAddress<VaultIndex>,
     wallets: Vec<Wallet>,
-    wallet_of: BTreeMap<TonAddress, WalletIndex>,
+    wallet_of: ByAddress<WalletIndex>,
     /// By the moment from which a block may take them, then by their order.
     pool: BTreeMap<(Moment, u64), Pending>,
     serial: u64,
