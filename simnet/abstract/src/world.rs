@@ -2,6 +2,7 @@
 //!
 //! Owns: what every kind of event means. Must not: decide the order of a run; `run` does.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::carrier::Carrier;
 use crate::event::{Answer, Event, Life};
 use crate::overlay::{DIAL_TIMEOUT, Overlay, Parting, millis};
 use crate::session::{State, evidence_bytes};
+use crate::still::Still;
 use crate::tables::Action;
 use crate::trace::Trace;
 use crate::traffic::Protocol;
@@ -77,6 +79,12 @@ impl<'a> World<'a> {
     /// Brings the memory near that the next events will need.
     pub(crate) fn approach(&mut self) {
         self.ahead.step(&self.overlay, &self.hosts, &*self.observer);
+    }
+
+    /// Stands still, for whoever watches to look.
+    pub(crate) fn halt(&mut self, at: Moment) -> ControlFlow<()> {
+        let Self { hosts, overlay, observer, .. } = self;
+        observer.halt(at, &mut Still { at, hosts, overlay })
     }
 
     /// A host, and the world as it sees it.
