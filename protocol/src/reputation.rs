@@ -163,6 +163,11 @@ impl Reputation {
         history.per_token_ms += (per_token - history.per_token_ms) * BLEND;
     }
 
+    /// Of whom something was experienced, with which model; for displays.
+    pub fn known(&self) -> impl Iterator<Item = (NodeId, ModelHash)> {
+        self.histories.iter().map(|(known, _)| *known)
+    }
+
     /// What to expect of a provider at `now`.
     pub fn standing(&self, provider: NodeId, model: ModelHash, now: Timestamp) -> Standing {
         let known = self.histories.get(&(provider, model));
@@ -208,7 +213,9 @@ mod tests {
     fn a_failure_lowers_the_standing_however_fast_it_was() {
         let mut reputation = Reputation::default();
         let before = reputation.standing(A, MODEL, NOW);
+        assert_eq!(reputation.known().next(), None);
         reputation.record(A, MODEL, Experience::Failed, TOOK, NOW);
+        assert!(reputation.known().eq([(A, MODEL)]));
         let after = reputation.standing(A, MODEL, NOW);
         assert!(after.success < before.success * 0.7);
         assert_eq!(after.first_token_ms, before.first_token_ms);

@@ -73,6 +73,11 @@ impl Behaviour {
         self.peers.len()
     }
 
+    /// Connected peers, and whether this node dialled them.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (&PeerId, bool)> {
+        self.peers.iter().map(|(peer, known)| (peer, known.dialled))
+    }
+
     /// Whether there are so many that idle ones should go.
     pub(crate) fn is_above_high_water(&self) -> bool {
         self.peers.values().filter(|peer| !peer.closing).count() > self.limits.high_water

@@ -28,6 +28,7 @@ mod streams;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod view;
 mod warm;
 
 pub use behaviour::keypair;
@@ -41,3 +42,5 @@ pub use libp2p::swarm::Executor;
 pub use libp2p::{Multiaddr, multiaddr};
 pub use overlay::{Overlay, Transport};
 pub use streams::{OpenError, PeerStream, Protocol, Refusal, RequestId};
+pub use view::{KnownProvider, View};
+pub use warm::TableView;

@@ -38,6 +38,13 @@ async fn a_fresh_consumer_finds_an_offer_through_an_entry_point() {
     let anchors: Vec<_> = status.anchors.iter().map(|anchor| anchor.node).collect();
     assert!(anchors.contains(&provider.id()), "worth remembering: {anchors:?}");
     assert_eq!(provider.status().await.subscribers, 1);
+    let view = consumer.ask(|overlay| overlay.view()).await;
+    let [table] = view.tables[..] else { panic!("one is wanted: {view:?}") };
+    assert_eq!((table.want, table.warm, table.on_the_way), (want(1), 1, 0));
+    let [known] = view.providers[..] else { panic!("one is known: {view:?}") };
+    assert_eq!((known.node, known.warm, known.tables), (provider.id(), true, 1));
+    assert!(view.connections.iter().any(|(peer, _)| *peer == provider.id()), "{view:?}");
+    assert!(!view.serves_index);
 }
 
 #[tokio::test]

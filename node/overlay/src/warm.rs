@@ -7,6 +7,8 @@
 //! A provider stands in the tables that it was found for, and in no other: those who reach a high
 //! tier would otherwise fill the table of a low one too, and nobody would ever see the rest.
 
+mod view;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +21,8 @@ use crate::command::Want;
 use crate::control::{Link, LinkId};
 use crate::draw::Draw;
 use crate::limits;
+
+pub use view::TableView;
 
 /// What the table wants done.
 #[derive(Debug)]

@@ -413,6 +413,27 @@ impl Funds {
         }
     }
 
+    /// Whether the vault is being opened, for displays.
+    pub const fn is_opening(&self) -> bool {
+        matches!(self.vault, Vault::Opening)
+    }
+
+    /// The provider that an allocation is being made for, for displays.
+    pub const fn allocating(&self) -> Option<NodeId> {
+        self.allocating
+    }
+
+    /// The limit that a provider has said it sees, in the session that stands; for displays.
+    pub fn seen_limit(&self, provider: NodeId) -> Option<NanoTon> {
+        match self.channels.get(&provider)?.greeting {
+            Greeting::Seen { limit } => Some(limit),
+            Greeting::None
+            | Greeting::Asked { .. }
+            | Greeting::Retry { .. }
+            | Greeting::Unseen { .. } => None,
+        }
+    }
+
     /// All channels, for displays.
     pub fn payers(&self) -> impl Iterator<Item = (&NodeId, &Payer)> {
         self.channels.iter().map(|(provider, funded)| (provider, &funded.payer))
@@ -519,6 +540,8 @@ mod tests {
         assert!(is_hello(&prepare(&mut funds, PROVIDER, 10, NOW).1));
         with(|out| funds.channel_state(PROVIDER, &sees(limit, 1, None), NOW, out));
         assert_eq!(prepare(&mut funds, PROVIDER, 10, NOW).0, Readiness::Ready);
+        assert_eq!(funds.seen_limit(PROVIDER), Some(nano(limit)));
+        assert_eq!(funds.seen_limit(OTHER), None);
         funds
     }
 
@@ -535,11 +558,13 @@ mod tests {
         let opened = Effect::Ledger(LedgerCommand::OpenVault { deposit: nano(1_000) });
         let (readiness, out) = prepare(&mut funds, PROVIDER, 10, NOW);
         assert_eq!((readiness, out.effects), (Readiness::Waiting, vec![opened.clone()]));
+        assert!(funds.is_opening());
         for provider in [PROVIDER, OTHER] {
             let (readiness, out) = prepare(&mut funds, provider, 10, NOW);
             assert_eq!((readiness, out.effects), (Readiness::Waiting, vec![]));
         }
         funds.vault_failed();
+        assert!(!funds.is_opening());
         assert_eq!(prepare(&mut funds, OTHER, 10, NOW).1.effects, [opened]);
     }
 
@@ -550,10 +575,12 @@ mod tests {
         with(|out| funds.vault_ready(VAULT, nano(150), Vec::new(), out));
         let (_, out) = prepare(&mut funds, PROVIDER, 10, NOW);
         assert_eq!(allocates(&out), Some((PROVIDER, nano(100))));
+        assert_eq!(funds.allocating(), Some(PROVIDER));
         let (readiness, out) = prepare(&mut funds, OTHER, 60, NOW);
         assert_eq!((readiness, out.effects), (Readiness::Waiting, vec![]));
         let (_, out) = with(|out| funds.allocated(PROVIDER, &allocation(100, 1), nano(50), out));
         assert!(matches!(out.persist[..], [Record::Payer(_)]), "durable before it is used");
+        assert_eq!(funds.allocating(), None);
         // What is left does not cover the other job, but it covers a smaller one.
         let (needed, available) = (nano(60), nano(50));
         let failed = Readiness::Failed(LedgerFailure::NoFunds { needed, available });

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use cocoon_protocol::Input;
 use cocoon_protocol::attest::Tier;
 use cocoon_protocol::identity::{ModelHash, NodeId};
+use cocoon_protocol::job::consumer::view::Phase;
 use cocoon_protocol::job::{FinishReason, JobError};
 use cocoon_protocol::limits;
 use cocoon_protocol::offer::Offer;
@@ -77,6 +78,41 @@ fn a_second_job_needs_no_look_up_and_no_ledger() {
     world.run();
     world.cost(job);
     assert_eq!(world.free, free);
+}
+
+#[test]
+fn a_display_shows_a_consumers_job_at_every_step() {
+    let mut world = World::new();
+    let job = world.submit(1);
+    let mut steps: Vec<&str> = Vec::new();
+    loop {
+        let consumer = world.consumer.consumer().unwrap();
+        if let Some(view) = consumer.job_views().next() {
+            assert_eq!((view.job, view.tried), (job, 0));
+            let step = match view.phase {
+                Phase::Looking => "looking",
+                Phase::Waiting => "waiting",
+                Phase::Preparing => "preparing",
+                Phase::Requested => "requested",
+                Phase::Running(progress) => {
+                    assert_eq!(progress.prompt, PROMPT);
+                    assert!(progress.paid_for <= progress.received);
+                    let cost = prices().cost(PROMPT, progress.paid_for).unwrap();
+                    assert_eq!(progress.promised, cost);
+                    "running"
+                }
+            };
+            assert_eq!(view.provider.is_some(), step != "looking");
+            if steps.last() != Some(&step) {
+                steps.push(step);
+            }
+        }
+        if !world.step() {
+            break;
+        }
+    }
+    assert_eq!(steps, ["looking", "preparing", "requested", "running"]);
+    assert_eq!(world.consumer.consumer().unwrap().job_views().count(), 0);
 }
 
 #[test]

@@ -25,6 +25,11 @@ impl Key {
         Self { model, minimum_tier }
     }
 
+    /// The model's number, and the lowest tier.
+    pub(crate) const fn parts(self) -> (u16, Tier) {
+        (self.model, self.minimum_tier)
+    }
+
     /// A number for traces.
     pub(crate) fn number(self) -> u32 {
         u32::from(self.model) * 4 + self.minimum_tier as u32
@@ -89,6 +94,11 @@ impl Directory {
     pub(crate) fn number(&self, model: ModelHash) -> Option<u16> {
         let at = self.listings.iter().position(|listing| listing.model == model)?;
         u16::try_from(at).ok()
+    }
+
+    /// The model of a number.
+    pub(crate) fn model(&self, number: u16) -> Option<ModelHash> {
+        self.listings.get(usize::from(number)).map(|listing| listing.model)
     }
 
     /// A provider's records reach the index, or are renewed there.

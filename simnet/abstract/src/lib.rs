@@ -33,6 +33,7 @@ mod run;
 mod session;
 mod sessions;
 mod slab;
+mod still;
 mod tables;
 mod trace;
 mod traffic;

@@ -7,6 +7,8 @@
 //! script, and the sample, as in the exact tier. Observers hear the facts of an event before the
 //! next event.
 
+use std::ops::ControlFlow;
+
 use cocoon_protocol::insecure_simulated_signatures::{PublicKeys, simulate};
 use simnet_host::script::{Event, Script, WorldEvent};
 use simnet_host::{Control, HostId, Ledger, LedgerTerms, Observer, Outcome, Progress, population};
@@ -87,6 +89,8 @@ struct Run<'a> {
     next_block: Option<Moment>,
     sample_at: Moment,
     until: Moment,
+    /// Where it stands still next: at the end, or where the observer wants to look before.
+    stop: Moment,
     events: u64,
 }
 
@@ -102,13 +106,16 @@ impl<'a> Run<'a> {
         observer.begin(&hosts);
         let values = calibration.at(scenario.population.nodes);
         let ledger = Ledger::new(LedgerTerms::of(scenario, seed), seed);
+        let until = Moment::START.after(scenario.duration.duration());
+        let stop = observer.halt_at().map_or(until, |at| at.min(until));
         Ok(Self {
             scenario,
             world: World::new(scenario, seed, hosts, values, ledger, observer),
             script,
             next_block: None,
             sample_at: Moment::START.after(scenario.sample_every.duration()),
-            until: Moment::START.after(scenario.duration.duration()),
+            until,
+            stop,
             events: 0,
         })
     }
@@ -122,10 +129,11 @@ impl<'a> Run<'a> {
             let outside = self.outside();
             match self.world.overlay.wheel.pop(outside) {
                 Some((at, event)) => self.step(at, event),
-                None if outside >= self.until => {
-                    self.world.overlay.now = self.until;
-                    self.take_samples();
-                    return false;
+                None if outside >= self.stop && self.has_arrived() => {
+                    if self.arrive().is_break() {
+                        return self.stop < self.until;
+                    }
+                    continue;
                 }
                 None => self.befall(outside),
             }
@@ -136,10 +144,38 @@ impl<'a> Run<'a> {
                     return true;
                 }
             }
-            if self.world.observer.is_over() {
+            if self.world.observer.is_over() && self.halt(self.world.overlay.now).is_break() {
                 return true;
             }
         }
+    }
+
+    /// Whether everything up to the stop has happened, as nothing in the network is due by then.
+    fn has_arrived(&self) -> bool {
+        self.stop >= self.until || self.due().is_none_or(|at| at > self.stop)
+    }
+
+    /// The run is where it stops. At the end there is nothing to go on to, whoever looks.
+    fn arrive(&mut self) -> ControlFlow<()> {
+        self.world.overlay.now = self.stop;
+        if self.stop < self.until {
+            return self.halt(self.stop);
+        }
+        self.take_samples();
+        if self.world.observer.halt_at().is_some() {
+            let _over = self.world.halt(self.until);
+        }
+        ControlFlow::Break(())
+    }
+
+    /// Stands still until the observer has seen enough.
+    fn halt(&mut self, at: Moment) -> ControlFlow<()> {
+        let flow = self.world.halt(at);
+        if flow.is_continue() {
+            let next = self.world.observer.halt_at();
+            self.stop = next.map_or(self.until, |next| next.max(at).min(self.until));
+        }
+        flow
     }
 
     fn step(&mut self, at: Moment, event: crate::event::Event) {
@@ -149,10 +185,14 @@ impl<'a> Run<'a> {
         self.world.on_event(event);
     }
 
-    /// When something beside the network is due; at the latest, the end.
+    /// When something beside the network is due; at the latest, the stop.
     fn outside(&self) -> Moment {
+        self.due().map_or(self.stop, |at| at.min(self.stop))
+    }
+
+    fn due(&self) -> Option<Moment> {
         let due = [self.script.next_at(), self.next_block, Some(self.sample_at)];
-        due.into_iter().flatten().min().map_or(self.until, |at| at.min(self.until))
+        due.into_iter().flatten().min()
     }
 
     /// Does all that is due beside the network.

@@ -7,6 +7,8 @@
 //! not sent as events (a provider that lives is heard; one that is gone is reported lost when its
 //! silence or its closed connection would be noticed), and an offer's expiry never comes before.
 
+mod view;
+
 use crate::directory::{Key, Range};
 use crate::draws::Draws;
 

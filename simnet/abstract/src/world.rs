@@ -2,6 +2,7 @@
 //!
 //! Owns: what every kind of event means. Must not: decide the order of a run; `run` does.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::carrier::Carrier;
 use crate::event::{Answer, Event, Life};
 use crate::overlay::{DIAL_TIMEOUT, Overlay, Parting, millis};
 use crate::session::{Parcel, State, evidence_bytes};
+use crate::still::Still;
 use crate::tables::Action;
 use crate::trace::Trace;
 use crate::traffic::Protocol;
@@ -78,6 +80,12 @@ impl<'a> World<'a> {
     pub(crate) fn approach(&mut self) {
         let Self { overlay, hosts, observer, ahead, .. } = self;
         ahead.step(Sight { overlay, hosts, observer: &**observer });
+    }
+
+    /// Stands still, for whoever watches to look.
+    pub(crate) fn halt(&mut self, at: Moment) -> ControlFlow<()> {
+        let Self { hosts, overlay, observer, .. } = self;
+        observer.halt(at, &mut Still { at, hosts, overlay })
     }
 
     /// A host, and the world as it sees it.

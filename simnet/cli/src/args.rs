@@ -26,7 +26,8 @@ pub(crate) enum Command {
     Compare(Compare),
     /// Run a grid of scenarios in worker processes.
     Sweep(Sweep),
-    /// Run a result again up to a moment and show what a node saw, or list a recorded trace.
+    /// Run a result again, up to a moment or step by step, and show what a node saw and what it
+    /// has; or list a recorded trace.
     Replay(Replay),
     /// Show that the same seed gives the same bytes, also under load, and another seed others.
     Check(Check),
@@ -171,7 +172,8 @@ fn shard(text: &str) -> Result<(u64, u64), String> {
 pub(crate) struct Replay {
     /// A run's folder, or a file of a trace.
     pub(crate) trace: PathBuf,
-    /// Up to this moment of the run, as `12.5s`.
+    /// Up to this moment of the run, as `12.5s`: everything up to it has happened, and nothing
+    /// after it.
     #[arg(long, value_name = "TIME")]
     pub(crate) until: Option<String>,
     /// Only what this node saw.
@@ -180,6 +182,20 @@ pub(crate) struct Replay {
     /// So many of the last facts.
     #[arg(long, value_name = "COUNT", default_value_t = 40)]
     pub(crate) last: usize,
+    /// The node's inner state there: its jobs, offers, money, engine, sessions, store and place in
+    /// the overlay.
+    #[arg(long)]
+    pub(crate) state: bool,
+    /// Cut no list of the state.
+    #[arg(long, requires = "state")]
+    pub(crate) all: bool,
+    /// Print facts and state as one JSON object; `simnet/docs/state.md` lists its keys.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Walk through the run: commands come from the standard input, `help` lists them. It begins at
+    /// --until, and with --node.
+    #[arg(long, conflicts_with_all = ["state", "json", "all"])]
+    pub(crate) step: bool,
 }
 
 #[derive(Args, Debug)]

@@ -86,6 +86,10 @@ fn what_is_wrong_is_named_and_ends_with_1() {
         (vec!["run", "lan", "--sed", "1"], vec!["--seed"]),
         (vec!["sweep", "nowhere.toml"], vec!["nowhere.toml"]),
         (vec!["replay", "nowhere"], vec!["nowhere"]),
+        (vec!["replay", "nowhere", "--state"], vec!["whose state?", "--node NUMBER"]),
+        (vec!["replay", "nowhere", "--all", "--node", "1"], vec!["--state"]),
+        (vec!["replay", "nowhere", "--step", "--json"], vec!["--step", "--json"]),
+        (vec!["replay", "nowhere", "--until", "5"], vec!["`5`", "ms, us, ns"]),
         (vec!["compare", "nowhere"], vec!["nowhere"]),
     ] {
         let output = simnet(&arguments);

@@ -402,6 +402,12 @@ impl Simulation {
         self.step_until(u64::MAX)
     }
 
+    /// The same, but takes no event that comes after `moment`. False when there is none up to then;
+    /// the tasks that were ready have run all the same.
+    pub fn step_up_to(&mut self, moment: Duration) -> Result<bool, RunError> {
+        self.step_until(nanos(moment))
+    }
+
     fn step_until(&mut self, until: u64) -> Result<bool, RunError> {
         self.settle()?;
         let Some((moment, source)) = self.next().filter(|(moment, _)| *moment <= until) else {

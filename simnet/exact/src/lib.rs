@@ -20,6 +20,7 @@ mod node;
 mod place;
 mod run;
 mod session;
+mod still;
 mod tally;
 mod world;
 

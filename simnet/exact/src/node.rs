@@ -83,6 +83,11 @@ impl Node {
         })
     }
 
+    /// Its host.
+    pub(crate) const fn host(&self) -> &Host {
+        &self.host
+    }
+
     /// Whether its process runs.
     pub(crate) const fn is_running(&self) -> bool {
         self.process.overlay.is_some()

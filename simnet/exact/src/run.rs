@@ -7,6 +7,8 @@
 //! blocks, the agenda (alarms, jobs, comings and goings) and the sample, each in the order in which
 //! it was put down. Observers hear the facts of a step before the next step.
 
+mod stop;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -114,6 +116,8 @@ pub(crate) struct Run<'a> {
     told: Vec<Fact>,
     sample_at: Moment,
     until: Moment,
+    /// Where it stands still next because the observer wants to look; never, if it does not.
+    stop: Moment,
     /// Cuts that hold, by their numbers.
     cuts: BTreeSet<usize>,
     steps: u32,
@@ -156,6 +160,7 @@ impl<'a> Run<'a> {
             told: Vec::new(),
             sample_at: Moment::START.after(scenario.sample_every.duration()),
             until: Moment::START.after(scenario.duration.duration()),
+            stop: Moment::NEVER,
             cuts: BTreeSet::new(),
             steps: 0,
             looked: simnet_core::clock::wall(),
@@ -249,16 +254,23 @@ impl<'a> Run<'a> {
         observer: &mut dyn Observer,
         control: Control<'_>,
     ) -> Result<bool, RunError> {
+        self.plan_stop(observer);
         loop {
-            let next = self.next_at();
-            if self.network(next, observer, control)?.is_break() {
+            let (due, stop) = (self.next_at(), self.stop);
+            if self.network(due.min(stop), observer, control)?.is_break() {
                 return Ok(true);
             }
-            if next >= self.until {
+            if due.min(stop) >= self.until {
+                self.finish(observer);
                 return Ok(false);
             }
-            self.befall(next, observer)?;
-            if observer.is_over() {
+            if due <= stop {
+                self.befall(due, observer)?;
+            }
+            if observer.is_over() && self.halt(observer).is_break() {
+                return Ok(true);
+            }
+            if self.has_arrived() && self.halt_at_stop(observer).is_break() {
                 return Ok(true);
             }
         }
@@ -302,9 +314,14 @@ impl<'a> Run<'a> {
     ) -> Result<ControlFlow<()>, RunError> {
         let end = Duration::from_nanos(until.as_nanos());
         while self.simulation.next_moment().is_some_and(|at| at <= end) {
-            self.simulation.step()?;
+            while !self.step()? {
+                self.tell(observer);
+                if self.halt_at_stop(observer).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
             self.tell(observer);
-            if observer.is_over() {
+            if observer.is_over() && self.halt(observer).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
             self.steps = self.steps.wrapping_add(1);

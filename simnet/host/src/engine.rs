@@ -19,12 +19,16 @@
 //!
 //! All arithmetic is in whole nanoseconds, so that every machine computes the same.
 
+mod view;
+
 use std::time::Duration;
 
 use cocoon_protocol::identity::{JobId, NodeId};
 use cocoon_protocol::job::{FinishReason, ProviderRefusal, Usage};
 use cocoon_protocol::units::{Millis, Tokens};
 use simnet_scenario::Moment;
+
+pub use view::{EngineJob, EnginePhase};
 
 use crate::mutation::{Mutation, planted};
 

@@ -22,6 +22,7 @@ pub mod population;
 pub mod reproduction;
 pub mod run;
 pub mod script;
+pub mod state;
 pub mod stimulus;
 pub mod store;
 
@@ -33,5 +34,6 @@ pub use ledger::{BlockReport, Ledger, LedgerFact, LedgerTerms};
 pub use observation::{FailureKind, NOWHERE, Observation, Observer, Places, Queue, Sample};
 pub use run::{Control, Outcome, Progress};
 pub use script::{Event, HostEvent, Script, WorldEvent};
+pub use state::{Halted, Names, NodeState};
 pub use stimulus::{Alarm, DialFailure, Order, Piece, Stimulus};
 pub use store::{CrashPoint, Store, StoreSpec};

@@ -2,6 +2,7 @@
 //!
 //! Owns: the list, and who may listen. Must not: change a run: whoever listens only watches.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use simnet_scenario::Moment;
 use crate::fabric::HostId;
 use crate::host::HostSpec;
 use crate::ledger::{BlockReport, Ledger};
+use crate::state::Halted;
 
 /// Why a job failed, as a word that can be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -305,9 +307,25 @@ pub trait Observer {
         NOWHERE
     }
 
-    /// Whether the run should end here: an invariant is broken. Asked after every event.
+    /// Whether the run should stand still here: an invariant is broken, or somebody wants to look.
+    /// Asked after every event.
     fn is_over(&self) -> bool {
         false
+    }
+
+    /// The moment at which the run should stand still next, when everything up to it has happened and
+    /// nothing after it; one at or after the end of the run is its end. Asked when the run begins and
+    /// whenever it has stood still, so that it costs nothing on the way.
+    fn halt_at(&self) -> Option<Moment> {
+        None
+    }
+
+    /// The run stands still at `at`, because [`Self::is_over`] or [`Self::halt_at`] wanted it to.
+    /// [`ControlFlow::Break`] ends it here. It must leave the thread as it was: a map with random
+    /// keys that is made on it moves those of all that come after.
+    fn halt(&mut self, at: Moment, halted: &mut dyn Halted) -> ControlFlow<()> {
+        let _unused_by_most = (at, halted);
+        if self.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// The interval of samples has passed.
@@ -342,6 +360,15 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
         self.0.is_over() || self.1.is_over()
     }
 
+    fn halt_at(&self) -> Option<Moment> {
+        self.0.halt_at().into_iter().chain(self.1.halt_at()).min()
+    }
+
+    fn halt(&mut self, at: Moment, halted: &mut dyn Halted) -> ControlFlow<()> {
+        let (first, second) = (self.0.halt(at, halted), self.1.halt(at, halted));
+        if first.is_break() { first } else { second }
+    }
+
     fn sample(&mut self, sample: &Sample) {
         self.0.sample(sample);
         self.1.sample(sample);
@@ -367,6 +394,14 @@ impl<T: Observer + ?Sized> Observer for &mut T {
 
     fn is_over(&self) -> bool {
         (**self).is_over()
+    }
+
+    fn halt_at(&self) -> Option<Moment> {
+        (**self).halt_at()
+    }
+
+    fn halt(&mut self, at: Moment, halted: &mut dyn Halted) -> ControlFlow<()> {
+        (**self).halt(at, halted)
     }
 
     fn sample(&mut self, sample: &Sample) {

@@ -10,6 +10,7 @@ mod preparing;
 mod running;
 mod sessions;
 mod unproved;
+pub mod view;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -540,6 +540,32 @@ fn a_finished_job_that_nobody_pays_is_remembered_as_owed() {
 }
 
 #[test]
+fn a_display_shows_a_job_at_every_step_and_its_settlement() {
+    use super::view::Phase;
+    let mut world = World::with_channel(1_000);
+    let phase = |world: &World| world.provider.job_views().next().map(|it| it.phase);
+    world.request(1);
+    assert_eq!(phase(&world), Some(Phase::Admitting));
+    world.start(1);
+    let running = |granted, generated| {
+        let (granted, generated) = (granted, Tokens::new(generated));
+        Some(Phase::Running { prompt: PROMPT, granted, generated })
+    };
+    assert_eq!(phase(&world), running(None, 0), "the prompt is not paid");
+    world.pay(1, 10, 10, 1);
+    world.generate(1, 32);
+    assert_eq!(phase(&world), running(Some(Tokens::new(32)), 32));
+    world.finish(1, 32, FinishReason::Stop);
+    let usage = Usage { prompt: PROMPT, completion: Tokens::new(32) };
+    assert_eq!(phase(&world), Some(Phase::Closing { price: nano(42), usage }));
+    world.pay(1, 42, 42, 1);
+    assert_eq!(phase(&world), None);
+    assert!(!world.provider.is_settling(VAULT));
+    world.act(|it, _, out| it.settle_all(out));
+    assert!(world.provider.is_settling(VAULT));
+}
+
+#[test]
 fn a_change_of_load_is_published_after_the_pause_and_not_at_the_next_renewal() {
     let mut world = World::new();
     world.take();

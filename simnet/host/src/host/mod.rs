@@ -19,6 +19,7 @@ mod serving;
 mod session;
 mod spare;
 mod spec;
+mod view;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -60,14 +60,14 @@ struct Wanted {
 /// A user's job that is not over.
 #[derive(Debug)]
 pub(super) struct Job {
-    order: Order,
-    submitted: Moment,
-    attempts: u32,
+    pub(super) order: Order,
+    pub(super) submitted: Moment,
+    pub(super) attempts: u32,
     provider: Option<NodeId>,
     started: bool,
-    cancelled: bool,
+    pub(super) cancelled: bool,
     first_token: bool,
-    counted: Tokens,
+    pub(super) counted: Tokens,
     text_bytes: u32,
     text: Text,
     paid: NanoTon,

@@ -31,7 +31,7 @@ use crate::stimulus::{Alarm, Piece};
 #[derive(Debug)]
 pub(super) struct Serving {
     pub(super) accepted: Accepted,
-    engine: Engine,
+    pub(super) engine: Engine,
     alarm: AlarmClock,
     bodies: Vec<Body>,
     jobs: Vec<Job>,
@@ -120,6 +120,16 @@ impl Serving {
     /// Whether another consumer may open a session.
     pub(super) fn has_room(&self) -> bool {
         self.accepted.len() < limits::SESSIONS
+    }
+
+    /// Requests whose text waits for the protocol's word; for displays.
+    pub(super) fn requests(&self) -> usize {
+        self.bodies.len()
+    }
+
+    /// What of a job went out and is not paid; for displays.
+    pub(super) fn unpaid(&self, key: JobKey) -> NanoTon {
+        self.jobs.iter().find(|job| job.key == key).map_or(NanoTon::ZERO, |job| job.unpaid)
     }
 
     fn take_body(&mut self, key: JobKey) -> Option<Body> {

@@ -34,9 +34,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(900);
 pub(super) struct Dialled {
     pub(super) session: SessionId,
     pub(super) peer: NodeId,
-    since: Moment,
-    minimum_tier: Tier,
-    open: bool,
+    pub(super) since: Moment,
+    pub(super) minimum_tier: Tier,
+    pub(super) open: bool,
     /// What the provider really is; only the tables learn it.
     pub(super) genuine: Tier,
     pub(super) hostile: bool,
@@ -83,6 +83,11 @@ impl Accepted {
     /// How many.
     pub(super) fn len(&self) -> usize {
         self.numbers.len()
+    }
+
+    /// Whose they are, whether their vaults were read, and when each was heard last; for displays.
+    pub(super) fn guests(&self) -> impl Iterator<Item = (NodeId, bool, Moment)> {
+        self.peers.iter().map(|guest| (guest.peer, guest.vault.is_some(), guest.heard))
     }
 
     fn at(&self, peer: NodeId) -> Result<usize, usize> {
