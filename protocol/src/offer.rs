@@ -203,10 +203,33 @@ pub enum Insertion {
 /// The consumer's current offers, one a provider.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
-    /// In the order of their providers. The offers know their providers, so no key is kept.
-    offers: Vec<Arc<VerifiedOffer>>,
+    /// In the order of their providers.
+    offers: Vec<Known>,
     /// Nothing ends before this. An offer that was replaced may leave it too early.
     nothing_ends_before: Option<Timestamp>,
+}
+
+/// An offer, found without a look at it: it lies elsewhere, and a provider's first bytes tell nearly
+/// always.
+#[derive(Clone, Debug)]
+struct Known {
+    head: u64,
+    offer: Arc<VerifiedOffer>,
+}
+
+/// The first bytes of a provider's identity, in the order of identities.
+fn head(provider: &NodeId) -> u64 {
+    provider.as_bytes().first_chunk::<8>().map_or(0, |head| u64::from_be_bytes(*head))
+}
+
+impl Known {
+    fn new(offer: Arc<VerifiedOffer>) -> Self {
+        Self { head: head(&offer.offer.provider), offer }
+    }
+
+    fn terms(&self) -> &Offer {
+        &self.offer.offer
+    }
 }
 
 impl Book {
@@ -214,38 +237,43 @@ impl Book {
     pub fn insert(&mut self, offer: Arc<VerifiedOffer>) -> Insertion {
         let (provider, ends) = (offer.offer.provider, offer.offer.expires);
         let ends = self.nothing_ends_before.map_or(ends, |before| before.min(ends));
-        if let Ok(at) = self.find(provider)
+        let mut place = self.find(provider);
+        if let Ok(at) = place
             && let Some(known) = self.offers.get_mut(at)
         {
-            if known.offer.sequence >= offer.offer.sequence {
+            if known.terms().sequence >= offer.offer.sequence {
                 return Insertion::NotNewer;
             }
-            *known = offer;
+            *known = Known::new(offer);
             self.nothing_ends_before = Some(ends);
             return Insertion::Replaced;
         }
         if self.offers.len() >= limits::BOOK_OFFERS {
-            let soonest = self.offers.iter().min_by_key(|known| known.offer.expires);
-            if let Some(soonest) = soonest.map(|known| known.offer.provider) {
+            let soonest = self.offers.iter().min_by_key(|known| known.terms().expires);
+            if let Some(soonest) = soonest.map(|known| known.terms().provider) {
                 self.remove(soonest);
             }
+            place = self.find(provider);
         }
         flat::grow(&mut self.offers);
-        let at = self.find(provider).unwrap_or_else(|at| at);
-        self.offers.insert(at, offer);
+        self.offers.insert(place.unwrap_or_else(|at| at), Known::new(offer));
         self.nothing_ends_before = Some(ends);
         Insertion::New
     }
 
     fn find(&self, provider: NodeId) -> Result<usize, usize> {
-        self.offers.binary_search_by(|known| known.offer.provider.cmp(&provider))
+        let head = head(&provider);
+        let order = |known: &Known| {
+            known.head.cmp(&head).then_with(|| known.terms().provider.cmp(&provider))
+        };
+        self.offers.binary_search_by(order)
     }
 
     /// Forgets a provider, because it left or misbehaved.
     pub fn remove(&mut self, provider: NodeId) -> Option<Arc<VerifiedOffer>> {
         let removed = self.offers.remove(self.find(provider).ok()?);
         flat::shrink(&mut self.offers);
-        Some(removed)
+        Some(removed.offer)
     }
 
     /// Forgets what has ended at `now`.
@@ -253,9 +281,9 @@ impl Book {
         if self.nothing_ends_before.is_none_or(|before| before > now) {
             return;
         }
-        self.offers.retain(|known| known.offer.expires > now);
+        self.offers.retain(|known| known.terms().expires > now);
         flat::shrink(&mut self.offers);
-        self.nothing_ends_before = self.offers.iter().map(|known| known.offer.expires).min();
+        self.nothing_ends_before = self.offers.iter().map(|known| known.terms().expires).min();
     }
 
     /// How many there are.
@@ -270,12 +298,12 @@ impl Book {
 
     /// The provider's current offer.
     pub fn offer(&self, provider: NodeId) -> Option<&Offer> {
-        self.offers.get(self.find(provider).ok()?).map(|known| known.offer())
+        self.offers.get(self.find(provider).ok()?).map(Known::terms)
     }
 
     /// All offers, in the order of their providers' identities.
     pub fn offers(&self) -> impl Iterator<Item = &Offer> {
-        self.offers.iter().map(|known| known.offer())
+        self.offers.iter().map(Known::terms)
     }
 
     /// The offers for one model, in the order of their providers' identities.

@@ -162,7 +162,7 @@ impl Host {
             genuine: provider.genuine,
             hostile: self.spec.hostile,
             digest: spec::evidence_digest(&self.spec, provider),
-            manifest: spec::provider_config(&self.spec, provider).manifest(),
+            manifest: provider.manifest(),
         };
         Some(match &self.behaviour {
             None => honest,

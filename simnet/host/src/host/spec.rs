@@ -10,7 +10,7 @@ use cocoon_protocol::channel::VaultKey;
 use cocoon_protocol::channel::funds::FundsConfig;
 use cocoon_protocol::identity::{Network, NodeKey, TonAddress};
 use cocoon_protocol::job::provider::ProviderConfig;
-use cocoon_protocol::offer::ModelOffer;
+use cocoon_protocol::offer::{self, ModelOffer};
 use cocoon_protocol::units::{Millis, NanoTon};
 use cocoon_protocol::{pricing, selection};
 use simnet_scenario::adversary::Control;
@@ -169,7 +169,15 @@ impl ProviderSpec {
     pub const CONTENTION_GPU: f64 = 0.02;
     /// [`Self::flush`] as the node has it.
     pub const FLUSH: Duration = Duration::from_millis(15);
+
+    /// Digest of what it serves, as its configuration has it.
+    pub(super) fn manifest(&self) -> [u8; 32] {
+        offer::manifest(ENGINE, &self.models)
+    }
 }
+
+/// What computes, in which version: nothing that a simulation would know.
+const ENGINE: &str = "";
 
 /// How often channels are looked at on the ledger, with a release delay of six hours.
 const WATCH_EVERY: Millis = Millis::from_secs(60);
@@ -184,7 +192,7 @@ pub(super) fn provider_config(host: &HostSpec, spec: &ProviderSpec) -> ProviderC
         evidence_digest: (spec.tier > Tier::Open).then(|| evidence_digest(host, spec)),
         payout: spec.payout,
         region: String::new(),
-        engine: String::new(),
+        engine: ENGINE.to_owned(),
         settle_threshold: spec.settle_threshold,
         watch_every: WATCH_EVERY,
     }

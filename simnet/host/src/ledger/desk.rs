@@ -83,7 +83,7 @@ struct Operation {
 /// What is under way.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
-    operations: BTreeMap<OperationId, Operation>,
+    operations: BTreeMap<OperationId, Box<Operation>>,
     alarms: BTreeSet<(Moment, OperationId)>,
     serial: OperationId,
     /// Operations that wait for their turn, of vaults at which one is under way.
@@ -121,7 +121,7 @@ impl Desk {
     }
 
     /// The operation that is due next, up to `now`.
-    fn take_due(&mut self, now: Moment) -> Option<(OperationId, Operation, Moment)> {
+    fn take_due(&mut self, now: Moment) -> Option<(OperationId, Box<Operation>, Moment)> {
         let due = self.alarms.first().copied().filter(|(at, _)| *at <= now)?;
         self.alarms.remove(&due);
         let operation = self.operations.remove(&due.1)?;
@@ -137,7 +137,8 @@ impl Ledger {
         self.desk.serial = id.saturating_add(1);
         let life = self.desk.life(host);
         let vault = turn_at(&task);
-        self.desk.operations.insert(id, Operation { host, life, task, stage: Stage::New });
+        let operation = Operation { host, life, task, stage: Stage::New };
+        self.desk.operations.insert(id, Box::new(operation));
         if let Some(waiting) = vault.and_then(|vault| self.desk.turns.get_mut(&vault)) {
             waiting.push_back(id);
             return;
@@ -150,14 +151,13 @@ impl Ledger {
 
     /// Looks at every operation whose time has come by `now`.
     pub(super) fn look(&mut self, now: Moment, answers: &mut Vec<(HostId, Input)>) {
-        while let Some((id, operation, at)) = self.desk.take_due(now) {
+        while let Some((id, mut operation, at)) = self.desk.take_due(now) {
             let (host, life) = (operation.host, operation.life);
             let vault = turn_at(&operation.task);
             // A vault is retired by its owner's wallet program, which outlives the node.
             let outlives = matches!(operation.task, Task::Order { aim: Aim::Retire, .. });
             let lives = life == self.desk.life(host) || outlives;
-            let (operation, next) =
-                if lives { self.step(operation, at) } else { (operation, Next::Done(None)) };
+            let next = if lives { self.step(&mut operation, at) } else { Next::Done(None) };
             if let Stage::Sent { ticket, .. } = operation.stage
                 && !matches!(next, Next::Again(_))
             {
@@ -174,7 +174,7 @@ impl Ledger {
                 }
                 Next::Fails(input) => {
                     let (task, stage) = (Task::Answer(Box::new(input)), Stage::New);
-                    self.desk.operations.insert(id, Operation { host, life, task, stage });
+                    self.desk.operations.insert(id, Box::new(Operation { host, life, task, stage }));
                     self.desk.alarms.insert((at.after(self.terms.timeout), id));
                 }
             }
@@ -195,18 +195,17 @@ impl Ledger {
         }
     }
 
-    fn step(&mut self, mut operation: Operation, now: Moment) -> (Operation, Next) {
+    fn step(&mut self, operation: &mut Operation, now: Moment) -> Next {
         let reachable = self.reachable(operation.host, now);
-        let next = match (&operation.task, &operation.stage) {
+        match (&operation.task, &operation.stage) {
             (Task::Answer(input), _) => Next::Done(Some((**input).clone())),
             (task, Stage::New) if !reachable => {
                 let reason = "the ledger's server does not answer";
                 no_answer(task, reason).map_or_else(|| self.later(now), Next::Fails)
             }
-            (_, Stage::New) => self.begin(&mut operation, now),
-            (_, Stage::Sent { .. }) => self.check(&mut operation, reachable, now),
-        };
-        (operation, next)
+            (_, Stage::New) => self.begin(operation, now),
+            (_, Stage::Sent { .. }) => self.check(operation, reachable, now),
+        }
     }
 
     fn later(&self, now: Moment) -> Next {

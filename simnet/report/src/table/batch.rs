@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 
 use crate::schema::{Kind, Table};
 
+/// Bytes of rows that are hashed together, or more.
+const HASHED_AT_ONCE: usize = 32 * 1024;
+
 /// One value of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cell<'a> {
@@ -178,9 +181,8 @@ impl Batch {
 
     /// Feeds the rows' canonical bytes, as `docs/tables.md` describes them, to a hash.
     pub(crate) fn hash_into(&self, hasher: &mut blake3::Hasher) {
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(HASHED_AT_ONCE + 1024);
         let fed: Result<(), std::convert::Infallible> = self.for_each_row(|row| {
-            bytes.clear();
             for cell in row {
                 match *cell {
                     Cell::Empty => bytes.push(0),
@@ -201,9 +203,14 @@ impl Batch {
                     }
                 }
             }
-            hasher.update(&bytes);
+            // In large pieces, whose parts the hash takes side by side.
+            if bytes.len() >= HASHED_AT_ONCE {
+                hasher.update(&bytes);
+                bytes.clear();
+            }
             Ok(())
         });
         let Ok(()) = fed;
+        hasher.update(&bytes);
     }
 }
