@@ -8,7 +8,6 @@
 //! each token.
 
 use crate::flat::FlatSet;
-use crate::places;
 use crate::units::Timestamp;
 
 /// Keys in the order of the moments at which they are looked at. Each key's owner remembers its
@@ -36,31 +35,25 @@ impl<K> Default for Deadlines<K> {
 
 impl<K: Ord + Copy> Deadlines<K> {
     /// The key is due at this moment, or never. A moment later than the one noted is noted when
-    /// that one comes up.
-    pub(crate) fn set(&mut self, key: K, entry: &mut Entry, due: Option<Timestamp>) {
+    /// that one comes up. False if nothing has changed for [`Self::next`].
+    pub(crate) fn set(&mut self, key: K, entry: &mut Entry, due: Option<Timestamp>) -> bool {
         if let (Some(noted), Some(due)) = (entry.0, due)
             && noted <= due
         {
-            return;
+            return false;
         }
         self.clear(key, entry);
         if let Some(due) = due {
             self.0.insert((due, key));
             entry.0 = Some(due);
         }
+        true
     }
 
     /// The key is never due.
     pub(crate) fn clear(&mut self, key: K, entry: &mut Entry) {
         if let Some(noted) = entry.0.take() {
             self.0.remove(&(noted, key));
-        }
-    }
-
-    /// Names what [`Self::next`] reads; see [`crate::Node::places`].
-    pub(crate) fn places(&self, name: &mut impl FnMut(*const u8, usize)) {
-        if let Some(first) = self.0.as_slice().first() {
-            places::name(first, name);
         }
     }
 

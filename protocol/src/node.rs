@@ -17,13 +17,17 @@ pub struct Node {
     consumer: Option<Box<Consumer>>,
     provider: Option<Box<Provider>>,
     draining: bool,
+    /// What the last output asked for: text, nine of ten inputs, moves no time-out nearer.
+    wake_at: Option<Timestamp>,
 }
 
 impl Node {
     /// A node with the roles that it is given.
     pub fn new(consumer: Option<Consumer>, provider: Option<Provider>) -> Self {
         let (consumer, provider) = (consumer.map(Box::new), provider.map(Box::new));
-        Self { consumer, provider, draining: false }
+        let mut node = Self { consumer, provider, draining: false, wake_at: None };
+        node.wake_at = node.next_timeout();
+        node
     }
 
     /// The consumer's side, for displays.
@@ -36,7 +40,7 @@ impl Node {
         self.provider.as_deref()
     }
 
-    /// Names the memory that an input about a running job reads, as places and bytes, `step` pointers
+    /// Names the memory that text of a running job reads, as places and bytes, `step` pointers
     /// away from here: of its roles what leads to their jobs, then their lists, then the jobs. Each step
     /// reads what the one before has named and no more, so that a caller with many nodes can ask
     /// for it ahead.
@@ -68,6 +72,26 @@ impl Node {
     /// The same, behind what an output holds already: of its time-outs the last counts. A caller that
     /// keeps the output and empties it allocates nothing for most inputs.
     pub fn handle_into(&mut self, input: Input, now: Timestamp, out: &mut Output) {
+        let moved = match (&input, &mut self.consumer, &mut self.provider) {
+            (Input::Delivered { job, completion }, Some(consumer), _) => {
+                consumer.delivered(*job, *completion, now, out)
+            }
+            (Input::Generated { peer, job, completion }, _, Some(provider)) => {
+                provider.generated(*peer, *job, *completion, now)
+            }
+            _ => {
+                self.handle_any(input, now, out);
+                true
+            }
+        };
+        if moved {
+            self.wake_at = self.next_timeout();
+        }
+        debug_assert_eq!(self.wake_at, self.next_timeout(), "text has moved a time-out");
+        out.wake_at = self.wake_at;
+    }
+
+    fn handle_any(&mut self, input: Input, now: Timestamp, out: &mut Output) {
         if matches!(input, Input::Drain) {
             self.drain(now, out);
         } else if input.is_for_provider() {
@@ -75,7 +99,6 @@ impl Node {
         } else {
             self.handle_as_consumer(input, now, out);
         }
-        out.wake_at = self.next_timeout();
     }
 
     fn drain(&mut self, now: Timestamp, out: &mut Output) {
@@ -103,7 +126,8 @@ impl Node {
         if let Some(provider) = &mut self.provider {
             provider.handle_timeout(now, out);
         }
-        out.wake_at = self.next_timeout();
+        self.wake_at = self.next_timeout();
+        out.wake_at = self.wake_at;
     }
 
     fn next_timeout(&self) -> Option<Timestamp> {
@@ -123,7 +147,9 @@ impl Node {
             Input::OfferGone(provider) => consumer.offer_gone(provider),
             Input::Submit { job, demand, draw } => consumer.submit(job, demand, draw, now, out),
             Input::Cancel { job } => consumer.cancel(job, out),
-            Input::Delivered { job, completion } => consumer.delivered(job, completion, now, out),
+            Input::Delivered { job, completion } => {
+                consumer.delivered(job, completion, now, out);
+            }
             Input::SessionReady { peer, proved } => consumer.session_ready(peer, proved, now, out),
             Input::SessionFailed { peer, failure } => {
                 consumer.session_failed(peer, &failure, now, out);

@@ -13,7 +13,6 @@ use crate::flat::FlatMap;
 use crate::identity::{NodeId, TonAddress};
 use crate::input::{ChannelView, LedgerFailure};
 use crate::output::{Effect, LedgerCommand, Output};
-use crate::places;
 use crate::record::{Posting, Purpose, Record};
 use crate::units::{Millis, NanoTon, Timestamp};
 use crate::wire::SessionMessage;
@@ -109,11 +108,6 @@ impl Funds {
             restored,
             allocating: None,
         }
-    }
-
-    /// Names what [`Self::next_timeout`] reads; see [`crate::Node::places`].
-    pub(crate) fn places(&self, name: &mut impl FnMut(*const u8, usize)) {
-        places::name(&self.next_greeting, name);
     }
 
     /// Sees to it that `provider` can be paid `needed` more, as far as that is possible now.

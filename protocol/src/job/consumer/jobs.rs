@@ -31,11 +31,15 @@ impl Jobs {
         self.all.iter().map(|(job, found)| (job, &found.0))
     }
 
-    /// Names the lists, or what they point to.
+    /// Names where the jobs' list is.
+    pub(super) fn name_lists(&self, name: &mut impl FnMut(*const u8, usize)) {
+        places::name(&self.all, name);
+    }
+
+    /// Names the list, or what it points to.
     pub(super) fn places(&self, lists: bool, name: &mut impl FnMut(*const u8, usize)) {
         if lists {
             places::name_list(self.all.entries(), name);
-            self.deadlines.places(name);
         } else {
             for found in self.all.values().take(places::ENTRIES) {
                 places::name(&found.0.stage, name);

@@ -26,7 +26,6 @@ use crate::job::{FinishReason, JobError, ProviderRefusal, RunningJob};
 use crate::limits;
 use crate::offer::{Book, VerifiedOffer};
 use crate::output::{Effect, JobNews, Output};
-use crate::places;
 use crate::reputation::{Experience, Reputation};
 use crate::selection::{Balanced, Candidate, Demand, Patience, Policy};
 use crate::units::{Millis, NanoTon, Timestamp, Tokens};
@@ -220,9 +219,7 @@ impl Consumer {
     /// See [`crate::Node::places`].
     pub(crate) fn places(&self, step: u8, name: &mut impl FnMut(*const u8, usize)) {
         if step == 0 {
-            places::name(&self.jobs, name);
-            places::name(&self.book, name);
-            self.funds.places(name);
+            self.jobs.name_lists(name);
         } else {
             self.jobs.places(step == 1, name);
         }

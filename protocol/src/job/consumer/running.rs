@@ -94,11 +94,18 @@ impl Consumer {
         self.pay(job, now, out);
     }
 
-    /// Text reached its reader: half a step of it is paid at a time.
-    pub fn delivered(&mut self, job: JobId, completion: Tokens, now: Timestamp, out: &mut Output) {
+    /// Text reached its reader: half a step of it is paid at a time. False if the next time-out is what
+    /// it was.
+    pub fn delivered(
+        &mut self,
+        job: JobId,
+        completion: Tokens,
+        now: Timestamp,
+        out: &mut Output,
+    ) -> bool {
         let Some(Job { stage: Stage::Running(running), demand, .. }) = self.jobs.get_mut(job)
         else {
-            return;
+            return false;
         };
         let first = running.first_token.is_none();
         running.first_token.get_or_insert(now);
@@ -122,6 +129,7 @@ impl Consumer {
             self.reputation.pace(peer, model, further, received, now);
             self.pay(job, now, out);
         }
+        first || too_much || pays
     }
 
     fn pay(&mut self, job: JobId, now: Timestamp, out: &mut Output) {

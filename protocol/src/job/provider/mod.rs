@@ -252,13 +252,9 @@ impl Provider {
     pub(crate) fn places(&self, step: u8, name: &mut impl FnMut(*const u8, usize)) {
         match step {
             0 => {
-                name(std::ptr::from_ref(self).cast(), std::mem::offset_of!(Self, config));
-                places::name(&self.config.watch_every, name);
+                places::name(&self.jobs, name);
             }
-            1 => {
-                places::name_list(self.jobs.entries(), name);
-                self.deadlines.places(name);
-            }
+            1 => places::name_list(self.jobs.entries(), name),
             _ => {
                 for serving in self.jobs.values().take(places::ENTRIES) {
                     places::name(&serving.stage, name);
@@ -518,16 +514,23 @@ impl Provider {
         }
     }
 
-    /// Tokens went out.
-    pub fn generated(&mut self, peer: NodeId, job: JobId, completion: Tokens, now: Timestamp) {
+    /// Tokens went out. False if the next time-out is what it was.
+    pub fn generated(
+        &mut self,
+        peer: NodeId,
+        job: JobId,
+        completion: Tokens,
+        now: Timestamp,
+    ) -> bool {
         let key = (peer, job);
         if let Some(serving) = self.jobs.get_mut(&key)
             && let Stage::Running { generated, since, .. } = &mut serving.stage
         {
             *generated = completion.max(*generated);
             *since = now;
-            self.deadlines.set(key, &mut serving.due, unpaid_at(&serving.stage));
+            return self.deadlines.set(key, &mut serving.due, unpaid_at(&serving.stage));
         }
+        false
     }
 
     /// The consumer no longer wants the job; it still gets the receipt for what it received.
