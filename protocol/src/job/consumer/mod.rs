@@ -53,12 +53,20 @@ enum Stage {
     Running(Running),
 }
 
+/// In the order of its declaration: what every piece of text reads comes first.
 #[derive(Debug)]
+#[repr(C)]
 struct Running {
-    candidate: Candidate,
-    prompt: Tokens,
     received: Tokens,
     paid_for: Tokens,
+    first_token: Option<Timestamp>,
+    /// When enough tokens had come to count as progress, and how many there were by then.
+    progress: (Timestamp, Tokens),
+    /// The user has left. The receipt is still paid, but nothing more on the way to it: a provider
+    /// that goes on all the same stops after one step.
+    cancelled: bool,
+    candidate: Candidate,
+    prompt: Tokens,
     vouchers: u32,
     /// Who is paid, and how much was promised for this job.
     channel: ChannelId,
@@ -67,12 +75,6 @@ struct Running {
     tier: Tier,
     requested: Timestamp,
     started: Timestamp,
-    first_token: Option<Timestamp>,
-    /// When enough tokens had come to count as progress, and how many there were by then.
-    progress: (Timestamp, Tokens),
-    /// The user has left. The receipt is still paid, but nothing more on the way to it: a provider
-    /// that goes on all the same stops after one step.
-    cancelled: bool,
 }
 
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use cocoon_protocol::output::Effect;
 use cocoon_protocol::record::Record;
 use cocoon_protocol::wire::SessionMessage;
 use cocoon_protocol::Input;
+use cocoon_protocol::identity::NodeId;
 use simnet_scenario::Moment;
 
 use super::process::{Batch, Claim, Commit, End, Paid, Process};
@@ -16,7 +17,7 @@ use super::spare;
 use super::spec::HostSpec;
 use crate::fabric::{Fabric, SessionId};
 use crate::observation::{Observation, Queue};
-use crate::stimulus::{Alarm, Stimulus};
+use crate::stimulus::{Alarm, Piece, Stimulus};
 use crate::store::{CrashPoint, Kept, Store};
 
 /// Inputs handled before their records are committed together, as in the node's driver.
@@ -140,6 +141,16 @@ impl Shell<'_> {
     /// Hands an input to the protocol after what is being done now.
     pub(super) fn later(&mut self, input: Input) {
         self.wait(None, input);
+    }
+
+    /// Tells the protocol, after what is being done now, that text went out: what [`Self::later`] is
+    /// asked nearly always.
+    pub(super) fn generated(&mut self, peer: NodeId, Piece { job, completion }: Piece) {
+        let full = self.process.inbox.len() >= INBOX;
+        self.process.inbox.push_generated(peer, job, completion);
+        if !full {
+            self.deepen(Queue::Inbox, self.process.inbox.len(), INBOX);
+        }
     }
 
     fn wait(&mut self, session: Option<SessionId>, input: Input) {

@@ -38,13 +38,18 @@ impl Inbox {
 
     /// Puts an input behind the others.
     pub(super) fn push(&mut self, session: Option<SessionId>, input: Input) {
-        let waiting = match (session, input) {
-            (None, Input::Generated { peer, job, completion }) => {
-                Waiting::Generated { peer, job, completion }
-            }
-            (None, input) => Waiting::Own(Box::new(input)),
-            (Some(session), input) => Waiting::Heard(session, Box::new(input)),
-        };
+        self.put(match session {
+            None => Waiting::Own(Box::new(input)),
+            Some(session) => Waiting::Heard(session, Box::new(input)),
+        });
+    }
+
+    /// Puts the input that text went out behind the others.
+    pub(super) fn push_generated(&mut self, peer: NodeId, job: JobId, completion: Tokens) {
+        self.put(Waiting::Generated { peer, job, completion });
+    }
+
+    fn put(&mut self, waiting: Waiting) {
         self.0.get_or_insert_with(spare::inbox).push_back(waiting);
     }
 

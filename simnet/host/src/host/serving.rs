@@ -52,24 +52,26 @@ struct Body {
     check: Result<(), SpecError>,
 }
 
-/// A job that the engine has taken.
+/// A job that the engine has taken. In the order of its declaration: what a piece of text reads comes
+/// first.
 #[derive(Debug)]
+#[repr(C)]
 struct Job {
     key: JobKey,
     session: SessionId,
-    salt: [u8; 32],
-    prompt: Tokens,
-    prices: Prices,
     sent: Tokens,
-    text: Text,
     /// Tokens of completion that durable vouchers cover.
     covered: Tokens,
+    text: Text,
     /// What a step costs.
     step: NanoTon,
     /// What of it is not paid.
     unpaid: NanoTon,
     /// The consumer's account, as of its last payment or ended job.
     account: Account,
+    prices: Prices,
+    prompt: Tokens,
+    salt: [u8; 32],
 }
 
 /// What a consumer owes from ended jobs, and what it has been credited.
@@ -329,7 +331,7 @@ impl Shell<'_> {
         let peer_owes = theirs.fold(owed, NanoTon::saturating_add);
         let exposed = Observation::Exposed { job, unpaid, value, peer_owes, step, credited };
         self.fabric.observe(exposed);
-        self.later(Input::Generated { peer, job, completion });
+        self.generated(peer, Piece { job, completion });
     }
 
     /// Looks up a consumer's account for its jobs: with each payment and each job that ends, and
