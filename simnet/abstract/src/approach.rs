@@ -140,7 +140,9 @@ impl Ahead {
                         _ => {
                             machine.approach(3, coming, &mut ask);
                             if coming == Coming::Written {
-                                machine.sessions_served().for_each(|it| overlay.approach_served(it));
+                                machine
+                                    .sessions_served()
+                                    .for_each(|it| overlay.approach_served(it));
                             }
                         }
                     }

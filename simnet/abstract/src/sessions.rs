@@ -142,13 +142,7 @@ impl Overlay {
     }
 
     /// Sends a parcel of so many bytes on its way.
-    fn post(
-        &mut self,
-        host: u32,
-        name: SessionId,
-        bytes: u64,
-        parcel: impl FnOnce() -> Parcel,
-    ) {
+    fn post(&mut self, host: u32, name: SessionId, bytes: u64, parcel: impl FnOnce() -> Parcel) {
         let Some(handle) = self.handle_of(host, name) else { return };
         self.traffic.add(Protocol::Session, bytes);
         let now = self.now;

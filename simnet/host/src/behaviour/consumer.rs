@@ -75,13 +75,14 @@ impl FreeRider {
 
 impl Behaviour for FreeRider {
     fn meet(&mut self, stimulus: Stimulus, _: &mut dyn Fabric) -> Option<Stimulus> {
-        let piece = match &stimulus {
-            Stimulus::Piece { piece, .. } => Some(*piece),
-            Stimulus::Heard { message, .. } => match **message {
-                SessionMessage::JobChunk { job, completion, .. } => Some(Piece { job, completion }),
-                _ => None,
-            },
-            _ => None,
+        let piece = if let Stimulus::Piece { piece, .. } = &stimulus {
+            Some(*piece)
+        } else if let Stimulus::Heard { message, .. } = &stimulus
+            && let SessionMessage::JobChunk { job, completion, .. } = **message
+        {
+            Some(Piece { job, completion })
+        } else {
+            None
         };
         if let Some(Piece { job, completion }) = piece
             && let Some((_, tokens, _)) = self.job(job)

@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
+use cocoon_protocol::Input;
+use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::output::Effect;
 use cocoon_protocol::record::Record;
 use cocoon_protocol::wire::SessionMessage;
-use cocoon_protocol::Input;
-use cocoon_protocol::identity::NodeId;
 use simnet_scenario::Moment;
 
 use super::process::{Batch, Claim, Commit, End, Paid, Process};

@@ -14,7 +14,11 @@ use crate::fabric::SessionId;
 
 /// Inputs in the order in which they came.
 #[derive(Debug, Default)]
-pub(super) struct Inbox(Option<Box<VecDeque<Waiting>>>);
+pub(super) struct Inbox(Option<Box<Waitlist>>);
+
+/// The room for them.
+#[derive(Debug, Default)]
+pub(super) struct Waitlist(pub(super) VecDeque<Waiting>);
 
 /// Something for the protocol. Four times as small as an input: it is moved in and out.
 #[derive(Debug)]
@@ -33,7 +37,7 @@ impl Inbox {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, |waiting| waiting.len())
+        self.0.as_ref().map_or(0, |waiting| waiting.0.len())
     }
 
     /// Puts an input behind the others.
@@ -50,16 +54,18 @@ impl Inbox {
     }
 
     fn put(&mut self, waiting: Waiting) {
-        self.0.get_or_insert_with(spare::inbox).push_back(waiting);
+        self.0.get_or_insert_with(spare::inbox).0.push_back(waiting);
     }
 
     /// Takes the first out.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Input> {
-        let waiting = self.0.as_mut()?;
+        let Waitlist(waiting) = &mut **self.0.as_mut()?;
         let first = waiting.pop_front();
-        if waiting.is_empty() {
-            self.0.take().map(spare::emptied);
+        if waiting.is_empty()
+            && let Some(room) = self.0.take()
+        {
+            spare::emptied(room);
         }
         Some(match first? {
             Waiting::Generated { peer, job, completion } => {
@@ -72,6 +78,6 @@ impl Inbox {
     /// How many of a session wait behind the first so many.
     pub(super) fn of_session_behind(&self, session: SessionId, first: usize) -> usize {
         let theirs = |it: &&Waiting| matches!(it, Waiting::Heard(whose, _) if *whose == session);
-        self.0.iter().flat_map(|waiting| waiting.iter().skip(first)).filter(theirs).count()
+        self.0.iter().flat_map(|waiting| waiting.0.iter().skip(first)).filter(theirs).count()
     }
 }

@@ -7,9 +7,8 @@
 //! them for each of a run's events takes longer than what most events do.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
 
-use super::inbox::Waiting;
+use super::inbox::Waitlist;
 use super::process::Batch;
 use crate::engine::Generated;
 
@@ -18,7 +17,7 @@ const KEPT: usize = 64;
 
 thread_local! {
     static BATCH: Cell<Option<Box<Batch>>> = const { Cell::new(None) };
-    static INBOX: Cell<Option<Box<VecDeque<Waiting>>>> = const { Cell::new(None) };
+    static INBOX: Cell<Option<Box<Waitlist>>> = const { Cell::new(None) };
     static GENERATED: Cell<Vec<Generated>> = const { Cell::new(Vec::new()) };
 }
 
@@ -53,13 +52,13 @@ pub(super) fn said(mut list: Vec<Generated>) {
 }
 
 /// An empty inbox.
-pub(super) fn inbox() -> Box<VecDeque<Waiting>> {
+pub(super) fn inbox() -> Box<Waitlist> {
     INBOX.with(Cell::take).unwrap_or_default()
 }
 
 /// What is left of one.
-pub(super) fn emptied(inbox: Box<VecDeque<Waiting>>) {
-    if inbox.is_empty() && inbox.capacity() <= KEPT {
+pub(super) fn emptied(inbox: Box<Waitlist>) {
+    if inbox.0.is_empty() && inbox.0.capacity() <= KEPT {
         INBOX.with(|kept| kept.set(Some(inbox)));
     }
 }

@@ -174,7 +174,9 @@ impl Ledger {
                 }
                 Next::Fails(input) => {
                     let (task, stage) = (Task::Answer(Box::new(input)), Stage::New);
-                    self.desk.operations.insert(id, Box::new(Operation { host, life, task, stage }));
+                    self.desk
+                        .operations
+                        .insert(id, Box::new(Operation { host, life, task, stage }));
                     self.desk.alarms.insert((at.after(self.terms.timeout), id));
                 }
             }
