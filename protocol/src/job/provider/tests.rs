@@ -196,7 +196,9 @@ impl World {
 
     fn generate(&mut self, number: u8, completion: u32) {
         let completion = Tokens::new(completion);
-        self.act(|it, now, _| it.generated(consumer(), job(number), completion, now));
+        self.act(|it, now, _| {
+            it.generated(consumer(), job(number), completion, now);
+        });
     }
 
     fn finish(&mut self, number: u8, completion: u32, reason: FinishReason) {
