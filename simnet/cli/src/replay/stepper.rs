@@ -4,7 +4,7 @@
 //! Must not: change the run. Whatever reads, writes or sets a text does so on a thread beside: what
 //! makes a map with random keys on the thread that simulates moves the keys of all that come after.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -178,11 +178,12 @@ fn ask(hosts: u32) -> Command {
             let mut prompt = std::io::stderr();
             let _gone = write!(prompt, "simnet> ").and_then(|()| prompt.flush());
         }
-        let mut line = String::new();
-        if !input.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+        // What is no text is read all the same, and told to be no command.
+        let mut line = Vec::new();
+        if !input.lock().read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
             return Command::Quit;
         }
-        match command::read(&line, hosts) {
+        match command::read(&String::from_utf8_lossy(&line), hosts) {
             Ok(Some(command)) => return command,
             Ok(None) => {}
             Err(unclear) => printer::note(&unclear.to_string()),

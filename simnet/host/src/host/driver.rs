@@ -253,7 +253,8 @@ impl Shell<'_> {
             self.process.end = Some(End::Crashed);
             return;
         }
-        // The same moment as before has its alarm, or one before it.
+        // The same moment as before has its alarm: then, before, or a tick after the protocol was last
+        // called for it.
         let new = self.process.wake_at != wake_at || !self.process.alarm.is_set();
         self.process.wake_at = wake_at;
         if new {

@@ -1,9 +1,9 @@
 //! Room that one host is done with and the next one takes: hosts are handled one after another.
 //!
-//! Owns: a list of each kind that hosts fill and empty at nearly every stimulus.
-//! Must not: hold anything but room, or more of it than the next hosts may need.
+//! Owns: one batch, inbox and list of each kind that hosts fill and empty at nearly every stimulus.
+//! Must not: hold anything but room, or more of it than the next host may need.
 //!
-//! Each of these lists takes more than a kilobyte as soon as it has an entry. To allocate and free
+//! Some of these take more than a kilobyte as soon as they have an entry. To allocate and free
 //! them for each of a run's events takes longer than what most events do.
 
 use std::cell::Cell;

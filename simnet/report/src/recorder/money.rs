@@ -92,7 +92,11 @@ impl Money {
     /// Every channel by consumer, provider and epoch.
     pub(super) fn channels(&self) -> Vec<Channel> {
         let mut all: Vec<_> = self.channels.values().copied().collect();
-        all.sort_unstable_by_key(|it| (it.consumer, it.provider, it.epoch, it.number));
+        // Who is not known comes last.
+        let place = |host: Option<u32>| host.unwrap_or(u32::MAX);
+        all.sort_unstable_by_key(|it| {
+            (place(it.consumer), place(it.provider), it.epoch, it.number)
+        });
         all
     }
 }
