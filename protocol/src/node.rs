@@ -147,9 +147,6 @@ impl Node {
             Input::OfferGone(provider) => consumer.offer_gone(provider),
             Input::Submit { job, demand, draw } => consumer.submit(job, demand, draw, now, out),
             Input::Cancel { job } => consumer.cancel(job, out),
-            Input::Delivered { job, completion } => {
-                consumer.delivered(job, completion, now, out);
-            }
             Input::SessionReady { peer, proved } => consumer.session_ready(peer, proved, now, out),
             Input::SessionFailed { peer, failure } => {
                 consumer.session_failed(peer, &failure, now, out);
@@ -222,9 +219,6 @@ impl Node {
             Input::EngineRefused { peer, job, refusal } => {
                 provider.engine_refused(peer, job, refusal, out);
             }
-            Input::Generated { peer, job, completion } => {
-                provider.generated(peer, job, completion, now);
-            }
             Input::EngineFinished { peer, job, reason, usage, completion_commitment } => {
                 let end = (reason, usage, completion_commitment);
                 provider.engine_finished(peer, job, end, now, out);
@@ -240,6 +234,8 @@ impl Node {
             | Input::Submit { .. }
             | Input::Cancel { .. }
             | Input::Delivered { .. }
+            // Handled where it came in, with what it says about the time-outs.
+            | Input::Generated { .. }
             | Input::SessionReady { .. }
             | Input::SessionFailed { .. }
             | Input::SessionClosed { accepted: false, .. }
