@@ -33,6 +33,7 @@ use crate::ledger::{BlockReport, Ledger, LedgerFact};
 use crate::observation::{NOWHERE, Observation, Observer, Places};
 
 pub use liveness::Healing;
+pub use place::short;
 
 /// Facts that a violation carries.
 const FACTS: usize = 64;

@@ -59,7 +59,7 @@ impl Hasher for AsIs {
 
 /// A channel in eight bytes: two of a run's are the same with a probability of one in ten million
 /// when there are two million of them.
-pub(super) fn short(channel: &ChannelId) -> u64 {
+pub fn short(channel: &ChannelId) -> u64 {
     let vault = head(&channel.vault.hash);
     let provider = head(channel.provider.as_bytes());
     vault ^ provider.rotate_left(29) ^ u64::from(channel.epoch).wrapping_mul(0x9e37_79b9_7f4a_7c15)

@@ -5,8 +5,9 @@
 use std::collections::HashMap;
 
 use cocoon_protocol::channel::ChannelId;
+use simnet_host::invariant::short;
 
-use super::jobs::{Quick, head};
+use super::jobs::Quick;
 
 /// What was promised, held and paid in a channel, and between whom.
 #[derive(Clone, Copy, Debug)]
@@ -22,17 +23,11 @@ pub(super) struct Channel {
     number: u32,
 }
 
-/// All channels, each under eight bytes: two of a run's are the same with a probability of one in ten
-/// million when there are two million of them. One look for a fact, and with a million hosts each look
+/// All channels, each under eight bytes. One look for a fact, and with a million hosts each look
 /// is a wait for memory.
 #[derive(Debug, Default)]
 pub(super) struct Money {
     channels: HashMap<u64, Channel, Quick>,
-}
-
-fn key(channel: &ChannelId) -> u64 {
-    let epoch = u64::from(channel.epoch).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    head(&channel.vault.hash) ^ head(channel.provider.as_bytes()).rotate_left(29) ^ epoch
 }
 
 impl Money {
@@ -42,7 +37,7 @@ impl Money {
         provider: impl FnOnce() -> Option<u32>,
     ) -> &mut Channel {
         let number = u32::try_from(self.channels.len()).unwrap_or(u32::MAX);
-        self.channels.entry(key(channel)).or_insert_with(|| Channel {
+        self.channels.entry(short(channel)).or_insert_with(|| Channel {
             promised: 0,
             held: 0,
             settled: 0,
