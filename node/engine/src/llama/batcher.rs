@@ -7,10 +7,12 @@
 //! need never exceed the cells there are.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use cocoon_protocol::job::{FinishReason, Usage};
 use cocoon_protocol::units::Tokens;
 
+use super::pace::Pace;
 use super::wire::{JobNumber, Report};
 use crate::port::{EngineFailure, PrefixScope, SubmitError};
 use crate::sampling::Sampler;
@@ -19,8 +21,9 @@ use crate::text::CompletionText;
 /// A token of the model's vocabulary.
 pub(super) type Token = u32;
 
-/// Tokens in one step: one for each job that decodes, the rest from prompts. Larger steps read
-/// prompts hardly faster, and make the jobs that decode beside them wait longer.
+/// Tokens in one step at most: one for each job that decodes, the rest from prompts, as far as the
+/// [`Pace`] goes. Larger steps read prompts hardly faster, and make the jobs that decode beside
+/// them wait longer.
 pub(super) const STEP_TOKENS: usize = 512;
 
 /// One token in a step.
@@ -41,8 +44,8 @@ pub(super) struct StepFailed;
 
 /// What the batcher needs of a model.
 pub(super) trait Compute {
-    /// Computes one step.
-    fn step(&mut self, entries: &[Entry]) -> Result<(), StepFailed>;
+    /// Computes one step; says how long it took.
+    fn step(&mut self, entries: &[Entry]) -> Result<Duration, StepFailed>;
     /// The logits after the entry at `index` of the last step, one for each token.
     fn logits(&self, index: usize) -> &[f32];
     /// Forgets `sequence` from `position` on. `false` when the model can only forget it whole, and
@@ -127,13 +130,14 @@ pub(super) struct Batcher {
     /// Cells that one job may use at most.
     context: Tokens,
     clock: u64,
+    pace: Pace,
 }
 
 impl Batcher {
     /// For `slots` sequences that share `cells`, of which one job may use `context`.
     pub(super) fn new(slots: u32, cells: Tokens, context: Tokens) -> Self {
         let slots = (0..slots).map(|_| Slot::default()).collect();
-        Self { slots, cells, context: context.min(cells), clock: 0 }
+        Self { slots, cells, context: context.min(cells), clock: 0, pace: Pace::default() }
     }
 
     /// Gives a job a place and keeps the cells that it may need. Computes nothing.
@@ -239,13 +243,13 @@ impl Batcher {
 
     /// Computes one step and reports what came of it.
     pub(super) fn step(&mut self, compute: &mut impl Compute, reports: &mut Vec<Report>) {
-        let entries = self.plan();
+        let (entries, prompt) = self.plan();
         if entries.is_empty() {
             return;
         }
-        if compute.step(&entries).is_err() {
-            self.fail(&entries, compute, reports);
-            return;
+        match compute.step(&entries) {
+            Ok(time) => self.pace.took(prompt, time),
+            Err(StepFailed) => return self.fail(&entries, compute, reports),
         }
         for (index, entry) in entries.iter().enumerate() {
             let Some(slot) = self.slots.get_mut(entry.sequence) else {
@@ -265,8 +269,9 @@ impl Batcher {
         }
     }
 
-    /// The next step: a token of every job that decodes, then prompts in order of arrival.
-    fn plan(&self) -> Vec<Entry> {
+    /// The next step: a token of every job that decodes, then prompts in order of arrival. And how
+    /// many tokens of prompts are in it.
+    fn plan(&self) -> (Vec<Entry>, usize) {
         let mut entries = Vec::new();
         let mut reading = Vec::new();
         for (sequence, slot) in self.slots.iter().enumerate() {
@@ -282,8 +287,10 @@ impl Batcher {
             }
         }
         reading.sort_unstable_by_key(|(arrival, ..)| *arrival);
+        let decoding = entries.len();
+        let most = decoding.saturating_add(self.pace.tokens()).min(STEP_TOKENS);
         for (_, sequence, computed, prompt) in reading {
-            let room = STEP_TOKENS.saturating_sub(entries.len());
+            let room = most.saturating_sub(entries.len());
             let last = prompt.len().saturating_sub(1);
             let part = prompt.iter().enumerate().skip(computed).take(room);
             entries.extend(part.map(|(position, &token)| Entry {
@@ -293,7 +300,8 @@ impl Batcher {
                 wants_logits: position == last,
             }));
         }
-        entries
+        let prompts = entries.len().saturating_sub(decoding);
+        (entries, prompts)
     }
 
     /// After a failed step nothing is known of the sequences in it.

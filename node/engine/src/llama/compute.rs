@@ -4,6 +4,7 @@
 //! Must not: run in the node's process, or decide anything.
 
 use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::LlamaContextParams;
@@ -158,7 +159,8 @@ fn llama_token(token: Token) -> LlamaToken {
 }
 
 impl Compute for Context<'_> {
-    fn step(&mut self, entries: &[Entry]) -> Result<(), StepFailed> {
+    fn step(&mut self, entries: &[Entry]) -> Result<Duration, StepFailed> {
+        let begun = Instant::now();
         self.batch.clear();
         for entry in entries {
             let position = i32::try_from(entry.position).map_err(|_| StepFailed)?;
@@ -170,7 +172,7 @@ impl Compute for Context<'_> {
         }
         self.context.decode(&mut self.batch).map_err(|_| StepFailed)?;
         self.context.synchronize();
-        Ok(())
+        Ok(begun.elapsed())
     }
 
     fn logits(&self, index: usize) -> &[f32] {

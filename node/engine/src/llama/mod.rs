@@ -16,6 +16,7 @@
 mod batcher;
 mod compute;
 mod jobs;
+mod pace;
 mod pieces;
 mod prepare;
 mod supervisor;
@@ -63,8 +64,9 @@ pub struct LlamaSettings {
     pub private_weights: bool,
     /// How long the worker may take to hash and load the model.
     pub load_within: Duration,
-    /// How long the worker may be silent before it counts as hung and is killed. A step on a slow
-    /// machine reads 512 tokens of prompt, which may take a minute.
+    /// How long the worker may be silent before it counts as hung and is killed. It hears nothing
+    /// during a step, of which the batcher sees to it that none takes long; the first one may take
+    /// a minute on a very slow machine.
     pub silent_for: Duration,
 }
 

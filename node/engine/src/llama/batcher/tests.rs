@@ -28,10 +28,12 @@ struct Counting {
     fail_next: bool,
     only_whole: bool,
     end_after: Option<Token>,
+    /// How long a step takes.
+    takes: Duration,
 }
 
 impl Compute for Counting {
-    fn step(&mut self, entries: &[Entry]) -> Result<(), StepFailed> {
+    fn step(&mut self, entries: &[Entry]) -> Result<Duration, StepFailed> {
         assert!(!entries.is_empty() && entries.len() <= STEP_TOKENS);
         if std::mem::take(&mut self.fail_next) {
             return Err(StepFailed);
@@ -46,7 +48,7 @@ impl Compute for Counting {
         self.computed += entries.len();
         self.steps += 1;
         self.last = entries.to_vec();
-        Ok(())
+        Ok(self.takes)
     }
 
     fn logits(&self, index: usize) -> &[f32] {
@@ -169,6 +171,10 @@ fn a_long_prompt_is_read_in_parts_beside_the_jobs_that_decode() {
     batcher.grant(JobNumber(1), Tokens::MAX);
     batcher.grant(JobNumber(2), Tokens::MAX);
     let mut reports = Vec::new();
+    // Once that is known to be fast.
+    while batcher.pace.tokens() < STEP_TOKENS {
+        batcher.pace.took(batcher.pace.tokens(), Duration::ZERO);
+    }
     batcher.step(&mut model, &mut reports);
     assert_eq!(model.last.len(), STEP_TOKENS);
     assert_eq!(text_of(&reports, 1), "2");
@@ -177,6 +183,29 @@ fn a_long_prompt_is_read_in_parts_beside_the_jobs_that_decode() {
     assert_eq!((text_of(&reports, 1).as_str(), end_of(&reports, 2)), ("23", None));
     batcher.step(&mut model, &mut reports);
     assert!(end_of(&reports, 2).is_some());
+}
+
+#[test]
+fn on_a_slow_machine_a_prompt_is_read_in_short_steps_and_what_was_read_outlives_its_job() {
+    let (mut batcher, mut model) = batcher(2, 4_000);
+    model.takes = Duration::from_secs(20);
+    let prompt: Vec<Token> = (0..40).map(|token| token % 9).collect();
+    batcher.admit(prepared(1, &prompt, 1), &mut model).unwrap();
+    batcher.admit(prepared(2, &[1], 8), &mut model).unwrap();
+    batcher.grant(JobNumber(1), Tokens::MAX);
+    let mut reports = Vec::new();
+    for _ in 0..3 {
+        batcher.step(&mut model, &mut reports);
+        assert!(model.last.len() <= 8, "{} tokens", model.last.len());
+    }
+    // It does not wait for the end of the prompt to leave, and leaves what it has read.
+    assert!(batcher.cancel(JobNumber(1)).is_some());
+    let read = model.computed;
+    batcher.admit(prepared(3, &prompt, 1), &mut model).unwrap();
+    batcher.grant(JobNumber(3), Tokens::MAX);
+    reports.extend(steps(&mut batcher, &mut model));
+    assert_eq!((end_of(&reports, 3).is_some(), model.computed), (true, prompt.len()));
+    assert_eq!(read, 24);
 }
 
 #[test]
