@@ -256,10 +256,10 @@ impl<'a> Run<'a> {
     ) -> Result<bool, RunError> {
         self.plan_stop(observer);
         loop {
-            let (due, stop) = (self.next_at(), self.stop);
-            if self.network(due.min(stop), observer, control)?.is_break() {
+            if self.network(observer, control)?.is_break() {
                 return Ok(true);
             }
+            let (due, stop) = (self.next_at(), self.stop);
             if due.min(stop) >= self.until {
                 self.finish(observer);
                 return Ok(false);
@@ -305,21 +305,14 @@ impl<'a> Run<'a> {
         due.into_iter().flatten().min().map_or(self.until, |at| at.min(self.until))
     }
 
-    /// Lets the network run up to a moment, that moment included.
+    /// Lets the network run up to what is due beside it or the stop, that moment included, which it
+    /// then is.
     fn network(
         &mut self,
-        until: Moment,
         observer: &mut dyn Observer,
         control: Control<'_>,
     ) -> Result<ControlFlow<()>, RunError> {
-        let end = Duration::from_nanos(until.as_nanos());
-        while self.simulation.next_moment().is_some_and(|at| at <= end) {
-            while !self.step()? {
-                self.tell(observer);
-                if self.halt_at_stop(observer).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
+        while self.step()? {
             self.tell(observer);
             if observer.is_over() && self.halt(observer).is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -328,12 +321,10 @@ impl<'a> Run<'a> {
             if self.steps.is_multiple_of(STEPS_PER_LOOK) && self.look(control).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
-            // What a step put on the agenda may be due before the moment that was asked for.
-            if self.next_at() < until {
-                return Ok(ControlFlow::Continue(()));
-            }
         }
-        self.simulation.run_until(end, &mut |_| ControlFlow::Continue(()))?;
+        self.tell(observer);
+        let until = Duration::from_nanos(self.next_at().min(self.stop).as_nanos());
+        self.simulation.run_until(until, &mut |_| ControlFlow::Continue(()))?;
         Ok(ControlFlow::Continue(()))
     }
 

@@ -3,8 +3,8 @@
 //! Owns: the stop, and that no step goes beyond it.
 //! Must not: change the order of a run: what would have come next comes next.
 //!
-//! A step polls the tasks that are ready and then takes the network's next event, whenever that is:
-//! a stop may lie between the two, and the rest of the step follows it.
+//! A step polls the tasks that are ready and then takes the network's next event: a stop may lie
+//! between the two, and the rest of the step follows it.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -23,11 +23,18 @@ impl Run<'_> {
         self.stop = stop.map_or(Moment::NEVER, |at| at.max(World::now()).min(self.until));
     }
 
-    /// A step of the network that does not go beyond the stop; false when it would have to.
+    /// A step of the network that goes neither beyond the stop nor beyond what is due beside it;
+    /// false when it would have to.
+    ///
+    /// The tasks that are ready run before it is known what is due: they may want something sooner
+    /// than the network's next event.
     pub(super) fn step(&mut self) -> Result<bool, RunError> {
-        let stepped = self.simulation.step_up_to(Duration::from_nanos(self.stop.as_nanos()))?;
-        // A network in which nothing is left waits for nothing.
-        Ok(stepped || self.simulation.next_moment().is_none())
+        let up_to = |at: Moment| Duration::from_nanos(at.as_nanos());
+        if self.simulation.step_up_to(up_to(World::now()))? {
+            return Ok(true);
+        }
+        let until = self.next_at().min(self.stop);
+        Ok(self.simulation.step_up_to(up_to(until))?)
     }
 
     /// Whether everything up to the stop has happened.

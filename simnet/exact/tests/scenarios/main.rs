@@ -88,6 +88,20 @@ fn forty_nodes_serve_and_pay_to_the_last_nanoton() {
 }
 
 #[test]
+fn what_is_beside_the_network_happens_at_its_time_however_quiet_the_network_is() {
+    isolated("what_is_beside_the_network_happens_at_its_time_however_quiet_the_network_is", || {
+        // Few nodes, so that the network's next event is often milliseconds away, and something
+        // beside it every ten.
+        let times = "duration = \"60 s\"\nsample_every = \"10 ms\"";
+        let scenario = scenario(&format!("{times}\n{SIMPLE}"));
+        let (watch, _) = run(&scenario, 1);
+        assert_eq!((watch.samples, watch.late_samples), (5_999, 0));
+        assert!(watch.submitted > 0, "{watch:?}");
+        String::new()
+    });
+}
+
+#[test]
 fn a_provider_that_comes_back_at_another_port_serves_again() {
     isolated("a_provider_that_comes_back_at_another_port_serves_again", || {
         // Two providers, both of which die every minute or so and come back after five seconds at

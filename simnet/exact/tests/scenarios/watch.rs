@@ -36,6 +36,9 @@ pub(crate) struct Watch {
     back: BTreeMap<HostId, u64>,
     returns: Vec<u64>,
     pub(crate) served_again: u32,
+    /// How many samples were taken, and how many of them not at their time.
+    pub(crate) samples: u64,
+    pub(crate) late_samples: u64,
 }
 
 impl std::fmt::Debug for Watch {
@@ -150,6 +153,9 @@ impl Observer for Watch {
     }
 
     fn sample(&mut self, sample: &Sample) {
+        self.samples += 1;
+        let due = self.scenario.sample_every.duration().as_nanos() * u128::from(self.samples);
+        self.late_samples += u64::from(u128::from(sample.at.as_nanos()) != due);
         if let Some(invariants) = &mut self.invariants {
             invariants.sample(sample);
         }
