@@ -80,7 +80,9 @@ test('TonClient reads balances, sends transfers, calls get methods and pages thr
     });
     assert.equal(await wallet.getSeqno(), seqno + 1);
   }
-  assert.equal(await client.getBalance(other), toNano('3'));
+  // Whoever is paid again in a later second has paid for storage meanwhile: a nanoTON, for some seconds.
+  const received = await client.getBalance(other);
+  assert.ok(received <= toNano('3') && received >= toNano('3') - 10n, `${received} nanoTON`);
   await assert.rejects(wallet.sendTransfer({ seqno: 0, secretKey: key.secretKey, messages: [], sendMode: 3 }));
 
   const { stack } = await client.runMethod(wallet.address, 'get_public_key');
