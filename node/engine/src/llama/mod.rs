@@ -65,8 +65,7 @@ pub struct LlamaSettings {
     /// How long the worker may take to hash and load the model.
     pub load_within: Duration,
     /// How long the worker may be silent before it counts as hung and is killed. It hears nothing
-    /// during a step, of which the batcher sees to it that none takes long; the first one may take
-    /// a minute on a very slow machine.
+    /// during a step, and a slow machine's steps are short, down to eight tokens of a prompt.
     pub silent_for: Duration,
 }
 

@@ -4,8 +4,8 @@
 //! Must not: read a clock (it is told how long a step took), or touch the tokens that jobs decode.
 //!
 //! While a step is computed the worker is deaf: the jobs that decode beside a prompt stand still, a
-//! cancelled job keeps its place, and a ping waits. 512 tokens take 20 ms on a GPU and two minutes
-//! on an emulated processor, where a node that does its work would be killed as a hung one.
+//! cancelled job keeps its place, and a ping waits. On an emulated processor a prompt of some thirty
+//! tokens was two minutes of that, and a node that did its work was killed as a hung one.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use super::batcher::STEP_TOKENS;
 
 /// What a step may take before the next one reads less.
 const STEP_TIME: Duration = Duration::from_secs(1);
-/// A step reads so much however long it takes: below it, most of a step is spent on the weights,
-/// which have to be read through once for any number of tokens.
+/// A step reads so much however long it takes: the weights have to be read through once for any
+/// number of tokens.
 const LEAST: usize = 8;
 
 /// Tokens of prompts in the next step: a power of two from [`LEAST`] to [`STEP_TOKENS`], so that
