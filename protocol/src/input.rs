@@ -112,6 +112,22 @@ pub enum Input {
         /// Tokens of the completion so far.
         completion: Tokens,
     },
+    /// A job's reader takes no text at the moment: until some is delivered again, silence is not its
+    /// provider's.
+    ReaderWaits {
+        /// Which job.
+        job: JobId,
+    },
+    /// A lost provider's text has reached its reader as far as it had come, and no more of it will:
+    /// the answer to `Effect::Halt`.
+    Halted {
+        /// Which job.
+        job: JobId,
+        /// Tokens of the completion that this provider had written.
+        completion: Tokens,
+        /// Bytes of text that came for them.
+        bytes: usize,
+    },
 
     /// A session that we asked for is attested and open.
     SessionReady {

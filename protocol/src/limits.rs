@@ -83,8 +83,12 @@ pub const JOBS_PER_NODE: usize = 1_024;
 pub const MAX_COMPLETION: Tokens = Tokens::new(1_000_000);
 /// Consumers that a provider keeps a session with.
 pub const SESSIONS: usize = 1_024;
-/// Attempts for one job before anything was streamed; then the user gets the last refusal.
+/// Providers that one job tries that bring nothing of its answer; then the user gets the last failure.
+/// Each of them may have been paid for reading the prompt.
 pub const ATTEMPTS_PER_JOB: usize = 3;
+/// Providers that one job loses in the middle of its answer. Each has brought it further, and the job's
+/// cap bounds what they cost together; a reader's patience is the reason to end.
+pub const TAKEOVERS_PER_JOB: u32 = 5;
 /// How long a job waits for a place while everybody who fits is busy: they are asked again when they
 /// said. Half of the minute that most clients wait for an answer to begin.
 pub const QUEUE_TIMEOUT: Millis = Millis::from_secs(30);
@@ -103,6 +107,11 @@ pub const FIRST_TOKEN_TIMEOUT: Millis = Millis::from_secs(15);
 pub const PREFILL_EACH: Millis = Millis::new(30);
 /// Time in which a running job must bring [`JOB_PACE`] after which the provider counts as stalled.
 pub const JOB_STALL_TIMEOUT: Millis = Millis::from_secs(60);
+/// Time without a word after which an answer that was coming counts as broken off, where
+/// [`SILENT_TOKENS`] take less. Engines pause for a second or two while they read others' prompts.
+pub const JOB_SILENCE: Millis = Millis::from_secs(5);
+/// So many tokens' time, at the answer's own pace, is silence: a slow machine is not a dead one.
+pub const SILENT_TOKENS: u64 = 32;
 /// Tokens that a running job must bring in each [`JOB_STALL_TIMEOUT`]. A time-out for silence alone
 /// is met by one token a minute; at this pace a short answer takes some minutes, which the slowest
 /// honest machines need and which a consumer remembers for its next choice.

@@ -168,6 +168,10 @@ impl Node {
                 consumer.finished(peer, job, &receipt, salt, now, out);
             }
             Input::JobBroken { peer, job, rule } => consumer.broken(peer, job, rule, now, out),
+            Input::ReaderWaits { job } => consumer.reader_waits(job),
+            Input::Halted { job, completion, bytes } => {
+                consumer.halted(job, completion, bytes, now, out);
+            }
             Input::PaymentRefused { peer, job: Some(job) } => {
                 consumer.broken(peer, job, "it refused a valid voucher", now, out);
             }
@@ -234,6 +238,8 @@ impl Node {
             | Input::Submit { .. }
             | Input::Cancel { .. }
             | Input::Delivered { .. }
+            | Input::ReaderWaits { .. }
+            | Input::Halted { .. }
             // Handled where it came in, with what it says about the time-outs.
             | Input::Generated { .. }
             | Input::SessionReady { .. }

@@ -60,7 +60,8 @@ pub enum Effect {
         /// What.
         message: SessionMessage,
     },
-    /// Send the job's request; its body waits at the edge under the job's id.
+    /// Send the job's request; its body waits at the edge under the job's id. After a `Halt` the prompt
+    /// ends with what has come of the answer.
     SendJob {
         /// To whom.
         peer: NodeId,
@@ -70,6 +71,12 @@ pub enum Effect {
         offer_sequence: u64,
         /// The completion's limit at this provider.
         max_completion: Tokens,
+    },
+    /// The job's provider is lost. Pass on what is here of its text, take no more of it, and say how
+    /// far the answer has come; answered by `Input::Halted`.
+    Halt {
+        /// Which job.
+        job: JobId,
     },
     /// Tell whoever waits for this job.
     Inform {
@@ -94,7 +101,8 @@ pub enum Effect {
 /// What a waiting user learns about a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobNews {
-    /// A provider took it; text follows at the edge.
+    /// A provider took it; text follows at the edge. A second time when another one begins anew or
+    /// goes on.
     Started {
         /// Who.
         provider: NodeId,
@@ -107,16 +115,17 @@ pub enum JobNews {
         /// Tokens of the prompt, as charged.
         prompt: Tokens,
     },
-    /// It is complete, receipted and paid.
+    /// It is complete and paid.
     Finished {
         /// Why it ended.
         reason: FinishReason,
-        /// Tokens, as charged.
+        /// Tokens of the prompt as its first provider charged them, and of the whole answer.
         usage: Usage,
-        /// What it cost.
+        /// What it cost, with what providers got that were lost on the way.
         cost: NanoTon,
-        /// Its receipt.
-        receipt: ReceiptHash,
+        /// The receipt of the provider that ended it. `None` when that one was lost between the
+        /// answer's last token and its receipt.
+        receipt: Option<ReceiptHash>,
         /// Vouchers signed for it.
         vouchers: u32,
     },

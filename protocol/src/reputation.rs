@@ -38,8 +38,12 @@ pub enum Experience {
     },
     /// It was busy or draining: honest, so it only counts a little.
     Refused,
-    /// It was lost, stalled, or its engine failed. However fast, this is never good.
+    /// It was lost or stalled before any text came, or its engine failed. However fast, this is never
+    /// good.
     Failed,
+    /// It was lost or fell silent in the middle of an answer: its reader has waited, and others have to
+    /// read the prompt again.
+    BrokeOff,
     /// It broke the protocol or its evidence was refused.
     Misbehaved,
 }
@@ -127,6 +131,8 @@ impl Reputation {
             // Enough to prefer another for now, too little to outweigh what it served.
             Experience::Refused => (0.1, 0.0),
             Experience::Failed => (1.0, 0.0),
+            // A few answers that end early do not make up for it.
+            Experience::BrokeOff => (3.0, 0.0),
             Experience::Misbehaved => (10.0, 0.0),
         };
         history.attempts += attempts;

@@ -1,4 +1,5 @@
-//! A deterministic engine without a model: it repeats the last turn's words, one word a token.
+//! A deterministic engine without a model: it repeats the last turn's words, one word a token. An answer
+//! that the prompt has the beginning of goes on behind it.
 //!
 //! Owns: a task for each job. For tests, load generation and a node without a model file.
 //! Must not: differ from a real engine in any rule of grants, counting or cancelling.
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cocoon_protocol::identity::ModelHash;
-use cocoon_protocol::job::{FinishReason, Prompt, Usage};
+use cocoon_protocol::job::{FinishReason, Prompt, Turn, Usage};
 use cocoon_protocol::limits;
 use cocoon_protocol::units::Tokens;
 use tokio::sync::{mpsc, watch};
@@ -182,6 +183,12 @@ impl Engine for EchoEngine {
     }
 }
 
+/// What a dialogue's answer repeats, and how much of the answer is in the prompt already.
+fn dialogue(turns: &[Turn]) -> (&str, &str) {
+    let (turns, begun) = Prompt::begun(turns);
+    (turns.last().map_or("", |turn| turn.content.as_str()), begun.unwrap_or_default())
+}
+
 fn prompt_tokens(prompt: &Prompt) -> Tokens {
     let words = |text: &str| u32::try_from(text.split_whitespace().count()).unwrap_or(u32::MAX);
     match prompt {
@@ -193,16 +200,23 @@ fn prompt_tokens(prompt: &Prompt) -> Tokens {
     }
 }
 
-/// The words to repeat, each but the first with the space before it.
+/// The words to repeat, each but the first with the space before it, from where the answer ends that
+/// the prompt holds already.
 fn answer(prompt: &Prompt) -> Vec<String> {
-    let text = match prompt {
-        Prompt::Text(text) => text.as_str(),
-        Prompt::Chat(turns) => turns.last().map_or("", |turn| turn.content.as_str()),
+    let (text, begun) = match prompt {
+        Prompt::Text(text) => (text.as_str(), ""),
+        Prompt::Chat(turns) => dialogue(turns),
     };
     let spaced = |(at, word): (usize, &str)| {
         if at == 0 { word.to_owned() } else { format!(" {word}") }
     };
-    text.split_whitespace().enumerate().map(spaced).collect()
+    let mut behind = begun.len();
+    let rest = |word: String| {
+        let passed = behind.min(word.len());
+        behind = behind.saturating_sub(passed);
+        word.get(passed..).map(str::to_owned).filter(|rest| !rest.is_empty())
+    };
+    text.split_whitespace().enumerate().map(spaced).filter_map(rest).collect()
 }
 
 /// One running job.

@@ -42,6 +42,25 @@ impl Sampler {
         Self { sampling, counts: BTreeMap::new(), draws: 0 }
     }
 
+    /// A sampler behind the beginning of a completion: these tokens count as drawn, so that whoever takes
+    /// over an answer draws as its first engine would have gone on.
+    #[must_use]
+    pub fn behind(mut self, begun: &[u32]) -> Self {
+        for token in begun {
+            self.count(*token);
+        }
+        let drawn = u64::try_from(begun.len()).unwrap_or(u64::MAX);
+        self.draws = self.draws.saturating_add(drawn);
+        self
+    }
+
+    fn count(&mut self, token: u32) {
+        if self.penalises() {
+            let count = self.counts.entry(token).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+
     /// Chooses the next token; `logits` has one entry for each token of the vocabulary. `None` when
     /// no entry is finite, which only a broken model or computation causes.
     pub fn choose(&mut self, logits: &[f32]) -> Option<u32> {
@@ -59,10 +78,7 @@ impl Sampler {
             let uniform = uniform(self.sampling.seed, draw);
             pick(&mut candidates, self.sampling.temperature, uniform)
         }?;
-        if self.penalises() {
-            let count = self.counts.entry(token).or_default();
-            *count = count.saturating_add(1);
-        }
+        self.count(token);
         Some(token)
     }
 
@@ -263,6 +279,20 @@ mod tests {
         assert_eq!(many(Sampling { presence_penalty: 0.6, ..greedy }, 4), [1, 3, 1, 1]);
         assert_eq!(many(Sampling { frequency_penalty: 0.6, ..greedy }, 5), [1, 3, 1, 3, 1]);
         assert_eq!(many(Sampling { frequency_penalty: -1.0, ..greedy }, 3), [1, 1, 1]);
+    }
+
+    #[test]
+    fn behind_a_beginning_the_draws_are_those_that_would_have_followed() {
+        for penalty in [0.0, 0.6] {
+            let sampling = Sampling { frequency_penalty: penalty, ..sampling() };
+            let whole = many(sampling, 16);
+            for at in 0..16 {
+                let (begun, rest) = whole.split_at(at);
+                let mut sampler = Sampler::new(sampling).behind(begun);
+                let drawn: Vec<_> = rest.iter().map(|_| sampler.choose(&LOGITS).unwrap()).collect();
+                assert_eq!(drawn, rest, "behind {at}");
+            }
+        }
     }
 
     #[test]

@@ -160,15 +160,18 @@ pub enum JobEvent {
         /// Completion tokens so far, this text included.
         completion: Tokens,
     },
+    /// The provider was lost, and another one goes on where its text ended, or begins anew where there
+    /// was none.
+    TakenOver(Accepted),
     /// The answer has ended. Nothing follows.
     Finished {
         /// Why it ended.
         reason: FinishReason,
         /// Tokens read and written.
         usage: Usage,
-        /// What was paid.
+        /// What was paid, to all who had a part in it.
         cost: NanoTon,
-        /// The provider's signed receipt, when it came.
+        /// The last provider's signed receipt, when it came.
         receipt: Option<ReceiptHash>,
         /// Vouchers that paid for it.
         vouchers: u32,
@@ -184,6 +187,7 @@ impl fmt::Debug for JobEvent {
             Self::Text { text, completion } => {
                 write!(f, "Text({} bytes, {completion} tokens so far)", text.len())
             }
+            Self::TakenOver(accepted) => f.debug_tuple("TakenOver").field(accepted).finish(),
             Self::Finished { reason, usage, cost, receipt, vouchers } => f
                 .debug_struct("Finished")
                 .field("reason", reason)

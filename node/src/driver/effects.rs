@@ -10,6 +10,7 @@ use cocoon_overlay::Want;
 use cocoon_protocol::Input;
 use cocoon_protocol::identity::{JobId, NodeId};
 use cocoon_protocol::output::{Effect, EngineCommand, JobNews};
+use cocoon_protocol::receipt::{Salt, prompt_commitment};
 use cocoon_protocol::units::Tokens;
 use cocoon_protocol::wire::{JobRequest, SessionMessage};
 use tokio::sync::mpsc;
@@ -40,6 +41,7 @@ impl Driver {
             Effect::SendJob { peer, job, offer_sequence, max_completion } => {
                 self.send_job(peer, job, offer_sequence, max_completion);
             }
+            Effect::Halt { job } => self.order(job, Order::Halt),
             Effect::Inform { job, news } => self.inform(job, news),
             Effect::Ledger(command) => {
                 if let Some(answer) = self.world.ledger.submit(command) {
@@ -72,9 +74,15 @@ impl Driver {
         let Role::Consumer { routes, .. } = &session.role else { return };
         let (sender, route) = mpsc::channel(ROUTE);
         routes.insert(job, sender);
-        self.order(job, Order::Assign { provider: peer, route });
         let mut spec = consuming.spec.clone();
         spec.max_completion = max_completion;
+        let mut commitment = None;
+        if !consuming.answer.is_empty() {
+            spec.prompt = spec.prompt.continued(&consuming.answer);
+            let salt = Salt::from_bytes(consuming.salt);
+            commitment = Some(prompt_commitment(&salt, &spec.prompt));
+        }
+        self.order(job, Order::Assign { provider: peer, route, prompt_commitment: commitment });
         let request = JobRequest { job, offer_sequence, spec, salt: consuming.salt };
         self.send(peer, SessionMessage::JobRequest(request));
     }

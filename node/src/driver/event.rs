@@ -10,6 +10,7 @@ use cocoon_protocol::identity::{JobId, NodeId};
 use cocoon_protocol::input::Proved;
 use cocoon_protocol::job::{JobError, JobSpec};
 use cocoon_protocol::selection::Demand;
+use cocoon_protocol::units::Tokens;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -48,12 +49,22 @@ impl fmt::Debug for Submission {
 }
 
 /// Something for the driver.
-#[derive(Debug)]
 pub(crate) enum Event {
     /// For the protocol.
     Input(Input),
     /// A user wants a job done.
     Submit(Box<Submission>),
+    /// A lost provider's text has been passed on as far as it had come.
+    Halted {
+        /// Of which job.
+        job: JobId,
+        /// Tokens of it.
+        completion: Tokens,
+        /// Bytes of it.
+        bytes: usize,
+        /// The answer so far, of all its providers.
+        answer: String,
+    },
     /// A session is attested and its tasks run.
     SessionOpened {
         /// Whom it is with, and how to use it.
@@ -72,6 +83,34 @@ pub(crate) enum Event {
     },
     /// Somebody wants to look.
     Inspect(oneshot::Sender<View>),
+}
+
+impl fmt::Debug for Event {
+    /// Never an answer's text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input(input) => f.debug_tuple("Input").field(input).finish(),
+            Self::Submit(submission) => f.debug_tuple("Submit").field(submission).finish(),
+            Self::Halted { job, completion, bytes, answer: _ } => f
+                .debug_struct("Halted")
+                .field("job", job)
+                .field("completion", completion)
+                .field("bytes", bytes)
+                .finish_non_exhaustive(),
+            Self::SessionOpened { session, proved } => f
+                .debug_struct("SessionOpened")
+                .field("session", session)
+                .field("proved", proved)
+                .finish(),
+            Self::SessionEnded { peer, accepted, serial } => f
+                .debug_struct("SessionEnded")
+                .field("peer", peer)
+                .field("accepted", accepted)
+                .field("serial", serial)
+                .finish(),
+            Self::Inspect(_) => f.write_str("Inspect"),
+        }
+    }
 }
 
 impl From<Input> for Event {

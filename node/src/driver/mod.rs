@@ -3,7 +3,8 @@
 //! Owns: the inbox, the order "persist, then speak", and the tables that lead from a job or peer to
 //! the task that serves it.
 //! Must not: wait for a peer, an engine or the ledger. Whatever takes time is a task of its own that
-//! answers through the inbox; token text never passes here.
+//! answers through the inbox. Token text does not pass here while it streams; what has come of an answer
+//! does, once, when its provider is lost.
 
 mod effects;
 pub(crate) mod event;
@@ -71,6 +72,8 @@ pub(crate) enum DriverError {
 struct Consuming {
     spec: JobSpec,
     salt: [u8; 32],
+    /// What has come of its answer from providers that were lost.
+    answer: String,
     orders: Orders,
 }
 
@@ -177,8 +180,14 @@ impl Driver {
                 let (demand, salt) = (submission.demand.clone(), submission.salt);
                 let (pump, spec, orders) = Pump::new(*submission, self.handle.clone());
                 self.world.tasks.spawn_leaf(pump.run());
-                self.consuming.insert(job, Consuming { spec, salt, orders });
+                self.consuming.insert(job, Consuming { spec, salt, answer: String::new(), orders });
                 Input::Submit { job, demand, draw }
+            }
+            Event::Halted { job, completion, bytes, answer } => {
+                if let Some(consuming) = self.consuming.get_mut(&job) {
+                    consuming.answer = answer;
+                }
+                Input::Halted { job, completion, bytes }
             }
             Event::SessionOpened { session, proved } => self.session_opened(session, proved),
             Event::SessionEnded { peer, accepted, serial } => {

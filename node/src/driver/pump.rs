@@ -16,15 +16,16 @@ use cocoon_protocol::receipt::{
     Commitment, Salt, SignedReceipt, prompt_commitment, sampling_digest,
 };
 use cocoon_protocol::units::Tokens;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::event::{DriverHandle, Submission};
+use super::event::{DriverHandle, Event, Submission};
 
 /// Messages of a provider about one job that wait for this task. A provider may be one step of 32
 /// tokens ahead of the payments; whoever overflows this is further ahead than it may be.
 pub(crate) const ROUTE: usize = 128;
-/// Orders from the driver that wait: at most an assignment and the news of one attempt, per attempt.
+/// Orders from the driver that wait: an assignment, its news and its end, per attempt.
 const ORDERS: usize = 16;
 
 /// Tokens that may be counted beyond the bytes of text that came: those of a stop string, which is
@@ -42,7 +43,14 @@ pub(crate) enum FromProvider {
 /// What the driver tells this task.
 pub(crate) enum Order {
     /// This provider serves the job from now on.
-    Assign { provider: NodeId, route: mpsc::Receiver<FromProvider> },
+    Assign {
+        provider: NodeId,
+        route: mpsc::Receiver<FromProvider>,
+        /// Of a prompt that ends with what has come of the answer.
+        prompt_commitment: Option<[u8; 32]>,
+    },
+    /// The provider is lost: pass on what is here of its text, and say how far that goes.
+    Halt,
     /// Something happened to the job.
     News(JobNews),
 }
@@ -58,9 +66,16 @@ pub(crate) struct Pump {
     prompt_commitment: [u8; 32],
     sampling_digest: [u8; 32],
     completion: Commitment,
+    /// All that has come, for a provider that takes over.
+    answer: String,
+    /// Tokens of it that lost providers wrote.
+    before: Tokens,
+    /// Tokens that the present provider has counted.
     counted: Tokens,
     /// Bytes of text that came for them.
     text_bytes: usize,
+    /// Whether the present provider has taken the job.
+    taken: bool,
     provider: Option<NodeId>,
     route: Option<mpsc::Receiver<FromProvider>>,
     started: Option<oneshot::Sender<Result<Accepted, JobError>>>,
@@ -85,8 +100,11 @@ impl Pump {
             prompt_commitment: prompt_commitment(&key, &spec.prompt),
             sampling_digest: sampling_digest(&spec.sampling, &spec.stop),
             completion: Commitment::new(&key),
+            answer: String::new(),
+            before: Tokens::ZERO,
             counted: Tokens::ZERO,
             text_bytes: 0,
+            taken: false,
             provider: None,
             route: None,
             started: Some(started),
@@ -107,7 +125,10 @@ impl Pump {
                 biased;
                 order = self.orders.recv() => match order {
                     None => return self.fail(JobError::ShuttingDown).await,
-                    Some(Order::Assign { provider, route }) => self.assign(provider, route),
+                    Some(Order::Assign { provider, route, prompt_commitment }) => {
+                        self.assign(provider, route, prompt_commitment);
+                    }
+                    Some(Order::Halt) => self.halt().await,
                     Some(Order::News(news)) => {
                         if self.news(news).await {
                             return;
@@ -123,12 +144,32 @@ impl Pump {
         }
     }
 
-    fn assign(&mut self, provider: NodeId, route: mpsc::Receiver<FromProvider>) {
+    fn assign(
+        &mut self,
+        provider: NodeId,
+        route: mpsc::Receiver<FromProvider>,
+        prompt_commitment: Option<[u8; 32]>,
+    ) {
         self.provider = Some(provider);
         self.route = Some(route);
+        self.prompt_commitment = prompt_commitment.unwrap_or(self.prompt_commitment);
+        self.taken = false;
         self.completion = Commitment::new(&Salt::from_bytes(self.salt));
         self.counted = Tokens::ZERO;
         self.text_bytes = 0;
+    }
+
+    /// What is here of a lost provider's text reaches the reader and counts, its end included.
+    async fn halt(&mut self) {
+        while let Some(message) = self.route.as_mut().and_then(|route| route.try_recv().ok()) {
+            self.provider_says(message).await;
+        }
+        self.route = None;
+        let (job, completion, bytes) = (self.job, self.counted, self.text_bytes);
+        self.before = self.before.saturating_add(completion);
+        (self.counted, self.text_bytes) = (Tokens::ZERO, 0);
+        let answer = self.answer.clone();
+        self.driver.send(Event::Halted { job, completion, bytes, answer }).await;
     }
 
     /// Tells the reader. True when the job is over.
@@ -137,14 +178,17 @@ impl Pump {
             JobNews::Started { provider, tier, simulated, prices, prompt } => {
                 let (job, model) = (self.job, self.model);
                 let accepted = Accepted { job, provider, tier, simulated, model, prices, prompt };
-                if let Some(started) = self.started.take() {
-                    // A reader that has left is noticed by `gone`.
-                    let _left = started.send(Ok(accepted));
+                self.taken = true;
+                match self.started.take() {
+                    Some(started) => {
+                        // A reader that has left is noticed by `gone`.
+                        let _left = started.send(Ok(accepted));
+                    }
+                    None => self.tell(JobEvent::TakenOver(accepted)).await,
                 }
                 false
             }
             JobNews::Finished { reason, usage, cost, receipt, vouchers } => {
-                let receipt = Some(receipt);
                 self.tell(JobEvent::Finished { reason, usage, cost, receipt, vouchers }).await;
                 true
             }
@@ -166,7 +210,17 @@ impl Pump {
 
     /// Hands an event to the reader, waiting as long as it takes or until it leaves.
     async fn tell(&mut self, event: JobEvent) {
-        if !self.cancelled && self.events.send(event).await.is_err() {
+        if self.cancelled {
+            return;
+        }
+        let event = match self.events.try_send(event) {
+            Ok(()) => return,
+            Err(TrySendError::Closed(_)) => return self.cancel().await,
+            Err(TrySendError::Full(event)) => event,
+        };
+        // The reader's silence is not the provider's.
+        self.driver.send(Input::ReaderWaits { job: self.job }).await;
+        if self.events.send(event).await.is_err() {
             self.cancel().await;
         }
     }
@@ -183,7 +237,7 @@ impl Pump {
                 // The news that a provider has started is always queued before the payment that
                 // makes it send text. What comes before would stand in front of another
                 // provider's answer, should this one refuse after all.
-                if self.started.is_some() {
+                if !self.taken {
                     return self.broken("it sends text of a job that it has not taken").await;
                 }
                 if completion < self.counted {
@@ -198,6 +252,8 @@ impl Pump {
                 }
                 self.completion.update(text.as_bytes());
                 if !text.is_empty() {
+                    self.answer.push_str(&text);
+                    let completion = self.before.saturating_add(completion);
                     self.tell(JobEvent::Text { text, completion }).await;
                 }
                 self.driver.send(Input::Delivered { job: self.job, completion }).await;
@@ -244,7 +300,6 @@ async fn next(route: &mut Option<mpsc::Receiver<FromProvider>>) -> Option<FromPr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::event::Event;
     use cocoon_protocol::attest::Tier;
     use cocoon_protocol::job::{Prompt, Sampling};
     use cocoon_protocol::selection::Demand;
@@ -291,7 +346,7 @@ mod tests {
         let (started, _answer) = oneshot::channel();
         let (events, _read) = mpsc::channel(8);
         let (mut pump, _spec, _orders) = Pump::new(submission(started, events), driver);
-        pump.started = None;
+        pump.taken = true;
         pump.provider = Some(PROVIDER);
         let held = u32::try_from(HELD_BACK).unwrap();
         for (text, count) in [("word", held + 4), ("", held + 5)] {
@@ -310,7 +365,8 @@ mod tests {
         let (events, mut read) = mpsc::channel(8);
         let (pump, _spec, orders) = Pump::new(submission(started, events), driver);
         let (route, messages) = mpsc::channel(8);
-        let assign = Order::Assign { provider: PROVIDER, route: messages };
+        let prompt_commitment = None;
+        let assign = Order::Assign { provider: PROVIDER, route: messages, prompt_commitment };
         assert!(orders.send(assign).await.is_ok());
         let chunk = FromProvider::Chunk { text: "injected".into(), completion: Tokens::new(1) };
         assert!(route.send(chunk).await.is_ok());
@@ -325,5 +381,63 @@ mod tests {
         drop(orders);
         assert!(running.await.is_ok());
         assert!(read.recv().await.is_none(), "the reader got nothing");
+    }
+
+    #[tokio::test]
+    async fn a_lost_providers_text_is_passed_on_once_and_the_next_one_goes_on_behind_it() {
+        let (driver, mut inbox) = DriverHandle::new();
+        let (started, answer) = oneshot::channel();
+        let (events, mut read) = mpsc::channel(8);
+        let (pump, _spec, orders) = Pump::new(submission(started, events), driver);
+        let running = tokio::spawn(pump.run());
+        let took = |provider: u8| JobNews::Started {
+            provider: NodeId::from_bytes([provider; 32]),
+            tier: Tier::Open,
+            simulated: false,
+            prices: cocoon_protocol::units::Prices {
+                prompt: cocoon_protocol::units::PricePerMillion::from_nano(1),
+                completion: cocoon_protocol::units::PricePerMillion::from_nano(1),
+            },
+            prompt: Tokens::new(1),
+        };
+        let chunk = |text: &str, completion| FromProvider::Chunk {
+            text: text.to_owned(),
+            completion: Tokens::new(completion),
+        };
+        let (route, messages) = mpsc::channel(8);
+        let assign = Order::Assign { provider: PROVIDER, route: messages, prompt_commitment: None };
+        assert!(orders.send(assign).await.is_ok());
+        assert!(orders.send(Order::News(took(2))).await.is_ok());
+        assert!(answer.await.unwrap().is_ok());
+        // Both lie in the route when the provider is lost.
+        assert!(route.send(chunk("one ", 1)).await.is_ok());
+        assert!(route.send(chunk("two ", 3)).await.is_ok());
+        assert!(orders.send(Order::Halt).await.is_ok());
+        let halted = loop {
+            if let Some(Event::Halted { completion, bytes, answer, .. }) = inbox.recv().await {
+                break (completion.get(), bytes, answer);
+            }
+        };
+        assert_eq!(halted, (3, 8, "one two ".to_owned()));
+        assert!(route.send(chunk("late", 4)).await.is_err(), "nobody reads it any more");
+        let (route, messages) = mpsc::channel(8);
+        let provider = NodeId::from_bytes([3; 32]);
+        let assign = Order::Assign { provider, route: messages, prompt_commitment: None };
+        assert!(orders.send(assign).await.is_ok());
+        assert!(orders.send(Order::News(took(3))).await.is_ok());
+        assert!(route.send(chunk("three", 1)).await.is_ok());
+        let mut seen = Vec::new();
+        while seen.len() < 4 {
+            seen.push(match read.recv().await.unwrap() {
+                JobEvent::Text { text, completion } => (text, completion.get()),
+                JobEvent::TakenOver(accepted) => (accepted.provider.to_string(), 0),
+                other => (format!("{other:?}"), 0),
+            });
+        }
+        let next = (provider.to_string(), 0);
+        let text = |text: &str, tokens| (text.to_owned(), tokens);
+        assert_eq!(seen, [text("one ", 1), text("two ", 3), next, text("three", 4)]);
+        drop(orders);
+        assert!(running.await.is_ok());
     }
 }

@@ -6,7 +6,7 @@
 use cocoon_node::store::{Store, Table};
 use cocoon_protocol::channel::PayerState;
 use cocoon_protocol::record::Interrupted;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::gateway::question;
 use crate::gateway::{Answer, Whole, words};
@@ -87,6 +87,85 @@ fn a_killed_provider_costs_no_more_than_was_promised() {
         assert!(interrupted(consumer) > 0);
         assert_eq!(receipted + interrupted(consumer), promised);
     }
+}
+
+/// Enough for a channel with each of several providers.
+const RICH: [&str; 4] = ["--vault-deposit", "3 TON", "--max-cost", "0.2 TON"];
+
+/// Reads a stream whose provider is killed after `cut` pieces.
+fn survives(
+    consumer: &Peer<'_>,
+    asked: &Value,
+    providers: &mut Vec<Peer<'_>>,
+    cut: usize,
+) -> Whole {
+    let mut answer = consumer.chat(asked);
+    let begun = answer.pieces(cut);
+    let serves = |provider: &Peer<'_>| provider.ask(&["status"])["jobs"] != json!([]);
+    let serving = providers.iter().position(serves).unwrap();
+    let mut serving = providers.swap_remove(serving);
+    let id = serving.ask(&["status"])["node"].clone();
+    serving.kill();
+    let whole = answer.rest(begun);
+    assert!(whole.done && whole.error.is_null(), "{whole:?}");
+    assert_eq!(whole.cocoon["lost_providers"], json!([id]), "{whole:?}");
+    assert_ne!(whole.cocoon["provider"], id);
+    whole
+}
+
+/// What was promised is receipted, or stands as paid for a job that was interrupted; and that is what
+/// the answers say that they cost.
+fn adds_up(mut consumer: Peer<'_>, cost: u64) {
+    let (promised, receipted) = (consumer.promised(), consumer.receipted());
+    assert_eq!(consumer.terminate(), Some(0));
+    let interrupted = interrupted(&consumer);
+    assert!(interrupted > 0);
+    assert_eq!(receipted + interrupted, promised);
+    assert_eq!(cost, promised);
+}
+
+#[test]
+fn another_provider_goes_on_with_a_killed_ones_answer() {
+    let network = Network::start();
+    let own = ["--echo-delay", "4 ms"];
+    let mut providers: Vec<_> =
+        ["one", "two", "three", "four", "five"].map(|name| network.provide(name, &own)).into();
+    let consumer = network.consume("consumer", &RICH);
+    works(&consumer, ECHO);
+    let known = || consumer.ask(&["status"])["offers"].as_array().unwrap().len();
+    eventually("all are known", || (known() == providers.len()).then_some(()));
+    let asked = words(ECHO, 300);
+    let expected = asked["messages"][0]["content"].as_str().unwrap();
+    let mut cost: u64 = consumer.receipted();
+    for cut in CUTS {
+        let whole = survives(&consumer, &asked, &mut providers, cut);
+        assert_eq!(whole.text, expected, "nothing is missing and nothing comes twice");
+        cost += whole.price();
+    }
+    adds_up(consumer, cost);
+}
+
+#[test]
+fn another_provider_goes_on_as_the_model_would_have() {
+    let Some(file) = real_model() else { return };
+    let network = Network::start();
+    let mut providers: Vec<_> =
+        ["one", "two", "three"].map(|name| network.provide_real(name, &file)).into();
+    let consumer = network.consume("consumer", &RICH);
+    let known = || consumer.ask(&["status"])["offers"].as_array().unwrap().len();
+    let mut cost = 0;
+    for (cut, temperature) in [(8, 0.0), (50, 0.8)] {
+        let mut asked = question(REAL, "Tell me a long story about a dragon.", 80);
+        asked["temperature"] = temperature.into();
+        asked["seed"] = 7.into();
+        let unbroken = consumer.chat(&asked).whole();
+        eventually("all are known", || (known() == providers.len()).then_some(()));
+        let whole = survives(&consumer, &asked, &mut providers, cut);
+        assert_eq!(whole.text, unbroken.text, "at temperature {temperature}");
+        assert_eq!(whole.finish, unbroken.finish);
+        cost += unbroken.price() + whole.price();
+    }
+    adds_up(consumer, cost);
 }
 
 #[test]

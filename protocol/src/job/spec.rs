@@ -50,13 +50,41 @@ impl fmt::Debug for Turn {
 /// The text that a model is to continue.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Prompt {
-    /// A dialogue, rendered by the provider with the model's own chat template.
+    /// A dialogue, rendered by the provider with the model's own chat template. Where the last turn is
+    /// the assistant's, it is the beginning of the answer: the model goes on with it.
     Chat(Vec<Turn>),
     /// Raw text, continued as it stands.
     Text(String),
 }
 
 impl Prompt {
+    /// The prompt whose answer goes on where this text of this prompt's answer ends: for a provider that
+    /// takes over from one that was lost.
+    #[must_use]
+    pub fn continued(&self, answer: &str) -> Self {
+        match self {
+            Self::Text(text) => Self::Text([text.as_str(), answer].concat()),
+            Self::Chat(turns) => {
+                let mut turns = turns.clone();
+                match turns.last_mut() {
+                    Some(last) if last.role == Role::Assistant => last.content.push_str(answer),
+                    Some(_) | None => {
+                        turns.push(Turn { role: Role::Assistant, content: answer.to_owned() });
+                    }
+                }
+                Self::Chat(turns)
+            }
+        }
+    }
+
+    /// A dialogue's turns before the beginning of its answer, and that beginning, if it has one.
+    pub fn begun(turns: &[Turn]) -> (&[Turn], Option<&str>) {
+        match turns.split_last() {
+            Some((last, before)) if last.role == Role::Assistant => (before, Some(&last.content)),
+            Some(_) | None => (turns, None),
+        }
+    }
+
     /// Bytes of text, all turns together.
     pub fn text_bytes(&self) -> usize {
         match self {
@@ -336,6 +364,20 @@ mod tests {
             with(|s| s.sampling.top_p = 1.5),
             SpecError::BadSampling { field: "top_p", .. }
         ));
+    }
+
+    #[test]
+    fn a_continued_prompt_ends_with_what_came_of_its_answer() {
+        let said = |role, content: &str| Turn { role, content: content.into() };
+        let asked = Prompt::Chat(vec![said(Role::User, "count")]);
+        let begun = Prompt::Chat(vec![said(Role::User, "count"), said(Role::Assistant, "1, 2")]);
+        assert_eq!(asked.continued("1, 2"), begun);
+        assert_eq!(asked.continued("1").continued(", 2"), begun, "twice lost");
+        let text = Prompt::Text("Once".into()).continued(" upon");
+        assert_eq!(text, Prompt::Text("Once upon".into()));
+        let Prompt::Chat(turns) = begun else { unreachable!() };
+        assert_eq!(Prompt::begun(&turns), (&turns[..1], Some("1, 2")));
+        assert_eq!(Prompt::begun(&turns[..1]), (&turns[..1], None));
     }
 
     #[test]

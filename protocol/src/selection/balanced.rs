@@ -21,6 +21,10 @@ const OPENING_NANO_TON: f64 = 15_000.0;
 /// How long the job that opens a channel waits for it: two blocks.
 const OPENING_SECONDS: f64 = 2.0;
 
+/// How much more a probability of success counts for each provider that was lost with the job: as a
+/// power, so that one that always serves stays what it is.
+const CERTAINTY: u32 = 2;
+
 /// Cost of an ordinary job and the worth of the time that it is expected to take, divided by the
 /// probability that it succeeds; among candidates as good as the best, the better of two drawn.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,13 +33,13 @@ pub struct Balanced;
 impl Policy for Balanced {
     fn order(&self, candidates: &mut [Candidate], view: &View<'_>) {
         for candidate in &mut *candidates {
-            candidate.score = score(candidate);
+            candidate.score = score(candidate, view.lost);
         }
         lead(candidates, view.draw);
     }
 }
 
-fn score(candidate: &Candidate) -> f64 {
+fn score(candidate: &Candidate, lost: u32) -> f64 {
     let slowdown = match candidate.load {
         Load::Idle => 1.0,
         Load::Busy => BUSY_FACTOR,
@@ -50,10 +54,13 @@ fn score(candidate: &Candidate) -> f64 {
         OPENING_NANO_TON + OPENING_SECONDS * NANO_TON_PER_SECOND
     };
     let served = nano(candidate.likely_cost) + seconds * NANO_TON_PER_SECOND + opening;
+    // An answer that broke off has fewer attempts left: what is cheap and often fails is no bargain.
+    let certainty = CERTAINTY.saturating_mul(lost).saturating_add(1);
+    let success = standing.success.powi(i32::try_from(certainty).unwrap_or(i32::MAX));
     // Before a job succeeds, so many attempts fail, and each takes its time.
-    let failures = (1.0 - standing.success) / standing.success;
+    let failures = (1.0 - success) / success;
     let wasted = failures * standing.attempt_ms / 1_000.0 * NANO_TON_PER_SECOND;
-    served / standing.success + wasted
+    served / success + wasted
 }
 
 /// Amounts above 2^53 nanoTON (9 million TON) lose precision, which only blurs the order.

@@ -95,6 +95,9 @@ pub struct View<'a> {
     pub avoid: &'a BTreeSet<NodeId>,
     /// The jobs that this consumer has under way with a provider, in the order of providers.
     pub under_way: &'a [(NodeId, JobId)],
+    /// How many providers have had this job and were lost with it: the fewer attempts are left, the more
+    /// the next one has to be counted on.
+    pub lost: u32,
     /// Random, for the choice among equals.
     pub draw: u64,
     /// The time.
@@ -314,8 +317,17 @@ mod tests {
         avoid: &BTreeSet<NodeId>,
         draw: u64,
     ) -> Result<Vec<NodeId>, JobError> {
-        let funds = None;
-        let view = View { demand, book, reputation, funds, avoid, under_way: &[], draw, now: NOW };
+        ranked_after(0, (demand, book, reputation), avoid, draw)
+    }
+
+    fn ranked_after(
+        lost: u32,
+        (demand, book, reputation): (&Demand, &Book, &Reputation),
+        avoid: &BTreeSet<NodeId>,
+        draw: u64,
+    ) -> Result<Vec<NodeId>, JobError> {
+        let (funds, under_way, now) = (None, &[][..], NOW);
+        let view = View { demand, book, reputation, funds, avoid, under_way, lost, draw, now };
         let ranked = rank(&Balanced, &view)?;
         Ok(ranked.into_iter().map(|candidate| candidate.provider).collect())
     }
@@ -378,6 +390,30 @@ mod tests {
             let ranked = ranked_with(&demand(), &book(&specs), &reputation, &none, draw).unwrap();
             assert_eq!(ranked[0], id(2));
         }
+    }
+
+    #[test]
+    fn who_has_lost_a_provider_pays_for_one_that_can_be_counted_on() {
+        let specs = [
+            Spec { seed: 1, price: 500_000_000, ..PLAIN },
+            Spec { seed: 2, price: 1_000_000_000, ..PLAIN },
+        ];
+        let (book, none) = (book(&specs), BTreeSet::new());
+        let mut reputation = Reputation::default();
+        let served = Experience::Served {
+            first_token: Millis::new(300),
+            streaming: Millis::new(2_000),
+            completion: Tokens::new(100),
+        };
+        for experience in [served, served, served, served, Experience::Failed] {
+            reputation.record(id(1), MODEL, experience, Millis::new(2_300), NOW);
+            reputation.record(id(2), MODEL, served, Millis::new(2_300), NOW);
+        }
+        let after = |lost| {
+            let known = (&demand(), &book, &reputation);
+            ranked_after(lost, known, &none, 0).unwrap()[0]
+        };
+        assert_eq!([after(0), after(2)], [id(1), id(2)], "half the price, four jobs of five");
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub enum Retry {
     /// Those that failed before any text was streamed. The prompt may have been paid by then; it is
     /// paid again, within the job's cap.
     BeforeText,
+    /// Those too that failed in the middle of an answer: the next provider reads what has come of it
+    /// behind the prompt, and goes on.
+    Resume,
 }
 
 /// When to give up on a provider.
@@ -30,6 +33,9 @@ pub struct Patience {
     pub each_prompt_token: Millis,
     /// Time in which an answer must bring [`limits::JOB_PACE`] tokens.
     pub stall: Millis,
+    /// Time without a token after which an answer counts as broken off, where
+    /// [`limits::SILENT_TOKENS`] take less.
+    pub silence: Millis,
     /// From the request until the whole answer is there; `None` while it goes on.
     pub answer: Option<Millis>,
     /// From the submission, how long a job waits while everybody who fits is busy.
@@ -48,9 +54,10 @@ impl Default for Patience {
             first_token: limits::FIRST_TOKEN_TIMEOUT,
             each_prompt_token: limits::PREFILL_EACH,
             stall: limits::JOB_STALL_TIMEOUT,
+            silence: limits::JOB_SILENCE,
             answer: None,
             queue: limits::QUEUE_TIMEOUT,
-            retry: Retry::BeforeText,
+            retry: Retry::Resume,
         }
     }
 }

@@ -64,6 +64,13 @@ pub(crate) struct Generating {
 pub(crate) struct Reader {
     pub(crate) news: Vec<JobNews>,
     pub(crate) received: Tokens,
+    pub(crate) delivered: Tokens,
+}
+
+impl Reader {
+    fn halted(&self, job: JobId) -> Input {
+        Input::Halted { job, completion: self.delivered, bytes: 5 }
+    }
 }
 
 pub(crate) struct World {
@@ -311,6 +318,9 @@ impl World {
                 // Behind the payments that were sent before it, as in a session.
                 self.wire.push_back((Side::Provider, Parcel::Request(request)));
             }
+            Effect::Halt { job } => {
+                self.mail.push_back((Side::Consumer, self.readers[&job].halted(job)));
+            }
             Effect::Inform { job, news } => {
                 self.readers.entry(job).or_default().news.push(news);
             }
@@ -460,6 +470,7 @@ impl World {
                 if self.slow_reader {
                     return;
                 }
+                self.readers.entry(job).or_default().delivered = completion;
                 Input::Delivered { job, completion }
             }
             SessionMessage::JobFinished { job, receipt } => {

@@ -101,7 +101,21 @@ impl Model {
     /// Tokenises a prompt. The token that begins every sequence is put in front when the model
     /// wants it and the text does not begin with it already (many templates write it); none is put
     /// at the end, because the prompt is to be continued.
-    pub(super) fn tokenise(&self, text: &str) -> Vec<Token> {
+    fn tokenise(&self, text: &str) -> Vec<Token> {
+        let vocabulary = self.model.vocab();
+        let mut tokens = self.tokens_of(text);
+        let begin = vocabulary.bos();
+        if vocabulary.should_add_bos()
+            && let Ok(begin) = Token::try_from(begin.0)
+            && tokens.first() != Some(&begin)
+        {
+            tokens.insert(0, begin);
+        }
+        tokens
+    }
+
+    /// The tokens of `text` alone.
+    fn tokens_of(&self, text: &str) -> Vec<Token> {
         let vocabulary = self.model.vocab();
         let mut tokens = Vec::new();
         for piece in self.specials.split(text) {
@@ -109,11 +123,25 @@ impl Model {
             tokens.reserve(piece.len().max(8));
             vocabulary.tokenize_into(piece.as_bytes(), &mut tokens, false, true);
         }
-        let begin = vocabulary.bos();
-        if vocabulary.should_add_bos() && begin.0 >= 0 && tokens.first() != Some(&begin) {
-            tokens.insert(0, begin);
-        }
         tokens.into_iter().filter_map(|token| Token::try_from(token.0).ok()).collect()
+    }
+
+    /// [`Self::tokenise`] of a prompt with the beginning of its answer behind it, and how many tokens
+    /// are the prompt's. An answer begins with a token of its own, so that no token lies across the two:
+    /// the model goes on from what it had before it when it wrote the beginning.
+    pub(super) fn tokenise_begun(&self, text: &str, begun: &str) -> (Vec<Token>, usize) {
+        let mut prompt = self.tokenise(text);
+        let opening = prompt.len();
+        if !begun.is_empty() {
+            // Some vocabularies put a space before whatever stands alone; so not the beginning alone.
+            let whole = self.tokenise(&[text, begun].concat());
+            if whole.starts_with(&prompt) {
+                prompt = whole;
+            } else {
+                prompt.extend(self.tokens_of(begun));
+            }
+        }
+        (prompt, opening)
     }
 }
 

@@ -4,6 +4,7 @@
 //! Owns: what is refused before a job needs a place.
 //! Must not: compute anything with the model's weights.
 
+use std::borrow::Cow;
 use std::thread;
 
 use cocoon_protocol::job::Prompt;
@@ -31,15 +32,17 @@ const STACK_BYTES: usize = 4 << 20;
 /// Measured: under 500 bytes for each letter.
 const STACK_BYTES_EACH: usize = 1_024;
 
-/// Tokenises on a thread with as much stack as `text` may take. Address space only, until it is
-/// used, and given back with the thread. A machine without that much refuses the job.
-fn tokenise(model: &Model, text: &str) -> Result<Vec<Token>, SubmitError> {
-    let stack = text.len().saturating_mul(STACK_BYTES_EACH).saturating_add(STACK_BYTES);
+/// Tokenises a prompt and the beginning of its answer on a thread with as much stack as both may take.
+/// Address space only, until it is used, and given back with the thread. A machine without that much
+/// refuses the job.
+fn tokenise(model: &Model, text: &str, begun: &str) -> Result<(Vec<Token>, usize), SubmitError> {
+    let bytes = text.len().saturating_add(begun.len());
+    let stack = bytes.saturating_mul(STACK_BYTES_EACH).saturating_add(STACK_BYTES);
     thread::scope(|scope| {
         let tokens = thread::Builder::new()
             .name("tokenise".into())
             .stack_size(stack)
-            .spawn_scoped(scope, || model.tokenise(text))
+            .spawn_scoped(scope, || model.tokenise_begun(text, begun))
             .map_err(|_| SubmitError::Busy)?;
         tokens.join().or_else(|panic| std::panic::resume_unwind(panic))
     })
@@ -53,18 +56,24 @@ pub(super) fn prepare(
     job: EngineJob,
 ) -> Result<Prepared, SubmitError> {
     let spec = job.spec;
-    let text = match spec.prompt {
-        Prompt::Text(text) => text,
-        Prompt::Chat(turns) => template
-            .render(&turns, job.now)
-            .map_err(|error| SubmitError::BadDialogue { reason: error.to_string() })?,
+    let (text, begun) = match &spec.prompt {
+        Prompt::Text(text) => (Cow::Borrowed(text), None),
+        Prompt::Chat(turns) => {
+            let (turns, begun) = Prompt::begun(turns);
+            let text = template
+                .render(turns, job.now)
+                .map_err(|error| SubmitError::BadDialogue { reason: error.to_string() })?;
+            (Cow::Owned(text), begun)
+        }
     };
+    let (prompt, opening) = tokenise(model, &text, begun.unwrap_or_default())?;
+    let written = prompt.get(opening..).unwrap_or_default();
     Ok(Prepared {
         number,
-        prompt: tokenise(model, &text)?,
         scope: job.scope,
         max_completion: spec.max_completion,
-        sampler: Sampler::new(spec.sampling),
+        sampler: Sampler::new(spec.sampling).behind(written),
+        prompt,
         text: CompletionText::new(spec.stop),
     })
 }

@@ -19,6 +19,7 @@ pub(crate) async fn all(engine: &dyn Engine) {
     a_waiting_job_does_not_hold_up_others(engine).await;
     what_does_not_fit_is_refused_with_numbers(engine).await;
     malformed_and_foreign_jobs_are_refused(engine);
+    an_answer_goes_on_behind_its_beginning(engine).await;
 }
 
 async fn nothing_is_computed_before_a_grant(engine: &dyn Engine) {
@@ -172,4 +173,37 @@ fn malformed_and_foreign_jobs_are_refused(engine: &dyn Engine) {
 
 fn slots(engine: &dyn Engine) -> u32 {
     engine.capabilities().slots
+}
+
+/// Whoever takes over an answer in the middle writes what the first engine would have written.
+async fn an_answer_goes_on_behind_its_beginning(engine: &dyn Engine) {
+    const TOKENS: u32 = 24;
+    let whole = job(engine, LONG, TOKENS);
+    let (prompt, sampling) = (whole.spec.prompt.clone(), whole.spec.sampling);
+    let Generation { mut events, control } = engine.submit(whole).unwrap();
+    let asked = started(&mut events).await.unwrap();
+    control.grant(EVERYTHING);
+    let mut pieces = Vec::new();
+    for seen in 1..=TOKENS {
+        pieces.push(token(&mut events, seen).await);
+    }
+    let (held_back, ..) = rest(&mut events, TOKENS).await;
+    pieces.push(held_back);
+    let mut taken_over = 0;
+    for cut in [1, 2, 5, 12, 23_u32] {
+        let (begun, follows) = pieces.split_at(usize::try_from(cut).unwrap());
+        // Bytes that are no character yet, or none at all, are in no text that one could go on from.
+        let is_held_back = begun.last().is_some_and(String::is_empty);
+        if is_held_back || begun.concat().contains(char::REPLACEMENT_CHARACTER) {
+            continue;
+        }
+        let model = engine.capabilities().model;
+        let more = prompt.continued(&begun.concat());
+        let next = run(engine, job_of(model, more, sampling, TOKENS - cut)).await.unwrap();
+        assert_eq!(next.text, follows.concat(), "behind {begun:?}");
+        assert_eq!(next.completion, Tokens::new(TOKENS - cut));
+        assert!(next.prompt > asked, "the beginning is read, and counts as prompt");
+        taken_over += 1;
+    }
+    assert!(taken_over > 0);
 }

@@ -35,6 +35,9 @@ pub(crate) struct Provenance {
     simulated: bool,
     model: String,
     seed: u64,
+    /// Those that had the job before and were lost, in their order; absent when there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lost_providers: Vec<String>,
     /// Unknown (null) when the job was lost before its end.
     price_nanoton: Option<u64>,
     receipt: Option<String>,
@@ -51,18 +54,28 @@ impl Provenance {
             simulated: accepted.simulated,
             model: model_hash_text(accepted.model),
             seed,
+            lost_providers: Vec::new(),
             price_nanoton: None,
             receipt: None,
             vouchers: None,
         }
     }
 
-    /// Adds what the end brings.
-    fn complete(&mut self, end: &JobEvent) {
-        if let JobEvent::Finished { cost, receipt, vouchers, .. } = end {
-            self.price_nanoton = Some(NanoTon::as_nano(*cost));
-            self.receipt = receipt.map(|receipt| receipt.to_string());
-            self.vouchers = Some(*vouchers);
+    /// Adds what an event brings.
+    fn note(&mut self, event: &JobEvent) {
+        match event {
+            JobEvent::TakenOver(accepted) => {
+                let next = Self::of(accepted, self.seed);
+                let lost = std::mem::replace(self, next);
+                self.lost_providers = lost.lost_providers;
+                self.lost_providers.push(lost.provider);
+            }
+            JobEvent::Finished { cost, receipt, vouchers, .. } => {
+                self.price_nanoton = Some(NanoTon::as_nano(*cost));
+                self.receipt = receipt.map(|receipt| receipt.to_string());
+                self.vouchers = Some(*vouchers);
+            }
+            JobEvent::Text { .. } | JobEvent::Failed(_) => {}
         }
     }
 
@@ -126,6 +139,16 @@ fn log_end(frame: &Frame, usage: Usage, cost: NanoTon) {
         completion_tokens = usage.completion.get(),
         cost_nanoton = cost.as_nano(),
         "answered"
+    );
+}
+
+/// Says in the log that another provider has the job now.
+fn log_takeover(frame: &Frame) {
+    tracing::info!(
+        job = %frame.provenance.job,
+        provider = %frame.provenance.provider,
+        lost = frame.provenance.lost_providers.len(),
+        "a provider was lost; another one goes on with the answer"
     );
 }
 

@@ -13,7 +13,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 
-use super::{Frame, log_end, log_failure};
+use super::{Frame, log_end, log_failure, log_takeover};
 use crate::error::ApiError;
 use crate::port::{JobEvent, JobStream};
 
@@ -72,7 +72,7 @@ impl Events {
     /// Makes the events that one event of the job becomes.
     fn on(&mut self, happened: Option<JobEvent>) {
         if let Some(happened) = &happened {
-            self.frame.provenance.complete(happened);
+            self.frame.provenance.note(happened);
         }
         match happened {
             // A token that ends within a character brings no text yet.
@@ -80,6 +80,7 @@ impl Events {
             Some(JobEvent::Text { text, .. }) => {
                 self.ready.push_back(event(&self.frame.text(&text, self.with_usage)));
             }
+            Some(JobEvent::TakenOver(_)) => log_takeover(&self.frame),
             Some(JobEvent::Finished { reason, usage, cost, .. }) => {
                 if let Some(error) = ApiError::of_finish(reason) {
                     return self.fail(error);

@@ -6,7 +6,7 @@
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
 
-use super::{Frame, log_end, log_failure};
+use super::{Frame, log_end, log_failure, log_takeover};
 use crate::error::ApiError;
 use crate::port::{JobEvent, JobStream};
 
@@ -21,7 +21,7 @@ pub(crate) async fn whole(mut frame: Frame, mut job: JobStream) -> Response {
         let Some(event) = job.events.recv().await else {
             break ApiError::lost_job();
         };
-        frame.provenance.complete(&event);
+        frame.provenance.note(&event);
         match event {
             JobEvent::Text { text: more, .. } => {
                 if text.len().saturating_add(more.len()) > ANSWER_BYTES {
@@ -29,6 +29,7 @@ pub(crate) async fn whole(mut frame: Frame, mut job: JobStream) -> Response {
                 }
                 text.push_str(&more);
             }
+            JobEvent::TakenOver(_) => log_takeover(&frame),
             JobEvent::Finished { reason, usage, cost, .. } => {
                 if let Some(error) = ApiError::of_finish(reason) {
                     break error;

@@ -1,9 +1,11 @@
 //! What clients read: golden answers, whole and streamed.
 
+use cocoon_gateway::{Accepted, JobEvent};
+use cocoon_protocol::identity::NodeId;
 use cocoon_protocol::job::FinishReason;
 use serde_json::{Value, json};
 
-use crate::fake::{Script, answer, finished, text_event};
+use crate::fake::{Script, accepted, answer, finished, text_event};
 use crate::{Answer, Server};
 
 const JOB: &str = "1111111111111111111111111111111111111111111111111111111111111111";
@@ -141,6 +143,33 @@ async fn headers_say_who_serves_at_which_tier_streamed_or_not() {
         assert_eq!(answer.header("x-cocoon-job"), JOB);
         assert_eq!(answer.header("x-request-id"), JOB);
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_was_taken_over_is_one_stream_and_says_whose_it_was() {
+    let next = NodeId::from_bytes([0x55; 32]);
+    let taken = JobEvent::TakenOver(Accepted { provider: next, ..accepted() });
+    let events = [text_event("a "), taken, text_event("time"), finished(FinishReason::Stop, 3)];
+    let server = Server::start(Script::Answer(events.into())).await;
+    let whole = server.chat(json!({})).await;
+    assert_eq!(whole.header("x-cocoon-provider"), next.to_string());
+    let whole = whole.json();
+    assert_eq!(whole["choices"][0]["message"]["content"], "a time");
+    let streamed = events_of(server.chat(json!({ "stream": true })).await);
+    let text = |event: &Value| event["choices"][0]["delta"]["content"].as_str().map(str::to_owned);
+    assert_eq!(streamed.iter().filter_map(text).collect::<String>(), "a time");
+    for cocoon in [&whole["cocoon"], &streamed.last().unwrap()["cocoon"]] {
+        assert_eq!(cocoon["provider"], next.to_string());
+        assert_eq!(cocoon["lost_providers"], json!([PROVIDER]));
+    }
+}
+
+/// A stream's events without its end's mark.
+fn events_of(answer: Answer) -> Vec<Value> {
+    let events = events(&answer);
+    let (done, events) = events.split_last().unwrap();
+    assert_eq!(done, "[DONE]");
+    events.iter().map(|event| serde_json::from_str(event).unwrap()).collect()
 }
 
 #[tokio::test]

@@ -3,18 +3,18 @@
 //! Owns: how many are tried, which failures count, and what each is remembered as.
 //! Must not: choose the next provider; `preparing` does.
 
-use super::{Consumer, Job, LOOK_FOR, Stage, inform};
-use crate::identity::{JobId, NodeId};
+use super::resuming::End;
+use super::{Consumer, LOOK_FOR, Stage, inform};
+use crate::identity::JobId;
 use crate::job::{JobError, ProviderRefusal};
 use crate::output::{JobNews, Output};
-use crate::record::{Interrupted, Record, Standing};
 use crate::reputation::Experience;
-use crate::selection::{Patience, Retry};
-use crate::units::{Millis, NanoTon, Timestamp, Tokens};
+use crate::selection::Retry;
+use crate::units::{Millis, Timestamp, Tokens};
 
 impl Consumer {
-    /// This provider will not serve the job. Before anything was streamed the next one is tried.
-    /// Without an experience it was not even asked.
+    /// This provider will not serve the job, or no longer: the next one is tried. Without an
+    /// experience it was not even asked.
     pub(super) fn attempt_failed(
         &mut self,
         job: JobId,
@@ -29,11 +29,28 @@ impl Consumer {
         let Some(peer) = found.candidate().map(|candidate| candidate.provider) else {
             return;
         };
+        if matches!(found.stage, Stage::Broken(_)) {
+            // It is lost already.
+            return;
+        }
         let took = found.took(now);
+        let brought_text =
+            matches!(&found.stage, Stage::Running(running) if running.received > Tokens::ZERO);
         if let Some(experience) = experience.into() {
+            let broke_off = brought_text && experience == Experience::Failed;
+            let experience = if broke_off { Experience::BrokeOff } else { experience };
             self.reputation.record(peer, found.demand.model, experience, took, now);
         }
         found.tried.insert(peer);
+        if matches!(found.stage, Stage::Running(_)) {
+            let end = if matches!(error, JobError::Unreachable { .. }) {
+                End::Lost(JobError::ProviderLost { provider: peer })
+            } else {
+                End::Broke(error)
+            };
+            self.break_off(job, end, now, out);
+            return;
+        }
         let patience = self.policy.patience();
         // A provider that proves nothing has taken a session's time, and neither prompt nor money.
         // A job's attempts are for those who got it, or a few liars would be the end of it; its time
@@ -43,32 +60,12 @@ impl Consumer {
             JobError::AttestationRefused { .. } | JobError::TierNotAvailable { .. }
         );
         found.unproved = found.unproved.saturating_add(usize::from(unproved));
-        let latest = found.submitted.after(patience.queue);
+        let latest = found.since.after(patience.queue);
         let again = match patience.retry {
             Retry::Never => false,
-            Retry::BeforeText if unproved => now < latest,
-            Retry::BeforeText => {
-                found.tried.len().saturating_sub(found.unproved) < patience.attempts
-            }
+            Retry::BeforeText | Retry::Resume if unproved => now < latest,
+            Retry::BeforeText | Retry::Resume => found.attempts() < patience.attempts,
         };
-        if let Stage::Running(running) = &found.stage {
-            let text = running.received > Tokens::ZERO || running.cancelled;
-            let lost = if matches!(error, JobError::Unreachable { .. }) {
-                // What reached its reader is paid, here or with the next greeting: a provider
-                // remembers who leaves with unpaid text, and need not serve them again.
-                self.promise_received(job, out);
-                JobError::ProviderLost { provider: peer }
-            } else {
-                error
-            };
-            self.interrupt(job, peer, now, out);
-            if text || !again {
-                self.fail(job, lost, out);
-            } else {
-                self.start_over(job, lost, &patience, now, out);
-            }
-            return;
-        }
         if let Some(payer) = self.funds.payer(peer) {
             payer.abandon(job);
         }
@@ -102,7 +99,7 @@ impl Consumer {
             // Not all at the same moment.
             let apart = Millis::new(found.draw.checked_rem(1_000).unwrap_or(0));
             let until = now.after(found.retry_after).after(apart);
-            if !found.busy.is_empty() && until <= found.submitted.after(patience.queue) {
+            if !found.busy.is_empty() && until <= found.since.after(patience.queue) {
                 for peer in std::mem::take(&mut found.busy) {
                     found.tried.remove(&peer);
                 }
@@ -112,49 +109,6 @@ impl Consumer {
             }
         }
         self.fail(job, error, out);
-    }
-
-    /// Nothing was streamed yet, so that the next provider can begin anew. The user knows which
-    /// tier has the job by now, and what the lost prompt cost counts towards the cap.
-    fn start_over(
-        &mut self,
-        job: JobId,
-        error: JobError,
-        patience: &Patience,
-        now: Timestamp,
-        out: &mut Output,
-    ) {
-        let Some(found) = self.jobs.get_mut(job) else {
-            return;
-        };
-        if let Stage::Running(running) = &found.stage {
-            let spent = running.candidate.prices.cost(running.prompt, Tokens::ZERO);
-            let spent = spent.unwrap_or(NanoTon::ZERO);
-            let demand = &mut found.demand;
-            demand.max_cost = demand.max_cost.map(|cap| cap.saturating_sub(spent));
-            demand.minimum_tier = demand.minimum_tier.max(running.tier);
-        }
-        found.last_error = Some(error);
-        self.jobs.enter(job, Stage::Looking { until: now }, patience);
-        self.advance(job, now, out);
-    }
-
-    pub(super) fn interrupt(
-        &mut self,
-        job: JobId,
-        provider: NodeId,
-        now: Timestamp,
-        out: &mut Output,
-    ) {
-        if let Some(payer) = self.funds.payer(provider) {
-            payer.abandon(job);
-        }
-        let Some(Job { stage: Stage::Running(running), demand, .. }) = self.jobs.get(job) else {
-            return;
-        };
-        let paid = running.promised;
-        out.persist.push(Record::Posting(running.posting(job, demand, Standing::Interrupted)));
-        out.persist.push(Record::Interrupted(Interrupted { job, provider, paid, at: now }));
     }
 
     pub(super) fn fail(&mut self, job: JobId, error: JobError, out: &mut Output) {

@@ -77,6 +77,22 @@ impl Jobs {
         self.index(job, patience);
     }
 
+    /// The job's next stage, made of the one that it is in.
+    pub(super) fn change(
+        &mut self,
+        job: JobId,
+        patience: &Patience,
+        change: impl FnOnce(Stage) -> Stage,
+    ) {
+        self.unindex(job);
+        if let Some(found) = self.get_mut(job) {
+            let until = found.submitted;
+            let stage = std::mem::replace(&mut found.stage, Stage::Looking { until });
+            found.stage = change(stage);
+        }
+        self.index(job, patience);
+    }
+
     /// The job's deadline came nearer.
     pub(super) fn reschedule(&mut self, job: JobId, patience: &Patience) {
         if let Some(found) = self.all.get_mut(&job) {

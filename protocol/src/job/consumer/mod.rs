@@ -7,6 +7,7 @@
 mod attempts;
 mod jobs;
 mod preparing;
+mod resuming;
 mod running;
 mod sessions;
 mod unproved;
@@ -31,6 +32,7 @@ use crate::selection::{Balanced, Candidate, Demand, Patience, Policy};
 use crate::units::{Millis, NanoTon, Timestamp, Tokens};
 use crate::wire::SessionMessage;
 use jobs::Jobs;
+use resuming::{Break, Earlier};
 use unproved::Unproved;
 
 /// How long a job waits for the first offer of its model.
@@ -51,6 +53,8 @@ enum Stage {
     Requested { candidate: Candidate, sent: Timestamp },
     /// The answer is coming.
     Running(Running),
+    /// Its provider is lost; the edge is asked how far the answer has come.
+    Broken(Box<Break>),
 }
 
 /// In the order of its declaration: what every piece of text reads comes first.
@@ -60,21 +64,26 @@ struct Running {
     received: Tokens,
     paid_for: Tokens,
     first_token: Option<Timestamp>,
+    /// When the last text was delivered.
+    last: Timestamp,
     /// When enough tokens had come to count as progress, and how many there were by then.
     progress: (Timestamp, Tokens),
     /// The user has left. The receipt is still paid, but nothing more on the way to it: a provider
     /// that goes on all the same stops after one step.
     cancelled: bool,
+    /// Its reader takes no text at the moment.
+    reader_waits: bool,
     candidate: Candidate,
     prompt: Tokens,
     vouchers: u32,
     /// Who is paid, and how much was promised for this job.
     channel: ChannelId,
     promised: NanoTon,
-    /// What the session proved: another provider that goes on must prove as much.
-    tier: Tier,
     requested: Timestamp,
     started: Timestamp,
+    /// What the session proved: another provider that goes on must prove as much. Boxed, because it is
+    /// only looked at in the end.
+    proved: Box<Proved>,
 }
 
 #[derive(Debug)]
@@ -82,6 +91,8 @@ struct Job {
     demand: Demand,
     draw: u64,
     submitted: Timestamp,
+    /// When it began to look for a provider: then, or when it lost one in the middle of its answer.
+    since: Timestamp,
     tried: BTreeSet<NodeId>,
     /// How many of them did not prove what they offered: they have seen nothing of the job.
     unproved: usize,
@@ -91,6 +102,8 @@ struct Job {
     last_error: Option<JobError>,
     /// Whether it looks for the model in any tier, and not for what it needs only.
     looks_wider: bool,
+    /// What lost providers did for it.
+    earlier: Earlier,
     stage: Stage,
 }
 
@@ -102,6 +115,7 @@ impl Job {
                 Some(candidate)
             }
             Stage::Running(running) => Some(&running.candidate),
+            Stage::Broken(broken) => Some(&broken.running.candidate),
         }
     }
 
@@ -112,8 +126,10 @@ impl Job {
             Stage::Preparing { since, .. } => since.after(patience.prepare),
             Stage::Requested { sent, .. } => sent.after(patience.start),
             Stage::Running(running) => {
-                let stalled = if running.first_token.is_some() {
-                    running.progress.0.after(patience.stall)
+                let stalled = if let Some(first) = running.first_token {
+                    let slow = running.progress.0.after(patience.stall);
+                    let silent = running.last.after(running.silence(first, patience));
+                    if running.reader_waits { slow } else { slow.min(silent) }
                 } else {
                     let prompt = u64::from(running.prompt.get());
                     let reading = patience.each_prompt_token.get().saturating_mul(prompt);
@@ -122,15 +138,18 @@ impl Job {
                 let answer = patience.answer.map(|whole| running.requested.after(whole));
                 answer.map_or(stalled, |late| late.min(stalled))
             }
+            // The edge may wait for a reader first, for as long as any answer may stand still.
+            Stage::Broken(broken) => broken.since.after(patience.stall),
         }
     }
 
     /// Since its request went out; nothing before that.
     fn took(&self, now: Timestamp) -> Millis {
         match &self.stage {
-            Stage::Looking { .. } | Stage::Waiting { .. } | Stage::Preparing { .. } => {
-                Millis::new(0)
-            }
+            Stage::Looking { .. }
+            | Stage::Waiting { .. }
+            | Stage::Preparing { .. }
+            | Stage::Broken(_) => Millis::new(0),
             Stage::Requested { sent, .. } => now.since(*sent),
             Stage::Running(running) => now.since(running.requested),
         }
@@ -214,7 +233,8 @@ impl Consumer {
             Stage::Looking { .. }
             | Stage::Waiting { .. }
             | Stage::Preparing { .. }
-            | Stage::Requested { .. } => None,
+            | Stage::Requested { .. }
+            | Stage::Broken(_) => None,
         })
     }
 
@@ -281,16 +301,19 @@ impl Consumer {
         let stage = Stage::Looking { until: now.after(wait) };
         let (tried, unproved, last_error) = (BTreeSet::new(), 0, None);
         let (submitted, busy, retry_after) = (now, Vec::new(), Millis::new(0));
+        let earlier = Earlier::default();
         let new = Job {
             demand,
             draw,
             submitted,
+            since: now,
             tried,
             unproved,
             busy,
             retry_after,
             last_error,
             looks_wider,
+            earlier,
             stage,
         };
         self.jobs.insert(job, new, &self.policy.patience());
@@ -302,21 +325,29 @@ impl Consumer {
         let Some(found) = self.jobs.get_mut(job) else {
             return;
         };
-        if let Stage::Running(running) = &mut found.stage {
-            running.cancelled = true;
+        match &mut found.stage {
+            Stage::Running(running) => running.cancelled = true,
+            Stage::Broken(broken) => broken.running.cancelled = true,
+            Stage::Looking { .. }
+            | Stage::Waiting { .. }
+            | Stage::Preparing { .. }
+            | Stage::Requested { .. } => {}
         }
         if let Some(peer) = found.candidate().map(|candidate| candidate.provider) {
             match found.stage {
-                Stage::Looking { .. } | Stage::Waiting { .. } | Stage::Preparing { .. } => {}
+                Stage::Looking { .. }
+                | Stage::Waiting { .. }
+                | Stage::Preparing { .. }
+                | Stage::Broken(_) => {}
                 Stage::Requested { .. } | Stage::Running(_) => {
                     let message = SessionMessage::JobCancel { job };
                     out.effects.push(Effect::Send { peer, message });
                 }
             }
         }
-        // A running job ends with its receipt; the others end here, and so does whoever keeps their
-        // text for them.
-        if !matches!(found.stage, Stage::Running(_)) {
+        // A running job ends with its receipt, or when what came of it is counted; the others end here,
+        // and so does whoever keeps their text for them.
+        if !matches!(found.stage, Stage::Running(_) | Stage::Broken(_)) {
             let reason = "the request was given up by whoever had sent it".to_owned();
             self.fail(job, JobError::Unreachable { reason }, out);
         }
@@ -406,6 +437,11 @@ impl Consumer {
                     let (peer, message) = (candidate.provider, SessionMessage::JobCancel { job });
                     out.effects.push(Effect::Send { peer, message });
                 }
+                // An edge that says nothing has no text to go on from.
+                Some(Stage::Broken(_)) => {
+                    self.halted(job, Tokens::ZERO, usize::MAX, now, out);
+                    continue;
+                }
                 // Nothing of the job has reached the provider.
                 Some(Stage::Preparing { .. }) => {}
                 None => continue,
@@ -422,7 +458,7 @@ impl Consumer {
         let Some(found) = self.jobs.get_mut(job) else {
             return;
         };
-        let (model, until) = (found.demand.model, found.submitted.after(LOOK_FOR));
+        let (model, until) = (found.demand.model, found.since.after(LOOK_FOR));
         if std::mem::replace(&mut found.looks_wider, true) || until <= now {
             return;
         }

@@ -53,6 +53,7 @@ impl Consumer {
                 funds: Some(&self.funds),
                 avoid: &avoid,
                 under_way: self.jobs.chosen(),
+                lost: found.earlier.providers(),
                 draw: found.draw,
                 now,
             };
@@ -198,7 +199,10 @@ impl Consumer {
         let runs = |job: &JobId| {
             self.jobs.get(*job).is_some_and(|found| match found.stage {
                 Stage::Requested { .. } | Stage::Running(_) => true,
-                Stage::Looking { .. } | Stage::Waiting { .. } | Stage::Preparing { .. } => false,
+                Stage::Looking { .. }
+                | Stage::Waiting { .. }
+                | Stage::Preparing { .. }
+                | Stage::Broken(_) => false,
             })
         };
         if self.jobs.with(peer).iter().any(runs) {

@@ -2,19 +2,30 @@
 //!
 //! Owns: what a provider's message may do to a running job. Must not: choose a provider.
 
+use super::resuming::End;
 use super::{Consumer, Job, Proved, Running, Session, Stage, experience, inform};
 use crate::identity::{JobId, NodeId};
-use crate::job::{JobError, Usage, meter};
+use crate::job::{FinishReason, JobError, Usage, meter};
 use crate::limits;
 use crate::output::{Effect, JobNews, Output};
 use crate::receipt::VerifiedReceipt;
 use crate::record::{Logged, Posting, Purpose, Record, Standing, StoredReceipt};
 use crate::reputation::Experience;
-use crate::selection::Demand;
-use crate::units::{NanoTon, Timestamp, Tokens};
+use crate::selection::{Demand, Patience};
+use crate::units::{Millis, NanoTon, Timestamp, Tokens};
 use crate::wire::SessionMessage;
 
 impl Running {
+    /// How long it may say nothing. Of what pace its first few tokens are is not known.
+    pub(super) fn silence(&self, first: Timestamp, patience: &Patience) -> Millis {
+        let further = u64::from(self.received.get().saturating_sub(1));
+        if self.received < limits::JOB_PACE {
+            return patience.silence.max(patience.first_token);
+        }
+        let took = self.last.since(first).get().saturating_mul(limits::SILENT_TOKENS);
+        patience.silence.max(Millis::new(took.checked_div(further).unwrap_or(0)))
+    }
+
     /// The job's line in the accounts.
     pub(super) fn posting(&self, job: JobId, demand: &Demand, standing: Standing) -> Posting {
         Posting {
@@ -81,12 +92,14 @@ impl Consumer {
             vouchers: 0,
             channel,
             promised,
-            tier: proved.tier,
             requested,
             started: now,
+            proved: Box::new(proved),
             first_token: None,
+            last: now,
             progress: (now, Tokens::ZERO),
             cancelled: false,
+            reader_waits: false,
         });
         self.jobs.enter(job, stage, &self.policy.patience());
         let Proved { tier, simulated, .. } = proved;
@@ -110,6 +123,8 @@ impl Consumer {
         let first = running.first_token.is_none();
         running.first_token.get_or_insert(now);
         running.received = running.received.max(completion);
+        let waited = std::mem::replace(&mut running.reader_waits, false);
+        running.last = now;
         let fresh = running.received.saturating_sub(running.progress.1);
         if first || fresh >= limits::JOB_PACE {
             running.progress = (now, running.received);
@@ -119,7 +134,8 @@ impl Consumer {
         let pays = !running.cancelled && meter::payment_due(received, running.paid_for);
         // A long answer at a slow pace is known long before its end.
         let pace = (demand.model, now.since(running.first_token.unwrap_or(now)));
-        if first {
+        // What counts as silence is shorter the faster the answer comes.
+        if first || waited || pays {
             self.jobs.reschedule(job, &self.policy.patience());
         }
         if too_much {
@@ -129,7 +145,14 @@ impl Consumer {
             self.reputation.pace(peer, model, further, received, now);
             self.pay(job, now, out);
         }
-        first || too_much || pays
+        first || waited || too_much || pays
+    }
+
+    /// Its reader takes no text: that none is delivered says nothing about its provider.
+    pub fn reader_waits(&mut self, job: JobId) {
+        if let Some(Job { stage: Stage::Running(running), .. }) = self.jobs.get_mut(job) {
+            running.reader_waits = true;
+        }
     }
 
     fn pay(&mut self, job: JobId, now: Timestamp, out: &mut Output) {
@@ -180,9 +203,11 @@ impl Consumer {
         now: Timestamp,
         out: &mut Output,
     ) {
-        let proved = self.sessions.get(&peer).copied();
-        let Some(Job { stage: Stage::Running(running), demand, .. }) = self.jobs.get_mut(job)
-        else {
+        self.mend_if_lost(job, peer);
+        let Some(found) = self.jobs.get_mut(job) else {
+            return;
+        };
+        let Job { stage: Stage::Running(running), demand, earlier, tried, .. } = found else {
             return;
         };
         if running.candidate.provider != peer {
@@ -191,9 +216,7 @@ impl Consumer {
         let stated = receipt.receipt();
         let cost = running.candidate.prices.cost(running.prompt, running.received);
         let channel = self.funds.payer(peer).map(|payer| payer.channel());
-        let Some(Session::Ready { proved, .. }) = proved else {
-            return;
-        };
+        let proved = *running.proved;
         let holds = stated.provider == peer
             && stated.job == job
             && stated.model == demand.model
@@ -223,18 +246,21 @@ impl Consumer {
         let message =
             SessionMessage::Payment { voucher: payment.voucher, total: Some(payment.job) };
         out.effects.push(Effect::Send { peer, message });
-        let news = JobNews::Finished {
-            reason: stated.finish,
-            usage: stated.usage,
-            cost: stated.price,
-            receipt: hash,
-            vouchers: running.vouchers.saturating_add(1),
-        };
-        inform(out, job, news);
+        running.vouchers = running.vouchers.saturating_add(1);
+        let whole = earlier.with(stated.usage, stated.price, running.vouchers);
+        let (usage, cost, vouchers) = whole;
+        let (reason, receipt) = (stated.finish, Some(hash));
+        let news = JobNews::Finished { reason, usage, cost, receipt, vouchers };
         let experience = experience(running, stated.finish, now);
         let took = now.since(running.requested);
         self.reputation.record(peer, demand.model, experience, took, now);
-        self.jobs.remove(job);
+        if matches!(stated.finish, FinishReason::Failed | FinishReason::Draining) {
+            tried.insert(peer);
+            self.break_off(job, End::Receipted(news), now, out);
+        } else {
+            inform(out, job, news);
+            self.jobs.remove(job);
+        }
     }
 
     /// A provider broke a rule in this job: it is paid no more. Only the job's own provider can: one

@@ -2,7 +2,7 @@
 //!
 //! Owns: the words for a job's phase. Must not: be asked by a rule, or change anything.
 
-use super::{Consumer, Stage};
+use super::{Consumer, Running, Stage};
 use crate::attest::Tier;
 use crate::identity::{JobId, ModelHash, NodeId};
 use crate::units::{NanoTon, Prices, Timestamp, Tokens};
@@ -85,21 +85,28 @@ impl Consumer {
 }
 
 impl Stage {
-    const fn phase(&self) -> Phase {
+    fn phase(&self) -> Phase {
         match self {
             Self::Looking { .. } => Phase::Looking,
             Self::Waiting { .. } => Phase::Waiting,
             Self::Preparing { .. } => Phase::Preparing,
             Self::Requested { .. } => Phase::Requested,
-            Self::Running(running) => Phase::Running(Progress {
-                prompt: running.prompt,
-                received: running.received,
-                paid_for: running.paid_for,
-                vouchers: running.vouchers,
-                promised: running.promised,
-                tier: running.tier,
-                cancelled: running.cancelled,
-            }),
+            Self::Running(running) => Phase::Running(running.view()),
+            Self::Broken(broken) => Phase::Running(broken.running.view()),
+        }
+    }
+}
+
+impl Running {
+    const fn view(&self) -> Progress {
+        Progress {
+            prompt: self.prompt,
+            received: self.received,
+            paid_for: self.paid_for,
+            vouchers: self.vouchers,
+            promised: self.promised,
+            tier: self.proved.tier,
+            cancelled: self.cancelled,
         }
     }
 }

@@ -141,6 +141,7 @@ impl World {
             | Effect::OpenSession { .. }
             | Effect::Send { .. }
             | Effect::SendJob { .. }
+            | Effect::Halt { .. }
             | Effect::Inform { .. }
             | Effect::Ledger(_)
             | Effect::Engine(_) => {}

@@ -132,7 +132,8 @@ impl selection::Policy for Patient {
 
     fn patience(&self) -> Patience {
         let ever = Millis::from_secs(86_400);
-        Patience { start: ever, first_token: ever, stall: ever, ..self.0.patience() }
+        let (start, first_token, stall, silence) = (ever, ever, ever, ever);
+        Patience { start, first_token, stall, silence, ..self.0.patience() }
     }
 }
 

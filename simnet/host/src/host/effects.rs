@@ -26,6 +26,7 @@ impl Shell<'_> {
             Effect::SendJob { peer, job, offer_sequence, max_completion } => {
                 self.send_job(peer, job, offer_sequence, max_completion);
             }
+            Effect::Halt { job } => self.halt(job),
             Effect::Inform { job, news } => self.inform(job, news),
             Effect::Ledger(command) => self.fabric.ledger(command),
             Effect::TrustVault { peer, key } => {

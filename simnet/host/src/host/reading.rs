@@ -65,8 +65,15 @@ pub(super) struct Job {
     pub(super) attempts: u32,
     provider: Option<NodeId>,
     started: bool,
+    /// Whether the present provider has taken it.
+    taken: bool,
+    /// Whether no more is read of the present provider.
+    halted: bool,
     pub(super) cancelled: bool,
     first_token: bool,
+    /// Tokens that lost providers wrote.
+    before: Tokens,
+    /// Tokens that the present provider has counted.
     pub(super) counted: Tokens,
     text_bytes: u32,
     text: Text,
@@ -104,10 +111,10 @@ impl Reading {
         self.jobs.iter_mut().find(|found| found.order.job == job)
     }
 
-    /// What was promised for a job that ends without a receipt.
+    /// What was promised to a provider of a job that gave no receipt for it.
     pub(super) fn interrupted(&mut self, job: JobId, paid: NanoTon) {
         if let Some(found) = self.job(job) {
-            found.paid = paid;
+            found.paid = found.paid.saturating_add(paid);
         }
     }
 
@@ -134,7 +141,7 @@ impl Job {
     fn spec(&self, max_completion: Tokens) -> JobSpec {
         JobSpec {
             model: self.order.model,
-            prompt: prompt(&self.order),
+            prompt: prompt(&self.order, self.before),
             sampling: Sampling::with_seed(self.order.draw),
             stop: Vec::new(),
             max_completion,
@@ -146,9 +153,12 @@ impl Job {
     }
 }
 
-/// The text that stands for a prompt of so many tokens, and for what the model makes of it.
-fn prompt(order: &Order) -> Prompt {
-    Prompt::Text(format!("{} {}", order.prompt, order.completion))
+/// The text that stands for a prompt of so many tokens, and for what the model makes of it: less, where
+/// some of it stands behind the prompt already.
+fn prompt(order: &Order, before: Tokens) -> Prompt {
+    let (prompt, completion) =
+        (order.prompt.saturating_add(before), order.completion.saturating_sub(before));
+    Prompt::Text(format!("{prompt} {completion}"))
 }
 
 /// Reads [`prompt`]: tokens of the prompt, and of the completion that the model would write.
@@ -199,8 +209,11 @@ impl Shell<'_> {
             attempts: 0,
             provider: None,
             started: false,
+            taken: false,
+            halted: false,
             cancelled: false,
             first_token: false,
+            before: Tokens::ZERO,
             counted: Tokens::ZERO,
             text_bytes: 0,
             text: Text::EMPTY,
@@ -302,11 +315,12 @@ impl Shell<'_> {
         let Some(found) = reading.job(job) else { return };
         found.provider = Some(peer);
         found.attempts += 1;
+        (found.taken, found.halted) = (false, false);
         found.counted = Tokens::ZERO;
         found.text_bytes = 0;
         found.text = Text::EMPTY;
         let asked = found.order.minimum_tier;
-        let padding = bytes(found.order.prompt);
+        let padding = bytes(found.order.prompt.saturating_add(found.before));
         let (spec, salt) = (found.spec(max_completion), found.salt());
         let request = JobRequest { job, offer_sequence, spec, salt };
         self.fabric.observe(Observation::PromptSent {
@@ -317,6 +331,17 @@ impl Shell<'_> {
             hostile,
         });
         self.send(peer, SessionMessage::JobRequest(request), padding);
+    }
+
+    /// A job's provider is lost: no more is read of it, and the protocol hears how far it has come.
+    pub(super) fn halt(&mut self, job: JobId) {
+        let Some(found) = self.process.reading.as_mut().and_then(|it| it.job(job)) else { return };
+        let (completion, bytes) = (found.counted, found.text_bytes);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        found.before = found.before.saturating_add(completion);
+        (found.counted, found.text_bytes, found.taken) = (Tokens::ZERO, 0, false);
+        found.halted = true;
+        self.later(Input::Halted { job, completion, bytes });
     }
 
     /// Tells the user what became of the job.
@@ -330,6 +355,7 @@ impl Shell<'_> {
             JobNews::Started { .. } => {
                 if let Some(found) = reading.job(job) {
                     found.started = true;
+                    found.taken = true;
                 }
             }
             JobNews::Finished { reason, usage, cost, vouchers, receipt: _ } => {
@@ -364,7 +390,7 @@ impl Shell<'_> {
         let Piece { job, completion } = piece;
         let now = self.now;
         let Some((peer, found)) = self.route(from, job) else { return };
-        if !found.started {
+        if !found.taken {
             return self.broken(peer, job, "it sends text of a job that it has not taken");
         }
         if completion < found.counted {
@@ -438,7 +464,7 @@ impl Shell<'_> {
         let reading = self.process.reading.as_mut()?;
         let peer = reading.dialled.iter().find_map(|it| it.peer_in(from))?;
         let found = reading.job(job)?;
-        (found.provider == Some(peer)).then_some((peer, found))
+        (found.provider == Some(peer) && !found.halted).then_some((peer, found))
     }
 
     /// The provider broke a rule: nothing more of this job is heard of it.

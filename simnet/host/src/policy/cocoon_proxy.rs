@@ -59,6 +59,7 @@ impl Policy for CocoonProxy {
             first_token: self.timeout,
             each_prompt_token: Millis::new(0),
             stall: self.timeout,
+            silence: self.timeout,
             answer: Some(self.timeout),
             queue: Millis::new(0),
             retry: Retry::Never,
