@@ -431,7 +431,7 @@ mod tests {
             seen.push(match read.recv().await.unwrap() {
                 JobEvent::Text { text, completion } => (text, completion.get()),
                 JobEvent::TakenOver(accepted) => (accepted.provider.to_string(), 0),
-                other => (format!("{other:?}"), 0),
+                end @ (JobEvent::Finished { .. } | JobEvent::Failed(_)) => (format!("{end:?}"), 0),
             });
         }
         let next = (provider.to_string(), 0);
@@ -439,5 +439,27 @@ mod tests {
         assert_eq!(seen, [text("one ", 1), text("two ", 3), next, text("three", 4)]);
         drop(orders);
         assert!(running.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_takes_no_text_is_named_as_the_one_who_waits() {
+        let (driver, mut inbox) = DriverHandle::new();
+        let (started, _answer) = oneshot::channel();
+        let (events, mut read) = mpsc::channel(1);
+        let (mut pump, _spec, _orders) = Pump::new(submission(started, events), driver);
+        (pump.taken, pump.provider) = (true, Some(PROVIDER));
+        let chunk =
+            |at: u32| FromProvider::Chunk { text: "word".to_owned(), completion: Tokens::new(at) };
+        pump.provider_says(chunk(1)).await;
+        let waiting = tokio::spawn(async move { pump.provider_says(chunk(2)).await });
+        let mut told = Vec::new();
+        for _ in 0..2 {
+            told.push(format!("{:?}", inbox.recv().await.unwrap()));
+        }
+        assert!(told[0].contains("Delivered") && told[1].contains("ReaderWaits"), "{told:?}");
+        // Its second text is delivered when it takes the first.
+        assert!(read.recv().await.is_some());
+        assert!(waiting.await.is_ok());
+        assert!(format!("{:?}", inbox.recv().await.unwrap()).contains("Delivered"));
     }
 }

@@ -67,12 +67,6 @@ pub(crate) struct Reader {
     pub(crate) delivered: Tokens,
 }
 
-impl Reader {
-    fn halted(&self, job: JobId) -> Input {
-        Input::Halted { job, completion: self.delivered, bytes: 5 }
-    }
-}
-
 pub(crate) struct World {
     pub(crate) now: Timestamp,
     pub(crate) consumer: Node,
@@ -257,8 +251,7 @@ impl World {
     }
 
     pub(crate) fn effect(&mut self, side: Side, effect: Effect) {
-        let consumer_id = key(1).id();
-        let provider_id = key(2).id();
+        let (consumer_id, provider_id) = (key(1).id(), key(2).id());
         match effect {
             Effect::Look { minimum_tier, .. } => {
                 let offer = self.offer.as_ref().and_then(|offer| offer.verify(self.now).ok());
@@ -319,7 +312,8 @@ impl World {
                 self.wire.push_back((Side::Provider, Parcel::Request(request)));
             }
             Effect::Halt { job } => {
-                self.mail.push_back((Side::Consumer, self.readers[&job].halted(job)));
+                let completion = self.readers[&job].delivered;
+                self.mail.push_back((Side::Consumer, Input::Halted { job, completion, bytes: 5 }));
             }
             Effect::Inform { job, news } => {
                 self.readers.entry(job).or_default().news.push(news);
@@ -486,11 +480,10 @@ impl World {
     pub(crate) fn disconnect(&mut self) {
         self.connected = false;
         self.wire.clear();
-        let (consumer, provider) = (key(1).id(), key(2).id());
-        let closed = Input::SessionClosed { peer: provider, accepted: false };
-        self.mail.push_back((Side::Consumer, closed));
-        let closed = Input::SessionClosed { peer: consumer, accepted: true };
-        self.mail.push_back((Side::Provider, closed));
+        for (side, peer, accepted) in [(Side::Consumer, 2, false), (Side::Provider, 1, true)] {
+            let peer = key(peer).id();
+            self.mail.push_back((side, Input::SessionClosed { peer, accepted }));
+        }
     }
 
     /// `kill -9`, and a restart from what was durable.

@@ -433,10 +433,9 @@ abstract tier takes the success of such liars for granted: 95 % of the victim's 
 Where a bound is missing or did not hold:
 
 - **Eclipse with TEEs of its own.** The index is not the cause: the victim has an honest route all the time. A dozen genuine
-  TEEs at half the price stream for a second and fall silent. An answer that has begun is not resumed elsewhere, so that its job
-  is lost, and each consumer has to learn of each of them itself; short answers that end within the second mend their standing.
-  The same costs Sybils that claim no tier the open jobs they cost. The design's remedy, to go on with another provider from the
-  tokens that have come, is not in the protocol.
+  TEEs at half the price stream for a second and fall silent, and each consumer has to learn of each of them itself. Another
+  provider goes on with an answer that has begun, after five seconds of silence. What is lost is lost before the first token:
+  who keeps a long prompt and says nothing is given 15 s and 30 ms for each token of it, and users leave before that.
 - **Eclipse that owns 95 % of look-ups.** The jobs that victims lost ended with *no provider*: a table that is empty is looked up
   anew after 1, 2, 4 … 15 s, and a job waits 5 s for the first offer. That share is an assumption, not a result: the liars of
   the exact tier brought a third of the names and cost no job.
