@@ -183,8 +183,13 @@ impl Driver {
                 self.consuming.insert(job, Consuming { spec, salt, answer: String::new(), orders });
                 Input::Submit { job, demand, draw }
             }
-            Event::Halted { job, completion, bytes, answer } => {
+            Event::Halted { job, completion, mut bytes, answer } => {
                 if let Some(consuming) = self.consuming.get_mut(&job) {
+                    let prompt = consuming.spec.prompt.continued(&answer);
+                    // What breaks a bound would be refused by everybody.
+                    if (JobSpec { prompt, ..consuming.spec.clone() }).check().is_err() {
+                        bytes = usize::MAX;
+                    }
                     consuming.answer = answer;
                 }
                 Input::Halted { job, completion, bytes }

@@ -11,6 +11,7 @@ use cocoon_gateway::{Accepted, JobEvent};
 use cocoon_protocol::Input;
 use cocoon_protocol::identity::{JobId, ModelHash, NodeId};
 use cocoon_protocol::job::{JobError, JobSpec};
+use cocoon_protocol::limits::PROMPT_BYTES;
 use cocoon_protocol::output::JobNews;
 use cocoon_protocol::receipt::{
     Commitment, Salt, SignedReceipt, prompt_commitment, sampling_digest,
@@ -66,8 +67,8 @@ pub(crate) struct Pump {
     prompt_commitment: [u8; 32],
     sampling_digest: [u8; 32],
     completion: Commitment,
-    /// All that has come, for a provider that takes over.
-    answer: String,
+    /// All that has come, for a provider that takes over; `None` when it is more than one would read.
+    answer: Option<String>,
     /// Tokens of it that lost providers wrote.
     before: Tokens,
     /// Tokens that the present provider has counted.
@@ -100,7 +101,7 @@ impl Pump {
             prompt_commitment: prompt_commitment(&key, &spec.prompt),
             sampling_digest: sampling_digest(&spec.sampling, &spec.stop),
             completion: Commitment::new(&key),
-            answer: String::new(),
+            answer: Some(String::new()),
             before: Tokens::ZERO,
             counted: Tokens::ZERO,
             text_bytes: 0,
@@ -165,11 +166,23 @@ impl Pump {
             self.provider_says(message).await;
         }
         self.route = None;
-        let (job, completion, bytes) = (self.job, self.counted, self.text_bytes);
+        let (job, completion) = (self.job, self.counted);
+        // Nobody reads a longer prompt: then nobody goes on.
+        let bytes = if self.answer.is_some() { self.text_bytes } else { usize::MAX };
         self.before = self.before.saturating_add(completion);
         (self.counted, self.text_bytes) = (Tokens::ZERO, 0);
-        let answer = self.answer.clone();
+        let answer = self.answer.clone().unwrap_or_default();
         self.driver.send(Event::Halted { job, completion, bytes, answer }).await;
+    }
+
+    /// Keeps text for a provider that takes over, as long as one would read it.
+    fn keep(&mut self, text: &str) {
+        let kept = self.answer.as_ref().map_or(0, String::len);
+        if kept.saturating_add(text.len()) > PROMPT_BYTES {
+            self.answer = None;
+        } else if let Some(answer) = &mut self.answer {
+            answer.push_str(text);
+        }
     }
 
     /// Tells the reader. True when the job is over.
@@ -243,16 +256,16 @@ impl Pump {
                 if completion < self.counted {
                     return self.broken("its count of tokens runs backwards").await;
                 }
-                self.counted = completion;
-                self.text_bytes = self.text_bytes.saturating_add(text.len());
+                let text_bytes = self.text_bytes.saturating_add(text.len());
                 // A token is at least a byte of text, but for those whose text is held back.
-                let most = self.text_bytes.saturating_add(HELD_BACK);
+                let most = text_bytes.saturating_add(HELD_BACK);
                 if usize::try_from(completion.get()).unwrap_or(usize::MAX) > most {
                     return self.broken("it counts more tokens than its text can hold").await;
                 }
+                (self.counted, self.text_bytes) = (completion, text_bytes);
                 self.completion.update(text.as_bytes());
                 if !text.is_empty() {
-                    self.answer.push_str(&text);
+                    self.keep(&text);
                     let completion = self.before.saturating_add(completion);
                     self.tell(JobEvent::Text { text, completion }).await;
                 }

@@ -34,7 +34,8 @@ pub struct Patience {
     /// Time in which an answer must bring [`limits::JOB_PACE`] tokens.
     pub stall: Millis,
     /// Time without a token after which an answer counts as broken off, where
-    /// [`limits::SILENT_TOKENS`] take less.
+    /// [`limits::SILENT_TOKENS`] take less; and [`Self::first_token`] until [`limits::JOB_PACE`] tokens
+    /// have shown its pace.
     pub silence: Millis,
     /// From the request until the whole answer is there; `None` while it goes on.
     pub answer: Option<Millis>,

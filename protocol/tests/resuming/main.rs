@@ -86,6 +86,63 @@ fn an_end_that_was_on_the_way_when_the_session_closed_is_the_end() {
 }
 
 #[test]
+fn text_that_was_on_the_way_with_the_end_is_in_its_receipt() {
+    let mut world = World::new(&[2, 3]);
+    let job = world.submit();
+    let peer = world.starts(job, PROMPT);
+    world.delivers(job, 40);
+    world.loses(peer);
+    // Both lay behind the news that the session is over.
+    world.delivers(job, 43);
+    world.finishes(job, peer, usage(10, 43), FinishReason::Stop);
+    assert_eq!(world.finished().0, usage(10, 43));
+    assert_eq!((world.sent.len(), world.paid()), (1, cost(10, 43)));
+}
+
+#[test]
+fn tokens_without_text_are_not_paid_because_their_provider_left() {
+    let mut world = World::new(&[2, 3]);
+    let job = world.submit();
+    let peer = world.starts(job, PROMPT);
+    world.delivers(job, 20);
+    let before = world.promised[&peer];
+    world.loses(peer);
+    // The edge finds what it counts while it passes on what is there.
+    let rule = "it counts more tokens than its text can hold";
+    world.give(Input::JobBroken { peer, job, rule });
+    world.halted(job, 20);
+    assert_eq!((world.promised[&peer], world.sent.len()), (before, 2), "and another goes on");
+    // Nor are more than were asked for.
+    let mut world = World::new(&[2, 3]);
+    let job = world.submit();
+    let peer = world.starts(job, PROMPT);
+    world.delivers(job, 20);
+    let before = world.promised[&peer];
+    world.loses(peer);
+    world.halted(job, 201);
+    assert_eq!(world.promised[&peer], before);
+    assert!(matches!(world.failure(), JobError::ProviderMisbehaved { .. }));
+}
+
+#[test]
+fn who_was_left_for_its_silence_and_ends_the_job_is_followed_by_another() {
+    let mut world = World::new(&[2, 3]);
+    let job = world.submit();
+    let first = world.starts(job, PROMPT);
+    world.delivers(job, 20);
+    world.tick(Millis::from_secs(60));
+    assert_eq!((world.cancels.as_slice(), world.halts), (&[first][..], 1));
+    // It was there all the time, and does as it was told.
+    world.finishes(job, first, usage(10, 20), FinishReason::Cancelled);
+    while world.halts > 0 {
+        let passed = if world.halts == 2 { 20 } else { 0 };
+        world.halted(job, passed);
+    }
+    assert!(world.interrupted.is_empty(), "it is receipted");
+    assert_eq!((world.sent.len(), world.paid()), (2, cost(10, 20)));
+}
+
+#[test]
 fn a_whole_answer_without_its_receipt_is_whole() {
     let mut world = World::new(&[2, 3]);
     let job = world.submit();
@@ -303,6 +360,8 @@ proptest! {
         // What the edge has: tokens of the present provider and of those before, and its prompt.
         let (mut here, mut before, mut prompt) = (0_u32, 0_u32, 0_u32);
         let mut requests = world.sent.len();
+        // Whether it reads anybody: after its first answer it has forgotten whom it read.
+        let mut reads = true;
         for act in acts {
             let peer = world.chosen();
             match act {
@@ -312,8 +371,9 @@ proptest! {
                 }
                 Act::Refuses => world.give(Input::JobRefused { peer, job, refusal: ProviderRefusal::Draining }),
                 Act::Delivers(more) => {
+                    // Of a lost provider, what was on the way.
                     let runs = world.node.consumer().unwrap().running().next().is_some();
-                    if runs && world.halts == 0 {
+                    if reads && (runs || world.halts > 0) {
                         here += more;
                         world.delivers(job, here);
                     }
@@ -322,14 +382,16 @@ proptest! {
                 Act::Breaks => world.give(Input::JobBroken { peer, job, rule: "a test's" }),
                 Act::Halted(more) => if world.halts > 0 {
                     // The edge passes on what is there, and forgets whom it was from.
-                    let passed = if here + before + more <= LIMIT.get() { here + more } else { here };
+                    let fits = reads && here + before + more <= LIMIT.get();
+                    let passed = if fits { here + more } else { here };
+                    reads = false;
                     before += passed;
                     here = 0;
                     world.halted(job, passed);
                 },
                 Act::Finishes(reason) => {
                     let runs = world.node.consumer().unwrap().running().next().is_some();
-                    if runs {
+                    if reads && (runs || world.halts > 0) {
                         world.finishes(job, peer, usage(prompt, here), reason);
                     }
                 }
@@ -338,6 +400,11 @@ proptest! {
             }
             if world.sent.len() > requests {
                 requests = world.sent.len();
+                // Its orders come in their order: what it was asked before, it answers before.
+                while world.halts > 0 {
+                    world.halted(job, 0);
+                }
+                reads = true;
                 let left = world.sent.last().unwrap().1;
                 prop_assert!(left.get() + before <= LIMIT.get(), "more is asked for than was wanted");
             }

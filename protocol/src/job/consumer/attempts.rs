@@ -29,8 +29,13 @@ impl Consumer {
         let Some(peer) = found.candidate().map(|candidate| candidate.provider) else {
             return;
         };
-        if matches!(found.stage, Stage::Broken(_)) {
-            // It is lost already.
+        if let Stage::Broken(broken) = &mut found.stage {
+            // It is lost already; what it does on top of that still counts against it.
+            if matches!(error, JobError::ProviderMisbehaved { .. }) && broken.accuse(error) {
+                let took = now.since(broken.running.requested);
+                let experience = Experience::Misbehaved;
+                self.reputation.record(peer, found.demand.model, experience, took, now);
+            }
             return;
         }
         let took = found.took(now);

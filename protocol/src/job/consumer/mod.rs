@@ -431,6 +431,14 @@ impl Consumer {
                     self.advance(job, now, out);
                     continue;
                 }
+                // It was paid for what its reader takes, and its reader takes nothing.
+                Some(Stage::Running(Running { candidate, reader_waits: true, .. })) => {
+                    let (peer, message) = (candidate.provider, SessionMessage::JobCancel { job });
+                    out.effects.push(Effect::Send { peer, message });
+                    let reason = "its reader takes no text".to_owned();
+                    self.attempt_failed(job, JobError::Unreachable { reason }, None, now, out);
+                    continue;
+                }
                 Some(
                     Stage::Requested { candidate, .. } | Stage::Running(Running { candidate, .. }),
                 ) => {

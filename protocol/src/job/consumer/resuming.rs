@@ -6,7 +6,9 @@
 //!
 //! A provider can be lost between two messages of its text that are here already. So the edge is asked
 //! first: it passes on what it holds, takes no more, and says how far the answer has come. What was
-//! passed on is paid once, to whom wrote it, and written once.
+//! passed on is paid once, to whom wrote it, and written once. (A token whose text its provider holds back,
+//! for a stop string or half a character, is not passed on: it counts for who wrote it, and the next
+//! provider writes it again.)
 
 use super::{Consumer, Job, LOOK_FOR, Running, Stage, inform};
 use crate::identity::{JobId, NodeId};
@@ -47,6 +49,17 @@ pub(super) struct Earlier {
     /// How many there were, and how many of them brought text.
     providers: u32,
     takeovers: u32,
+}
+
+impl Break {
+    /// A provider that was only lost broke a rule as well. False when that is known.
+    pub(super) fn accuse(&mut self, error: JobError) -> bool {
+        let was_only_lost = matches!(self.end, End::Lost(_));
+        if was_only_lost {
+            self.end = End::Broke(error);
+        }
+        was_only_lost
+    }
 }
 
 impl Earlier {
@@ -164,14 +177,19 @@ impl Consumer {
         now: Timestamp,
         out: &mut Output,
     ) {
-        let Some(end) = self.mend(job) else {
+        let Some(mut end) = self.mend(job) else {
             return;
         };
         let Some(Job { stage: Stage::Running(running), .. }) = self.jobs.get_mut(job) else {
             return;
         };
-        running.received = running.received.max(completion);
         let peer = running.candidate.provider;
+        if completion > running.candidate.max_completion {
+            let reason = "it sends more tokens than were asked for";
+            end = End::Broke(JobError::ProviderMisbehaved { provider: peer, reason });
+        }
+        let most = running.candidate.max_completion;
+        running.received = running.received.max(completion).min(most);
         match end {
             End::Lost(_) => {
                 // What reached its reader is paid, here or with the next greeting: a provider

@@ -116,9 +116,20 @@ impl Consumer {
         now: Timestamp,
         out: &mut Output,
     ) -> bool {
-        let Some(Job { stage: Stage::Running(running), demand, .. }) = self.jobs.get_mut(job)
-        else {
+        let Some(Job { stage, demand, .. }) = self.jobs.get_mut(job) else {
             return false;
+        };
+        let running = match stage {
+            Stage::Running(running) => running,
+            // Its receipt may follow, and states this too.
+            Stage::Broken(broken) => {
+                broken.running.received = broken.running.received.max(completion);
+                return false;
+            }
+            Stage::Looking { .. }
+            | Stage::Waiting { .. }
+            | Stage::Preparing { .. }
+            | Stage::Requested { .. } => return false,
         };
         let first = running.first_token.is_none();
         running.first_token.get_or_insert(now);
@@ -254,7 +265,13 @@ impl Consumer {
         let experience = experience(running, stated.finish, now);
         let took = now.since(running.requested);
         self.reputation.record(peer, demand.model, experience, took, now);
-        if matches!(stated.finish, FinishReason::Failed | FinishReason::Draining) {
+        let goes_on = match stated.finish {
+            FinishReason::Failed | FinishReason::Draining => true,
+            // It was left for its silence, and not by the reader.
+            FinishReason::Cancelled => !running.cancelled,
+            FinishReason::Stop | FinishReason::Length | FinishReason::Unpaid => false,
+        };
+        if goes_on {
             tried.insert(peer);
             self.break_off(job, End::Receipted(news), now, out);
         } else {

@@ -402,11 +402,11 @@ impl Shell<'_> {
         } else {
             u32::try_from(text.len()).unwrap_or(u32::MAX)
         };
-        found.counted = completion;
-        found.text_bytes = found.text_bytes.saturating_add(length);
-        if completion.get() > found.text_bytes.saturating_add(HELD_BACK) {
+        let text_bytes = found.text_bytes.saturating_add(length);
+        if completion.get() > text_bytes.saturating_add(HELD_BACK) {
             return self.broken(peer, job, "it counts more tokens than its text can hold");
         }
+        (found.counted, found.text_bytes) = (completion, text_bytes);
         found.text.update(text, completion);
         if completion > Tokens::ZERO && !std::mem::replace(&mut found.first_token, true) {
             let after = now.since(found.submitted);
