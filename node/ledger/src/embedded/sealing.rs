@@ -218,8 +218,10 @@ impl Seals {
         head.lt = head.lt.max(pair.sealed.end_lt);
         put_head(&transaction, &head)?;
         write(&transaction, &pair)?;
-        transaction.commit().map_err(storage)?;
+        // Held over both: whoever writes next must find the block that has taken what happened, or it
+        // would take the one before for the newest, or make the same block again.
         let mut known = self.lock();
+        transaction.commit().map_err(storage)?;
         known.accounts = accounts;
         known.push(Arc::clone(&pair));
         Ok(pair)
