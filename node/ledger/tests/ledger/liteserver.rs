@@ -352,10 +352,13 @@ async fn one_of_three_that_forges_accounts_is_found_out_and_dropped() {
     });
     let liar = servers.add_liar(honest, lie).await;
     let client = servers.client();
-    // Whose turn it is changes from read to read; the liar's comes within six.
-    for _ in 0..6 {
+    // Whose turn it is changes from read to read, in the order in which the servers answer.
+    for _ in 0..200 {
         let found = client.account(alice.address()).await.unwrap();
         assert_eq!((found.balance, found.verified), (ton(10), true));
+        if !client.dropped().is_empty() {
+            break;
+        }
     }
     let dropped = client.dropped();
     assert_eq!(dropped.iter().map(|(server, _)| *server).collect::<Vec<_>>(), [liar]);
