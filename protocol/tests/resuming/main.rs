@@ -31,10 +31,7 @@ fn usage(prompt: u32, completion: u32) -> Usage {
 
 #[test]
 fn another_provider_goes_on_where_the_first_was_lost() {
-    let mut world = World::new(&[2, 3]);
-    let job = world.submit();
-    let first = world.starts(job, PROMPT);
-    world.delivers(job, 20);
+    let (mut world, job, first) = World::writing(20);
     world.loses(first);
     assert_eq!((world.sent.len(), world.halts), (1, 1), "first it is asked how far the text came");
     // Two more tokens had come, and were passed on.
@@ -73,10 +70,7 @@ fn whoever_goes_on_may_count_the_text_behind_the_prompt_and_no_more() {
 
 #[test]
 fn an_end_that_was_on_the_way_when_the_session_closed_is_the_end() {
-    let mut world = World::new(&[2, 3]);
-    let job = world.submit();
-    let peer = world.starts(job, PROMPT);
-    world.delivers(job, 40);
+    let (mut world, job, peer) = World::writing(40);
     world.loses(peer);
     world.finishes(job, peer, usage(10, 40), FinishReason::Stop);
     assert_eq!(world.finished(), (usage(10, 40), cost(10, 40), 3, true));
@@ -87,10 +81,7 @@ fn an_end_that_was_on_the_way_when_the_session_closed_is_the_end() {
 
 #[test]
 fn text_that_was_on_the_way_with_the_end_is_in_its_receipt() {
-    let mut world = World::new(&[2, 3]);
-    let job = world.submit();
-    let peer = world.starts(job, PROMPT);
-    world.delivers(job, 40);
+    let (mut world, job, peer) = World::writing(40);
     world.loses(peer);
     // Both lay behind the news that the session is over.
     world.delivers(job, 43);
@@ -101,10 +92,7 @@ fn text_that_was_on_the_way_with_the_end_is_in_its_receipt() {
 
 #[test]
 fn tokens_without_text_are_not_paid_because_their_provider_left() {
-    let mut world = World::new(&[2, 3]);
-    let job = world.submit();
-    let peer = world.starts(job, PROMPT);
-    world.delivers(job, 20);
+    let (mut world, job, peer) = World::writing(20);
     let before = world.promised[&peer];
     world.loses(peer);
     // The edge finds what it counts while it passes on what is there.
@@ -113,10 +101,7 @@ fn tokens_without_text_are_not_paid_because_their_provider_left() {
     world.halted(job, 20);
     assert_eq!((world.promised[&peer], world.sent.len()), (before, 2), "and another goes on");
     // Nor are more than were asked for.
-    let mut world = World::new(&[2, 3]);
-    let job = world.submit();
-    let peer = world.starts(job, PROMPT);
-    world.delivers(job, 20);
+    let (mut world, job, peer) = World::writing(20);
     let before = world.promised[&peer];
     world.loses(peer);
     world.halted(job, 201);
@@ -126,10 +111,7 @@ fn tokens_without_text_are_not_paid_because_their_provider_left() {
 
 #[test]
 fn who_was_left_for_its_silence_and_ends_the_job_is_followed_by_another() {
-    let mut world = World::new(&[2, 3]);
-    let job = world.submit();
-    let first = world.starts(job, PROMPT);
-    world.delivers(job, 20);
+    let (mut world, job, first) = World::writing(20);
     world.tick(Millis::from_secs(60));
     assert_eq!((world.cancels.as_slice(), world.halts), (&[first][..], 1));
     // It was there all the time, and does as it was told.
@@ -155,10 +137,7 @@ fn a_whole_answer_without_its_receipt_is_whole() {
 #[test]
 fn a_failed_engine_signs_for_what_it_did_and_another_goes_on() {
     for reason in [FinishReason::Failed, FinishReason::Draining] {
-        let mut world = World::new(&[2, 3]);
-        let job = world.submit();
-        let first = world.starts(job, PROMPT);
-        world.delivers(job, 12);
+        let (mut world, job, first) = World::writing(12);
         world.finishes(job, first, usage(10, 12), reason);
         world.halted(job, 12);
         assert!(world.interrupted.is_empty(), "it is receipted");
@@ -240,6 +219,13 @@ fn a_reader_that_takes_nothing_is_not_its_providers_silence() {
     world.give(Input::ReaderWaits { job });
     world.tick(Millis::from_secs(30));
     assert_eq!(world.halts, 0);
+    // Nor is a minute of it, in which the job is given up.
+    let (mut given_up, waits, peer) = World::writing(20);
+    let before = given_up.success(peer);
+    given_up.give(Input::ReaderWaits { job: waits });
+    given_up.tick(Millis::from_secs(60));
+    assert_eq!((given_up.halts, given_up.cancels.as_slice()), (1, &[peer][..]));
+    assert!(given_up.success(peer) >= before, "it is not held against it");
     // From when it takes text again, silence is the provider's.
     world.delivers(job, 21);
     world.tick(Millis::from_secs(60));
@@ -278,10 +264,7 @@ fn whoever_goes_on_proves_as_much_as_the_first() {
 
 #[test]
 fn a_reader_that_leaves_meanwhile_ends_the_job() {
-    let mut world = World::new(&[2, 3]);
-    let job = world.submit();
-    let peer = world.starts(job, PROMPT);
-    world.delivers(job, 20);
+    let (mut world, job, peer) = World::writing(20);
     world.loses(peer);
     world.give(Input::Cancel { job });
     assert_eq!(world.node.consumer().unwrap().jobs(), 1, "what came is not counted yet");
@@ -292,10 +275,7 @@ fn a_reader_that_leaves_meanwhile_ends_the_job() {
 
 #[test]
 fn an_edge_that_says_nothing_ends_the_job() {
-    let mut world = World::new(&[2, 3]);
-    let job = world.submit();
-    let peer = world.starts(job, PROMPT);
-    world.delivers(job, 20);
+    let (mut world, _, peer) = World::writing(20);
     world.loses(peer);
     world.tick(limits::JOB_STALL_TIMEOUT);
     assert_eq!(*world.failure(), JobError::ProviderLost { provider: peer });
@@ -304,10 +284,7 @@ fn an_edge_that_says_nothing_ends_the_job() {
 
 #[test]
 fn a_provider_that_broke_a_rule_is_paid_no_more_and_another_goes_on() {
-    let mut world = World::new(&[2, 3]);
-    let job = world.submit();
-    let first = world.starts(job, PROMPT);
-    world.delivers(job, 20);
+    let (mut world, job, first) = World::writing(20);
     let before = world.promised[&first];
     world.give(Input::JobBroken { peer: first, job, rule: "its count of tokens runs backwards" });
     world.halted(job, 25);

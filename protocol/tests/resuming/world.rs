@@ -88,6 +88,21 @@ impl World {
         seeds.iter().fold(world, |world, seed| world.with(*seed, Tier::Attested))
     }
 
+    /// Two providers, one of which has written so many tokens of a job's answer.
+    pub(crate) fn writing(written: u32) -> (Self, JobId, NodeId) {
+        let mut world = Self::new(&[2, 3]);
+        let job = world.submit();
+        let peer = world.starts(job, PROMPT);
+        world.delivers(job, written);
+        (world, job, peer)
+    }
+
+    /// A provider's chance of success, as the consumer expects it.
+    pub(crate) fn success(&self, provider: NodeId) -> f64 {
+        let reputation = self.node.consumer().unwrap().reputation();
+        reputation.standing(provider, MODEL, self.now).success
+    }
+
     pub(crate) fn trying(retry: Retry) -> Self {
         let config = FundsConfig {
             consumer: key(1).id(),

@@ -419,6 +419,7 @@ impl Consumer {
             self.advance_all(now, out);
         }
         for job in self.jobs.late(now, &self.policy.patience()) {
+            let mut experience = Some(Experience::Failed);
             match self.jobs.get(job).map(|found| &found.stage) {
                 Some(Stage::Looking { .. }) => {
                     self.look_wider(job, now, out);
@@ -431,19 +432,16 @@ impl Consumer {
                     self.advance(job, now, out);
                     continue;
                 }
-                // It was paid for what its reader takes, and its reader takes nothing.
-                Some(Stage::Running(Running { candidate, reader_waits: true, .. })) => {
-                    let (peer, message) = (candidate.provider, SessionMessage::JobCancel { job });
-                    out.effects.push(Effect::Send { peer, message });
-                    let reason = "its reader takes no text".to_owned();
-                    self.attempt_failed(job, JobError::Unreachable { reason }, None, now, out);
-                    continue;
-                }
                 Some(
-                    Stage::Requested { candidate, .. } | Stage::Running(Running { candidate, .. }),
+                    stage @ (Stage::Requested { candidate, .. }
+                    | Stage::Running(Running { candidate, .. })),
                 ) => {
                     let (peer, message) = (candidate.provider, SessionMessage::JobCancel { job });
                     out.effects.push(Effect::Send { peer, message });
+                    // A reader that takes nothing is not to be held against it.
+                    if matches!(stage, Stage::Running(running) if running.reader_waits) {
+                        experience = None;
+                    }
                 }
                 // An edge that says nothing has no text to go on from.
                 Some(Stage::Broken(_)) => {
@@ -456,7 +454,7 @@ impl Consumer {
             }
             let reason = "the provider did not answer in time".to_owned();
             let error = JobError::Unreachable { reason };
-            self.attempt_failed(job, error, Experience::Failed, now, out);
+            self.attempt_failed(job, error, experience, now, out);
         }
     }
 
